@@ -1,0 +1,65 @@
+//! Facts about the host, probed once per command, plain data afterwards.
+//!
+//! Only what `plan` needs to decide is probed here; a kernel feature is better probed by the call that uses it.
+
+use crate::sys::Called;
+use anyhow::Result;
+use rustix::fs::statfs;
+
+/// Which cgroup hierarchies the host offers at /sys/fs/cgroup (cgroups(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupMode {
+    /// Only version 1 hierarchies.
+    Legacy,
+    /// Version 1 hierarchies with controllers, and a version 2 tree (usually at `unified`).
+    Hybrid,
+    /// Only the version 2 tree.
+    Unified,
+}
+
+/// What a plan may depend on besides config.json.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The layout of /sys/fs/cgroup.
+    pub cgroup_mode: CgroupMode,
+    /// Our effective user id.
+    pub euid: u32,
+    /// Our effective group id.
+    pub egid: u32,
+}
+
+impl Host {
+    /// Looks at the running system: one statfs(2), and a second one on hosts that are not pure v2.
+    ///
+    /// # Errors
+    /// /sys/fs/cgroup cannot be examined for another reason than not being there.
+    pub fn probe() -> Result<Self> {
+        Ok(Self {
+            cgroup_mode: cgroup_mode()?,
+            euid: rustix::process::geteuid().as_raw(),
+            egid: rustix::process::getegid().as_raw(),
+        })
+    }
+
+    /// Whether we lack root's powers over the host's cgroups and devices.
+    pub fn rootless(&self) -> bool {
+        self.euid != 0
+    }
+}
+
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+
+fn cgroup_mode() -> Result<CgroupMode> {
+    let is_v2 = |path: &str| match statfs(path) {
+        Ok(found) => Ok(found.f_type as i64 == CGROUP2_SUPER_MAGIC),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno).called("statfs", || format!("{path:?}")),
+    };
+    Ok(if is_v2("/sys/fs/cgroup")? {
+        CgroupMode::Unified
+    } else if is_v2("/sys/fs/cgroup/unified")? {
+        CgroupMode::Hybrid
+    } else {
+        CgroupMode::Legacy
+    })
+}

@@ -1,0 +1,20 @@
+//! orlop, a low-level OCI container runtime for Linux.
+//!
+//! Said → meant → held → done → recorded: `Spec` (what config.json says) → `Plan` (what we shall do) →
+//! `Held` (the plan plus every fd that must be opened while we still see the host) → done by two spines,
+//! `launch` in the parent and `init` in the child → `Record` (state.json, all that a later verb may know).
+
+pub mod bundle;
+pub mod cgroup;
+pub mod cli;
+pub mod commands;
+pub mod host;
+pub mod init;
+pub mod launch;
+pub mod log;
+pub mod parts;
+pub mod plan;
+pub mod state;
+#[allow(unsafe_code)]
+pub mod sys;
+pub mod wire;

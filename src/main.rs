@@ -1,0 +1,2 @@
+//! orlop, a low-level OCI container runtime.
+fn main() {}
