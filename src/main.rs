@@ -1,2 +1,2 @@
-//! orlop, a low-level OCI container runtime.
-fn main() {}
+//! x
+fn main() { }

@@ -1,1 +1,210 @@
-//! wire
+//! What parent and init say to each other, over one SOCK_SEQPACKET pair: one message a packet, JSON, at most
+//! one descriptor with it. No length prefixes; EOF means that the other side is dead.
+//!
+//! ```text
+//!   parent (launch.rs)                      init (init.rs)                  hop (only if there is one)
+//!        │                                       │                             │
+//!        │◀───────────────────────────────────── Born{pid} ────────────────────┤ then exits
+//!        │                                       │
+//!        │◀─ MapIds ─────────────────────────────┤ only with a new user namespace
+//!        ├─ Proceed ────────────────────────────▶│
+//!        │                                       │ mounts, devices …
+//!        │◀─ RunHooks ───────────────────────────┤ only if there are prestart or createRuntime hooks,
+//!        ├─ Proceed ────────────────────────────▶│   network devices to be moved
+//!        │                                       │ createContainer hooks, pivot_root …
+//!        │◀─ Console + fd ───────────────────────┤ only for a foreground terminal
+//!        │◀─ SetLimits ──────────────────────────┤ only if init may not raise a limit itself
+//!        ├─ Proceed ────────────────────────────▶│
+//!        │◀─ SeccompFd + fd ─────────────────────┤ only with a notify listener
+//!        ├─ Proceed ────────────────────────────▶│
+//!        │◀─ Ready ──────────────────────────────┤
+//!        ├─ Proceed ────────────────────────────▶│ create: init closes the wire and waits on the fifo
+//!        │                                       │ run, exec: startContainer hooks, execve
+//!        │◀─ EOF ────────────────────────────────┤ execve closed the wire: the container runs
+//! ```
+//! `Failed` may stand in place of any message of init.
+
+use crate::sys::{self, fd};
+use anyhow::{Context, Result, anyhow};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// The largest message: an error chain with the output of a hook.
+const LIMIT: usize = 64 * 1024;
+
+/// Init (or the hop) to parent.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub enum Event {
+    /// The hop has made init; its id in the hop's pid namespace, which is ours.
+    Born {
+        /// Init's process id.
+        pid: i32,
+    },
+    /// Write my id maps.
+    MapIds,
+    /// Run the hooks that belong into the runtime's namespaces.
+    RunHooks,
+    /// Here is the terminal's master side.
+    Console,
+    /// Set my resource limits: I lack the right to raise them.
+    SetLimits,
+    /// Here is the seccomp listener.
+    SeccompFd,
+    /// Everything is done but the last steps of `start`.
+    Ready,
+    /// I am ending, for this reason.
+    Failed(Failure),
+}
+
+/// Parent to init.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    Proceed,
+}
+
+/// An error chain on its way over the wire.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Failure {
+    /// The chain's texts, outermost first.
+    pub chain: Vec<String>,
+    /// The errno at its root, if a system call is the cause.
+    pub errno: Option<i32>,
+}
+
+impl Failure {
+    /// Takes an error apart.
+    pub fn of(error: &anyhow::Error) -> Self {
+        Self { chain: error.chain().map(ToString::to_string).collect(), errno: sys::errno_of(error) }
+    }
+
+    /// Puts the error together again.
+    pub fn into_error(self) -> anyhow::Error {
+        let mut texts = self.chain.into_iter().rev();
+        let root = texts.next().unwrap_or_else(|| "no reason given".into());
+        texts.fold(anyhow!(root), |error, text| error.context(text))
+    }
+}
+
+/// The parent's end.
+#[derive(Debug)]
+pub struct ParentEnd(OwnedFd);
+
+/// Init's end.
+#[derive(Debug)]
+pub struct InitEnd(OwnedFd);
+
+/// A new pair of ends.
+///
+/// # Errors
+/// socketpair(2)'s.
+pub fn pair() -> Result<(ParentEnd, InitEnd)> {
+    let (parent, init) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|errno| sys::Error::new("socketpair", "(AF_UNIX, SOCK_SEQPACKET)", errno as i32))?;
+    Ok((ParentEnd(parent), InitEnd(init)))
+}
+
+impl ParentEnd {
+    /// The next event and the descriptor that came with it; `None` is EOF.
+    ///
+    /// # Errors
+    /// The socket's, or a message that is none of ours.
+    pub fn event(&self) -> Result<Option<(Event, Option<OwnedFd>)>> {
+        let (text, fd) = match fd::receive(self.0.as_fd(), LIMIT) {
+            // Init died with an order of ours unread.
+            Err(error) if error.errno() == libc::ECONNRESET => return Ok(None),
+            other => other?,
+        };
+        if text.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((serde_json::from_slice(&text).context("message from init")?, fd)))
+    }
+
+    /// Lets init go on. That init is gone is not an error here: the next `event` says it.
+    pub fn proceed(&self) -> Result<()> {
+        match send(self.0.as_fd(), &Order::Proceed, None) {
+            Err(error) if matches!(sys::errno_of(&error), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl InitEnd {
+    /// Tells the parent `event`.
+    ///
+    /// # Errors
+    /// The parent is gone.
+    pub fn tell(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        send(self.0.as_fd(), event, fd)
+    }
+
+    /// Tells the parent `event` and waits for its order.
+    ///
+    /// # Errors
+    /// The parent is gone: then nobody records us, and we must end.
+    pub fn ask(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.tell(event, fd)?;
+        // read(2), not recvmsg(2): the container's filter may already be loaded, and must only allow what
+        // every program needs.
+        let mut text = [0; 64];
+        let length = loop {
+            match rustix::io::read(&self.0, &mut text) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(sys::Error::new("read", "wire", errno.raw_os_error()).into()),
+                Ok(length) => break length,
+            }
+        };
+        match serde_json::from_slice(text.get(..length).unwrap_or_default()) {
+            Ok(Order::Proceed) => Ok(()),
+            Err(_) => Err(anyhow!("the runtime is gone")),
+        }
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut text = serde_json::to_vec(message)?;
+    text.truncate(LIMIT);
+    match fd {
+        Some(_) => fd::send(socket, &text, fd)?,
+        // write(2) for the same reason as read(2) above.
+        None => loop {
+            match rustix::io::write(socket, &text) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(sys::Error::new("write", "wire", errno.raw_os_error()).into()),
+                Ok(_) => break,
+            }
+        },
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_chain_crosses_the_fork_whole() {
+        let (parent, init) = pair().unwrap();
+        let error = anyhow::Error::from(sys::Error::new("open_tree", "\"/x\"", libc::ENOENT)).context("mounts[0] /mnt");
+        init.tell(&Event::Failed(Failure::of(&error)), None).unwrap();
+        let Some((Event::Failed(failure), None)) = parent.event().unwrap() else { panic!("no failure") };
+        assert_eq!(failure.errno, Some(libc::ENOENT));
+        assert_eq!(
+            format!("{:#}", failure.into_error()),
+            "mounts[0] /mnt: open_tree \"/x\": no such file or directory"
+        );
+    }
+
+    #[test]
+    fn a_dead_parent_is_an_error_and_a_dead_init_is_eof() {
+        let (parent, init) = pair().unwrap();
+        drop(init);
+        assert!(parent.event().unwrap().is_none());
+        parent.proceed().unwrap();
+        let (parent, init) = pair().unwrap();
+        drop(parent);
+        init.ask(&Event::Ready, None).unwrap_err();
+    }
+}

@@ -1,1 +1,170 @@
-//! fd
+//! File descriptors: closing on exec, passing over sockets, the standard three.
+
+use super::{Called, Error, check};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Marks every descriptor from `first` on close-on-exec (close_range(2) with CLOSE_RANGE_CLOEXEC).
+///
+/// # Errors
+/// Before Linux 5.11 the flag is unknown: the descriptors named in /proc/self/fd are marked one by one then.
+pub fn cloexec_from(first: RawFd) -> Result<(), Error> {
+    // SAFETY: the call only sets a flag on descriptors of this process.
+    let result = check(unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    });
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            cloexec_from_one_by_one(first)
+        }
+        other => other.map(drop).called("close_range", || format!("{first} (CLOSE_RANGE_CLOEXEC)")),
+    }
+}
+
+// Until Linux 5.11 is our floor: CLOSE_RANGE_CLOEXEC is missing.
+fn cloexec_from_one_by_one(first: RawFd) -> Result<(), Error> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+    for fd in first..i32::try_from(limit).unwrap_or(i32::MAX) {
+        // SAFETY: F_SETFD changes only a flag; a number that is not open gives EBADF, which is fine.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
+}
+
+/// Clears close-on-exec on the descriptors `range` so that the container's process inherits them.
+///
+/// # Errors
+/// `EBADF` names the first number that is not open.
+pub fn inherit(range: std::ops::Range<RawFd>) -> Result<(), Error> {
+    for fd in range {
+        // SAFETY: F_SETFD changes only a flag of a descriptor of this process.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into())
+            .called("fcntl", || format!("{fd} (F_SETFD, 0)"))?;
+    }
+    Ok(())
+}
+
+/// Whether `fd` is an open descriptor of this process.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD only reads a flag.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// Opens /dev/null on each of 0, 1 and 2 that the caller left closed.
+///
+/// Otherwise the first file that we open would become the container's standard input (security trap 12).
+///
+/// # Errors
+/// /dev/null cannot be opened.
+pub fn fill_standard_streams() -> Result<(), Error> {
+    let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: poll(2) reads and writes the three entries of the array that it is given.
+    unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) };
+    for stream in streams.iter().filter(|stream| stream.revents & libc::POLLNVAL != 0) {
+        // SAFETY: a plain open(2) of a constant path; the lowest free number is the closed stream's.
+        let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        check(fd.into()).called("open", || format!("\"/dev/null\" for fd {}", stream.fd))?;
+    }
+    Ok(())
+}
+
+/// Takes over a descriptor number that the caller of the program passed to us (stdio, LISTEN_FDS).
+pub fn borrow(fd: RawFd) -> Option<BorrowedFd<'static>> {
+    // SAFETY: the number was just found open, and nothing in this program closes an inherited number.
+    is_open(fd).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Makes 0, 1 and 2 refer to `fd`.
+///
+/// # Errors
+/// dup3(2) fails.
+pub fn dup_to_stdio(fd: BorrowedFd<'_>) -> Result<(), Error> {
+    for target in 0..3 {
+        // SAFETY: replaces a standard stream of this process, which is what the caller asks for.
+        check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into())
+            .called("dup2", || format!("{} {target}", fd.as_raw_fd()))?;
+    }
+    Ok(())
+}
+
+/// Sends `payload` as one message, with at most one descriptor (SCM_RIGHTS).
+///
+/// # Errors
+/// The socket's; `EPIPE` and `ECONNRESET` mean that the other side is gone.
+pub fn send(socket: BorrowedFd<'_>, payload: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    let fds = fd.map(|fd| [fd.as_raw_fd()]);
+    let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+    let iov = [IoSlice::new(payload)];
+    let message = rights.as_slice();
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &iov, message, MsgFlags::MSG_NOSIGNAL, None);
+    sent.map(drop).called("sendmsg", || format!("{} bytes", payload.len()))
+}
+
+/// Receives one message of up to `limit` bytes and the descriptor that came with it.
+///
+/// An empty message is the end of the conversation (EOF).
+///
+/// # Errors
+/// The socket's, or `EMSGSIZE` for a message above `limit`.
+pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<OwnedFd>), Error> {
+    let mut buffer = vec![0; limit];
+    let mut control = nix::cmsg_space!([RawFd; 1]);
+    let mut iov = [IoSliceMut::new(&mut buffer)];
+    let message = loop {
+        match recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut iov,
+            Some(&mut control),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        ) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other.called("recvmsg", String::new)?,
+        }
+    };
+    let mut fd = None;
+    if let Ok(rights) = message.cmsgs() {
+        for right in rights {
+            if let ControlMessageOwned::ScmRights(fds) = right {
+                // SAFETY: the kernel has just installed these descriptors for us alone.
+                fd = fds.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).next();
+            }
+        }
+    }
+    let (length, truncated) = (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
+    if truncated {
+        return Err(Error::new("recvmsg", format!("over {limit} bytes"), libc::EMSGSIZE));
+    }
+    buffer.truncate(length);
+    Ok((buffer, fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_descriptor_travels_with_its_message() {
+        let (here, there) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        send(here.as_fd(), b"with", Some(file.as_fd())).unwrap();
+        send(here.as_fd(), b"without", None).unwrap();
+        let (text, fd) = receive(there.as_fd(), 64).unwrap();
+        assert_eq!((text.as_slice(), fd.is_some()), (b"with".as_slice(), true));
+        let (text, fd) = receive(there.as_fd(), 64).unwrap();
+        assert_eq!((text.as_slice(), fd.is_some()), (b"without".as_slice(), false));
+        drop(here);
+        assert!(receive(there.as_fd(), 64).unwrap().0.is_empty(), "EOF reads as an empty message");
+    }
+
+    #[test]
+    fn a_message_above_the_limit_is_refused() {
+        let (here, there) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        send(here.as_fd(), &[7; 100], None).unwrap();
+        assert_eq!(receive(there.as_fd(), 64).unwrap_err().errno(), libc::EMSGSIZE);
+    }
+}

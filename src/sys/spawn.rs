@@ -1,1 +1,144 @@
-//! spawn
+//! Making processes: clone3(2), and the rules of the fork boundary.
+//!
+//! The child is a forked copy of a single-threaded process: it holds no foreign lock, so ordinary Rust
+//! (allocation, anyhow, serde) is sound in it. That is why [`spawn`] refuses to run in a threaded process.
+
+use super::{Called, Error, check};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Put the child into the cgroup that `clone_args.cgroup` names; libc's constant of this name overflows to 0.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// The arguments of clone3(2), up to `cgroup` (Linux 5.7).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// A process that [`spawn`] made.
+#[derive(Debug)]
+pub struct Child {
+    /// Its id in our pid namespace.
+    pub pid: i32,
+    /// Its descriptor.
+    pub pidfd: OwnedFd,
+}
+
+/// Whose child the new process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parentage {
+    /// The caller's own.
+    Child,
+    /// The caller's sibling (CLONE_PARENT): the caller's parent can wait for it.
+    Sibling,
+}
+
+/// Clones the process with `flags` (CLONE_NEW*), into `cgroup` if given, and runs `child` in the copy.
+///
+/// The child never returns into the caller's frames: it ends by `_exit` with what `child` gives,
+/// and with 1 if it panics (the panic's text goes where the panic hook sends it).
+///
+/// # Errors
+/// clone3(2)'s; `EINVAL` also for a process with more than one thread.
+pub fn spawn(
+    flags: u64,
+    parentage: Parentage,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> Result<Child, Error> {
+    assert_single_threaded()?;
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: flags | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if parentage == Parentage::Sibling {
+        // The kernel takes over our own exit signal then, and refuses another one.
+        args.flags |= libc::CLONE_PARENT as u64;
+        args.exit_signal = 0;
+    }
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` is a valid clone_args of the size given, `pidfd` outlives the call, and without
+    // CLONE_VM and a stack the child goes on in a copy of our memory, as after fork(2). We are
+    // single-threaded (checked above), so no lock can be held by a thread that the copy lacks.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match check(pid) {
+        Ok(0) => {
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(1);
+            exit(code)
+        }
+        Ok(pid) => {
+            // SAFETY: clone3 succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor, ours alone.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Child { pid: pid as i32, pidfd })
+        }
+        Err(error) => Err(error).called("clone3", || flag_names(flags, cgroup.is_some())),
+    }
+}
+
+/// Ends this process at once: no destructors, no atexit handlers, which belong to the process we were copied from.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// The kernel counts our threads in field 20 of /proc/self/stat; one link for each thread is in the
+/// directory's link count, which costs a single system call: nlink of /proc/self/task is 2 + threads.
+fn assert_single_threaded() -> Result<(), Error> {
+    match rustix::fs::stat("/proc/self/task") {
+        Ok(task) if task.st_nlink > 3 => {
+            let threads = task.st_nlink - 2;
+            Err(Error::new("clone3", format!("in a process with {threads} threads"), libc::EINVAL))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn flag_names(flags: u64, into_cgroup: bool) -> String {
+    const NAMES: [(i32, &str); 8] = [
+        (libc::CLONE_NEWUSER, "CLONE_NEWUSER"),
+        (libc::CLONE_NEWIPC, "CLONE_NEWIPC"),
+        (libc::CLONE_NEWUTS, "CLONE_NEWUTS"),
+        (libc::CLONE_NEWNET, "CLONE_NEWNET"),
+        (libc::CLONE_NEWCGROUP, "CLONE_NEWCGROUP"),
+        (0x80, "CLONE_NEWTIME"),
+        (libc::CLONE_NEWPID, "CLONE_NEWPID"),
+        (libc::CLONE_NEWNS, "CLONE_NEWNS"),
+    ];
+    let given = NAMES.iter().filter(|(bit, _)| flags & *bit as u64 != 0).map(|(_, name)| *name);
+    let names: Vec<_> = given.chain(into_cgroup.then_some("CLONE_INTO_CGROUP")).collect();
+    format!("({})", names.join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn into_cgroup_is_the_kernels_bit_33() {
+        assert_eq!(CLONE_INTO_CGROUP, 1 << 33);
+    }
+
+    #[test]
+    fn a_threaded_process_is_refused() {
+        // The test harness runs this test in a thread of its own, so this very process is threaded.
+        let error = spawn(0, Parentage::Child, None, || 0).unwrap_err();
+        assert_eq!(error.errno(), libc::EINVAL);
+    }
+}
