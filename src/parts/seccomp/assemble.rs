@@ -1,0 +1,127 @@
+//! Classic BPF, put together from the end, as jumps go forward only.
+//!
+//! Why not the generator of the `seccompiler` crate: it lays an argument's halves out for little endian only,
+//! always compares both halves, enters each rule through two more jumps, and its rules end in one action.
+//! With labels the same conditions cost a third of the instructions, and denied calls run all of them.
+//! Not for: what the filter should decide (`compile.rs`).
+
+use crate::sys::seccomp::Instruction;
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+/// A conditional jump on the loaded word.
+#[derive(Clone, Copy, Debug)]
+pub enum Test {
+    /// Equal to the operand.
+    Equal = 0x15,
+    /// Greater than the operand.
+    Greater = 0x25,
+    /// Greater than or equal to the operand.
+    AtLeast = 0x35,
+    /// Has any bit of the operand.
+    AnyBit = 0x45,
+}
+
+/// A place in the program: the number of instructions from it to the end.
+pub type Label = usize;
+
+/// A program that grows at its front.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    reversed: Vec<Instruction>,
+    /// The nearest `return` of each value.
+    returns: Vec<(u32, Label)>,
+}
+
+impl Assembler {
+    fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) -> Label {
+        self.reversed.push(Instruction { code, jt, jf, k });
+        self.reversed.len()
+    }
+
+    /// How far a jump that is put in front now, after `more` instructions, would have to reach.
+    fn distance(&self, to: Label, more: usize) -> usize {
+        self.reversed.len() + more - to
+    }
+
+    /// Ends with `value`.
+    pub fn ret(&mut self, value: u32) -> Label {
+        match self.returns.iter().find(|(known, _)| *known == value) {
+            Some(&(_, label)) => label,
+            None => {
+                let label = self.push(RETURN, 0, 0, value);
+                self.returns.push((value, label));
+                label
+            }
+        }
+    }
+
+    /// Puts something in front that does what `to` does: a copy of a `return`, or a jump.
+    fn repeat(&mut self, to: Label) -> Label {
+        let code = to.checked_sub(1).and_then(|at| self.reversed.get(at)).copied();
+        let Some(Instruction { code: RETURN, k, .. }) = code else {
+            let distance = self.distance(to, 0) as u32;
+            return self.push(JUMP, 0, 0, distance);
+        };
+        let label = self.push(RETURN, 0, 0, k);
+        self.returns.retain(|(value, _)| *value != k);
+        self.returns.push((k, label));
+        label
+    }
+
+    /// A place that does what `to` does, within the reach of the two jumps to be put in front next.
+    fn nearer(&mut self, to: Label) -> Label {
+        let copies = &self.returns;
+        let value = to.checked_sub(1).and_then(|at| self.reversed.get(at)).map(|found| (found.code, found.k));
+        let copy = copies.iter().find(|(known, _)| value == Some((RETURN, *known))).map(|(_, label)| *label);
+        match copy {
+            Some(label) if self.distance(label, 1) <= usize::from(u8::MAX) => label,
+            _ => self.repeat(to),
+        }
+    }
+
+    /// Makes `to`, or what does the same, the very next instruction.
+    fn follow(&mut self, to: Label) {
+        if to != self.reversed.len() {
+            self.repeat(to);
+        }
+    }
+
+    /// Goes to `yes` if the loaded word passes the test, else to `no`.
+    pub fn branch(&mut self, test: Test, k: u32, mut yes: Label, mut no: Label) -> Label {
+        if yes == no {
+            return yes;
+        }
+        // Bringing one nearer moves the other one instruction away.
+        if self.distance(yes, 1) > usize::from(u8::MAX) {
+            yes = self.nearer(yes);
+        }
+        if self.distance(no, 0) > usize::from(u8::MAX) {
+            no = self.nearer(no);
+        }
+        let (jt, jf) = (self.distance(yes, 0) as u8, self.distance(no, 0) as u8);
+        self.push(test as u16, jt, jf, k)
+    }
+
+    /// Loads the word at `offset` of `seccomp_data`, then goes on at `next`.
+    pub fn load(&mut self, offset: u32, next: Label) -> Label {
+        self.follow(next);
+        self.push(LOAD, 0, 0, offset)
+    }
+
+    /// Keeps the bits of `mask`, then goes on at `next`.
+    pub fn mask(&mut self, mask: u32, next: Label) -> Label {
+        self.follow(next);
+        self.push(AND, 0, 0, mask)
+    }
+
+    /// The finished program, which starts with what was put in front last.
+    pub fn finish(self) -> Vec<Instruction> {
+        let mut program = self.reversed;
+        program.reverse();
+        program
+    }
+}

@@ -1,0 +1,386 @@
+//! `linux.seccomp`: which system calls the container may make (config-linux, "Seccomp").
+//!
+//! `plan` reads the profile and compiles it (`compile.rs`, `arch.rs`, `assemble.rs`); `Filter::install` loads it
+//! in init; `send_to_listener` hands the notification fd to the agent, from the parent.
+//! Not for: when it is loaded (the spine decides by noNewPrivileges), nor how the fd gets to the parent.
+
+mod arch;
+mod assemble;
+mod compile;
+#[cfg(test)]
+mod tests;
+
+use crate::sys::seccomp::{self as sys, Instruction};
+use crate::sys::{Called, errno_of};
+use anyhow::{Context, Result, bail, ensure};
+use compile::{Condition, Profile, Rule};
+use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag,
+    LinuxSeccompOperator as Operator, LinuxSyscall, SECCOMP_FD_NAME,
+};
+use serde::{Serialize, Serializer};
+use std::collections::HashMap;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What the filter answers for an action, and which data it can carry.
+struct ActionRow {
+    name: &'static str,
+    action: Action,
+    /// `SECCOMP_RET_*`.
+    value: u32,
+    /// The largest `errnoRet`; 0 if the action takes none.
+    data: u32,
+}
+
+const fn action(name: &'static str, action: Action, value: u32, data: u32) -> ActionRow {
+    ActionRow { name, action, value, data }
+}
+
+/// Sorted by name, as `features` prints them.
+const ACTIONS: &[ActionRow] = &[
+    action("SCMP_ACT_ALLOW", Action::ScmpActAllow, 0x7fff_0000, 0),
+    action("SCMP_ACT_ERRNO", Action::ScmpActErrno, 0x0005_0000, MAX_ERRNO),
+    action("SCMP_ACT_KILL", Action::ScmpActKill, compile::KILL_THREAD, 0),
+    action("SCMP_ACT_KILL_PROCESS", Action::ScmpActKillProcess, 0x8000_0000, 0),
+    action("SCMP_ACT_KILL_THREAD", Action::ScmpActKillThread, compile::KILL_THREAD, 0),
+    action("SCMP_ACT_LOG", Action::ScmpActLog, 0x7ffc_0000, 0),
+    action("SCMP_ACT_NOTIFY", Action::ScmpActNotify, 0x7fc0_0000, 0),
+    action("SCMP_ACT_TRACE", Action::ScmpActTrace, 0x7ff0_0000, 0xffff),
+    action("SCMP_ACT_TRAP", Action::ScmpActTrap, 0x0003_0000, 0),
+];
+
+/// The largest errno that the kernel returns.
+const MAX_ERRNO: u32 = 4095;
+
+const OPERATORS: &[(&str, Operator)] = &[
+    ("SCMP_CMP_EQ", Operator::ScmpCmpEq),
+    ("SCMP_CMP_GE", Operator::ScmpCmpGe),
+    ("SCMP_CMP_GT", Operator::ScmpCmpGt),
+    ("SCMP_CMP_LE", Operator::ScmpCmpLe),
+    ("SCMP_CMP_LT", Operator::ScmpCmpLt),
+    ("SCMP_CMP_MASKED_EQ", Operator::ScmpCmpMaskedEq),
+    ("SCMP_CMP_NE", Operator::ScmpCmpNe),
+];
+
+/// The architectures of the spec. Those that this machine's kernel cannot be called as are taken and need no
+/// code in the filter.
+const ARCHITECTURES: &[(&str, Arch)] = &[
+    ("SCMP_ARCH_AARCH64", Arch::ScmpArchAarch64),
+    ("SCMP_ARCH_ARM", Arch::ScmpArchArm),
+    ("SCMP_ARCH_LOONGARCH64", Arch::ScmpArchLoongarch64),
+    ("SCMP_ARCH_M68K", Arch::ScmpArchM68k),
+    ("SCMP_ARCH_MIPS", Arch::ScmpArchMips),
+    ("SCMP_ARCH_MIPS64", Arch::ScmpArchMips64),
+    ("SCMP_ARCH_MIPS64N32", Arch::ScmpArchMips64n32),
+    ("SCMP_ARCH_MIPSEL", Arch::ScmpArchMipsel),
+    ("SCMP_ARCH_MIPSEL64", Arch::ScmpArchMipsel64),
+    ("SCMP_ARCH_MIPSEL64N32", Arch::ScmpArchMipsel64n32),
+    ("SCMP_ARCH_PARISC", Arch::ScmpArchParisc),
+    ("SCMP_ARCH_PARISC64", Arch::ScmpArchParisc64),
+    ("SCMP_ARCH_PPC", Arch::ScmpArchPpc),
+    ("SCMP_ARCH_PPC64", Arch::ScmpArchPpc64),
+    ("SCMP_ARCH_PPC64LE", Arch::ScmpArchPpc64le),
+    ("SCMP_ARCH_RISCV64", Arch::ScmpArchRiscv64),
+    ("SCMP_ARCH_S390", Arch::ScmpArchS390),
+    ("SCMP_ARCH_S390X", Arch::ScmpArchS390x),
+    ("SCMP_ARCH_SH", Arch::ScmpArchSh),
+    ("SCMP_ARCH_SHEB", Arch::ScmpArchSheb),
+    ("SCMP_ARCH_X32", Arch::ScmpArchX32),
+    ("SCMP_ARCH_X86", Arch::ScmpArchX86),
+    ("SCMP_ARCH_X86_64", Arch::ScmpArchX86_64),
+];
+
+/// In the order in which `features` prints them. TSYNC is accepted and does nothing: init has one thread.
+const FLAGS: &[(&str, Flag, u32)] = &[
+    ("SECCOMP_FILTER_FLAG_TSYNC", Flag::SeccompFilterFlagTsync, 0),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", Flag::SeccompFilterFlagSpecAllow, sys::SPEC_ALLOW),
+    ("SECCOMP_FILTER_FLAG_LOG", Flag::SeccompFilterFlagLog, sys::LOG),
+    (
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+        Flag::SeccompFilterFlagWaitKillableRecv,
+        sys::WAIT_KILLABLE_RECV,
+    ),
+];
+
+/// The actions that a profile may use.
+pub fn known_actions() -> Vec<&'static str> {
+    ACTIONS.iter().map(|row| row.name).collect()
+}
+
+/// The operators that a condition may use.
+pub fn known_operators() -> Vec<&'static str> {
+    OPERATORS.iter().map(|(name, _)| *name).collect()
+}
+
+/// The architectures that a profile may list.
+pub fn known_archs() -> Vec<&'static str> {
+    ARCHITECTURES.iter().map(|(name, _)| *name).collect()
+}
+
+/// The flags that a profile may list.
+pub fn known_flags() -> Vec<&'static str> {
+    FLAGS.iter().map(|(name, ..)| *name).collect()
+}
+
+/// The flags that the running kernel takes too: a system call for each.
+pub fn supported_flags() -> Vec<&'static str> {
+    let listener = |bits: u32| if bits == sys::WAIT_KILLABLE_RECV { sys::NEW_LISTENER } else { 0 };
+    let supported = FLAGS.iter().filter(|(_, _, bits)| sys::knows_flags(bits | listener(*bits)));
+    supported.map(|(name, ..)| *name).collect()
+}
+
+/// The compiled filter and how to load it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Filter {
+    #[serde(serialize_with = "summary")]
+    program: Vec<Instruction>,
+    flags: u32,
+    listener: Option<Listener>,
+}
+
+/// Who answers notifications.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// The agent's socket; `@name` is in the abstract namespace.
+    pub path: PathBuf,
+    /// Passed on to the agent.
+    pub metadata: String,
+}
+
+/// A program as a person wants to see it in a plan: how long it is, and whether it is the same as before.
+fn summary<S: Serializer>(program: &[Instruction], to: S) -> Result<S::Ok, S::Error> {
+    let words =
+        program.iter().flat_map(|one| [u32::from(one.code), u32::from(one.jt), u32::from(one.jf), one.k]);
+    let hash = words.fold(0xcbf2_9ce4_8422_2325_u64, |hash, word| {
+        (hash ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3)
+    });
+    to.serialize_str(&format!("{} instructions, {hash:016x}", program.len()))
+}
+
+/// Compiles `linux.seccomp`. A listener path in the annotation `run.oci.seccomp.receiver` counts where the
+/// profile has none. `None` means that no filter is to be loaded; no profile asks for that today.
+///
+/// # Errors
+/// A profile that cannot be honoured.
+pub fn plan(spec: &LinuxSeccomp, annotations: Option<&HashMap<String, String>>) -> Result<Option<Filter>> {
+    filter(spec, annotations, compile::native()).context("linux.seccomp").map(Some)
+}
+
+fn filter(
+    spec: &LinuxSeccomp,
+    annotations: Option<&HashMap<String, String>>,
+    machine: &arch::Machine,
+) -> Result<Filter> {
+    let program = compile::compile(profile(spec)?, machine);
+    let most = sys::MAX_INSTRUCTIONS;
+    ensure!(
+        program.len() <= most,
+        "the filter needs {} instructions, and the kernel takes {most}",
+        program.len()
+    );
+    let listener = listener(spec, annotations)?;
+    let mut flags = match spec.flags() {
+        // What runc does where nothing is said; any kernel since 4.17 knows it.
+        None => sys::SPEC_ALLOW,
+        Some(flags) => {
+            FLAGS.iter().filter(|(_, flag, _)| flags.contains(flag)).fold(0, |all, (_, _, bits)| all | bits)
+        }
+    };
+    if listener.is_some() {
+        flags |= sys::NEW_LISTENER;
+    } else if flags & sys::WAIT_KILLABLE_RECV != 0 {
+        bail!("flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY");
+    }
+    Ok(Filter { program, flags, listener })
+}
+
+fn listener(spec: &LinuxSeccomp, annotations: Option<&HashMap<String, String>>) -> Result<Option<Listener>> {
+    let mut calls = spec.syscalls().iter().flatten();
+    if !calls.any(|call| call.action() == Action::ScmpActNotify && !call.names().is_empty()) {
+        return Ok(None);
+    }
+    let annotated = || annotations.and_then(|all| all.get("run.oci.seccomp.receiver")).map(PathBuf::from);
+    let given = spec.listener_path().clone().filter(|path| !path.as_os_str().is_empty());
+    let path = given.or_else(annotated).context("seccomp listenerPath is not set")?;
+    ensure!(!path.as_os_str().as_bytes().contains(&0), "listenerPath {path:?}: contains a NUL byte");
+    Ok(Some(Listener { path, metadata: spec.listener_metadata().clone().unwrap_or_default() }))
+}
+
+/// The words of the profile to numbers.
+fn profile(spec: &LinuxSeccomp) -> Result<Profile<'_>> {
+    let default = spec.default_action();
+    ensure!(default != Action::ScmpActNotify, "SCMP_ACT_NOTIFY cannot be used as default action");
+    let none = Vec::new();
+    let entries = spec.syscalls().as_ref().unwrap_or(&none);
+    let (mut calls, mut rules) = (Vec::new(), Vec::with_capacity(entries.len()));
+    for (index, entry) in entries.iter().enumerate() {
+        let place = || format!("syscalls[{index}]");
+        let start = rules.len();
+        add_rules(entry, &mut rules).with_context(place)?;
+        for name in entry.names() {
+            ensure!(!name.is_empty(), "syscalls[{index}]: empty string is not a valid syscall");
+            // Init tells the parent about the notification fd after the filter is loaded.
+            if entry.action() == Action::ScmpActNotify && name == "write" {
+                bail!("SCMP_ACT_NOTIFY cannot be used for the write syscall");
+            }
+            calls.push((arch::hash(name), start..rules.len()));
+        }
+    }
+    Ok(Profile {
+        default: value(default, spec.default_errno_ret()).context("defaultErrnoRet")?,
+        // A tracer and a log are there to see new calls too.
+        newer_not_implemented: !matches!(
+            default,
+            Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace
+        ),
+        architectures: spec.architectures().as_deref().unwrap_or_default(),
+        calls,
+        rules,
+    })
+}
+
+/// The rule of one entry; several, one for each condition, if an argument is named twice: then any of them is
+/// enough, in runc's reading.
+fn add_rules(entry: &LinuxSyscall, rules: &mut Vec<Rule>) -> Result<()> {
+    let action = value(entry.action(), entry.errno_ret()).context("errnoRet")?;
+    let mut conditions = Vec::new();
+    let (mut seen, mut twice) = (0_u8, false);
+    for (index, arg) in entry.args().iter().flatten().enumerate() {
+        ensure!(
+            arg.index() < 6,
+            "args[{index}]: a system call has no argument {}, the last is 5",
+            arg.index()
+        );
+        let bit = 1 << arg.index();
+        twice |= seen & bit != 0;
+        seen |= bit;
+        conditions.push(Condition {
+            index: arg.index() as u32,
+            operator: arg.op(),
+            value: arg.value(),
+            masked: arg.value_two().unwrap_or(0),
+        });
+    }
+    if twice {
+        rules.extend(conditions.into_iter().map(|one| Rule { action, conditions: vec![one] }));
+    } else {
+        rules.push(Rule { action, conditions });
+    }
+    Ok(())
+}
+
+/// The return value of the filter for an action. The spec has errnoRet refused where it has no meaning.
+fn value(action: Action, errno: Option<u32>) -> Result<u32> {
+    let row = ACTIONS.iter().find(|row| row.action == action).context("unknown action")?;
+    match errno {
+        None if row.data == 0 => Ok(row.value),
+        None => Ok(row.value | libc::EPERM as u32),
+        Some(errno) if row.data == 0 => bail!("{} takes no errno, and {errno} is given", row.name),
+        Some(errno) if errno > row.data => bail!("{errno} is over {}, the most for {}", row.data, row.name),
+        Some(errno) => Ok(row.value | errno),
+    }
+}
+
+impl Filter {
+    /// The flags of seccomp(2) with which the filter is loaded, as a number, for the debug log.
+    pub fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// Who gets the notification fd; `install` gives one just when this is not `None`.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
+    }
+
+    /// Loads the filter for the calling thread: one system call. Without no_new_privs it needs CAP_SYS_ADMIN.
+    ///
+    /// The filter may forbid close(2) too: who cannot risk that keeps the fd, which is CLOEXEC, from being
+    /// dropped.
+    ///
+    /// # Errors
+    /// What seccomp(2) says.
+    pub fn install(&self) -> Result<Option<OwnedFd>> {
+        sys::set_filter(&self.program, self.flags).context("linux.seccomp")
+    }
+}
+
+/// What the agent gets with the fd ("The Container Process State" of the spec).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerProcessState<'a, S> {
+    oci_version: &'a str,
+    fds: [&'static str; 1],
+    pid: i32,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    metadata: &'a str,
+    state: &'a S,
+}
+
+/// Sends `notify_fd` to the agent with the state of the container, and hangs up. `pid` is the process that
+/// has the filter: init, or that of an exec.
+///
+/// # Errors
+/// Nobody listens at the path, or the agent hung up.
+pub fn send_to_listener(
+    listener: &Listener,
+    notify_fd: BorrowedFd,
+    oci_version: &str,
+    pid: i32,
+    state: &impl Serialize,
+) -> Result<()> {
+    let Listener { path, metadata } = listener;
+    let message = ContainerProcessState {
+        oci_version,
+        fds: [SECCOMP_FD_NAME],
+        pid,
+        metadata: metadata.as_str(),
+        state,
+    };
+    let message = serde_json::to_vec(&message).context("the container process state")?;
+    let agent = connect(path)
+        .context("failed to connect with seccomp agent specified in the seccomp profile")
+        .context("linux.seccomp.listenerPath")?;
+    send(&agent, &message, notify_fd)
+        .with_context(|| format!("cannot send seccomp fd to {}", path.display()))
+        .context("linux.seccomp.listenerPath")
+}
+
+fn connect(path: &Path) -> Result<OwnedFd> {
+    let address = match path.as_os_str().as_bytes() {
+        // As in Go, and so in every agent that was written for runc.
+        [b'@', name @ ..] => UnixAddr::new_abstract(name),
+        _ => UnixAddr::new(path),
+    };
+    let args = || format!("{path:?}");
+    let address = address.called("connect", args)?;
+    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .called("socket", || "AF_UNIX".to_owned())?;
+    socket::connect(fd.as_raw_fd(), &address).called("connect", args)?;
+    Ok(fd)
+}
+
+/// The fd goes with the first bytes; a stream may take fewer than all.
+fn send(agent: &OwnedFd, message: &[u8], fd: BorrowedFd) -> Result<()> {
+    let (fds, mut rest) = ([fd.as_raw_fd()], message);
+    let mut control = &[ControlMessage::ScmRights(&fds)][..];
+    while !rest.is_empty() {
+        let sent = socket::sendmsg::<()>(
+            agent.as_raw_fd(),
+            &[IoSlice::new(rest)],
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )
+        .called("sendmsg", || format!("{} bytes", rest.len()));
+        match sent.map_err(anyhow::Error::from) {
+            Ok(sent) => (rest, control) = (rest.get(sent..).unwrap_or_default(), &[]),
+            Err(error) if errno_of(&error) == Some(libc::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
