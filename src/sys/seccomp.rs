@@ -82,8 +82,9 @@ pub(crate) mod probe {
                 nix::sys::wait::waitpid(child, None).expect("waitpid")
             }
             nix::unistd::ForkResult::Child => {
-                let code = body();
-                // exit_group is what the filters of the tests allow.
+                // A panic must not unwind into the harness, whose other threads are not here.
+                let body = std::panic::AssertUnwindSafe(body);
+                let code = std::panic::catch_unwind(body).unwrap_or(254);
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(i32::from(code)) }
             }

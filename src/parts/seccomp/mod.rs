@@ -8,6 +8,8 @@ mod arch;
 mod assemble;
 mod compile;
 #[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::sys::seccomp::{self as sys, Instruction};
