@@ -125,3 +125,33 @@ impl Assembler {
         program
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::seccomp::tests::{Call, run};
+
+    #[test]
+    fn a_branch_reaches_both_ways_whatever_stands_between() {
+        let call = Call { audit: 0, number: 0, args: [0; 6] };
+        for (between, near, far_is_return) in
+            (240..270).flat_map(|n| (0..4).flat_map(move |near| [(n, near, true), (n, near, false)]))
+        {
+            for (k, yes_first) in [(0, true), (0, false), (1, true), (1, false)] {
+                let mut out = Assembler::default();
+                let mut block = |value, out: &mut Assembler| {
+                    let end = out.ret(value);
+                    if far_is_return { end } else { out.mask(0, end) }
+                };
+                let first = block(1, &mut out);
+                (0..near).fold(first, |next, _| out.mask(0, next));
+                let second = block(2, &mut out);
+                (0..between).fold(second, |next, _| out.mask(0, next));
+                let (yes, no) = if yes_first { (first, second) } else { (second, first) };
+                out.branch(Test::Equal, k, yes, no);
+                let wanted = if (k == 0) == yes_first { 1 } else { 2 };
+                assert_eq!(run(&out.finish(), call).0, wanted, "{between} {near} {k} {yes_first}");
+            }
+        }
+    }
+}
