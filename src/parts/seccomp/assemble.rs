@@ -139,7 +139,7 @@ mod tests {
         {
             for (k, yes_first) in [(0, true), (0, false), (1, true), (1, false)] {
                 let mut out = Assembler::default();
-                let mut block = |value, out: &mut Assembler| {
+                let block = |value, out: &mut Assembler| {
                     let end = out.ret(value);
                     if far_is_return { end } else { out.mask(0, end) }
                 };

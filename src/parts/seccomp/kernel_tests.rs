@@ -95,11 +95,11 @@ fn kill_and_trap_end_the_process_by_sigsys() {
 #[test]
 fn log_allows_and_trace_without_a_tracer_is_not_implemented() {
     let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-        {"names": ["getppid"], "action": "SCMP_ACT_LOG"}, {"names": ["getpgrp"], "action": "SCMP_ACT_TRACE"}]});
+        {"names": ["getppid"], "action": "SCMP_ACT_LOG"}, {"names": ["getsid"], "action": "SCMP_ACT_TRACE"}]});
     let status = under(profile, || {
         first_wrong(&[
             (probe::errno(libc::SYS_getppid, [0; 3]), 0),
-            (probe::errno(libc::SYS_getpgrp, [0; 3]), libc::ENOSYS),
+            (probe::errno(libc::SYS_getsid, [0; 3]), libc::ENOSYS),
         ])
     });
     assert_eq!(exit_code(status), 0);
