@@ -1,1 +1,299 @@
-//! capabilities
+//! `process.capabilities`: the five sets that the process has, exactly (capabilities(7)).
+//!
+//! A config without the field means no capability at all. Not for: noNewPrivileges, file capabilities.
+
+use crate::sys::prctl::{self, CapSets};
+use anyhow::{Context, Result, ensure};
+use oci_spec::runtime::LinuxCapabilities;
+use serde::Serialize;
+use std::fmt;
+
+/// A set of capabilities, bit `n` for number `n`.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Set(u64);
+
+impl Set {
+    fn with(self, number: u8) -> Self {
+        Self(self.0 | 1 << number)
+    }
+
+    fn has(self, number: u8) -> bool {
+        self.0 >> number & 1 == 1
+    }
+
+    fn numbers(self) -> impl Iterator<Item = u8> {
+        NUMBERS.filter(move |&number| self.has(number))
+    }
+}
+
+/// What a set can hold; the kernel's CAP_LAST_CAP is below.
+const NUMBERS: std::ops::Range<u8> = 0..64;
+
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.numbers().map(name_of)).finish()
+    }
+}
+
+impl Serialize for Set {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.numbers().map(name_of))
+    }
+}
+
+/// The name of capability `number` as config.json writes it.
+pub fn name_of(number: u8) -> String {
+    let known = caps::all().into_iter().find(|capability| capability.index() == number);
+    known.map_or_else(|| format!("CAP_{number}"), |capability| capability.to_string())
+}
+
+fn number_of(name: &str) -> Option<u8> {
+    name.parse::<caps::Capability>().ok().map(|capability| capability.index())
+}
+
+/// The names that we know, in the kernel's order, for `features`.
+pub fn known() -> Vec<String> {
+    let mut all: Vec<_> = caps::all().into_iter().collect();
+    all.sort_by_key(|capability| capability.index());
+    all.iter().map(ToString::to_string).collect()
+}
+
+/// The five sets of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// The most that any exec can give.
+    pub bounding: Set,
+    /// What permission checks look at.
+    pub effective: Set,
+    /// What file capabilities may keep over execve(2).
+    pub inheritable: Set,
+    /// What may be made effective.
+    pub permitted: Set,
+    /// What a program without file capabilities keeps over execve(2).
+    pub ambient: Set,
+    /// Names that we do not know: for a warning, and otherwise ignored.
+    pub unknown: Vec<String>,
+}
+
+/// Decides the five sets; `added` are the names of `exec --cap`.
+///
+/// Added capabilities become bounding, effective and permitted, and ambient where the config has an
+/// inheritable set: an ambient capability without that would be refused.
+pub fn plan(spec: Option<&LinuxCapabilities>, added: &[String]) -> Capabilities {
+    let mut plan = Capabilities::default();
+    let spec_sets = spec.map_or([&None; 5], |spec| {
+        [spec.bounding(), spec.effective(), spec.inheritable(), spec.permitted(), spec.ambient()]
+    });
+    let [bounding, effective, inheritable, permitted, ambient] = spec_sets
+        .map(|set| set.iter().flatten().map(|capability| format!("CAP_{capability}")).collect::<Vec<_>>());
+    let has_inheritable = spec.is_some_and(|spec| spec.inheritable().is_some());
+    let ambient_added = if has_inheritable { added } else { &[] };
+    plan.bounding = plan.set_of(bounding.iter().chain(added));
+    plan.effective = plan.set_of(effective.iter().chain(added));
+    plan.inheritable = plan.set_of(&inheritable);
+    plan.permitted = plan.set_of(permitted.iter().chain(added));
+    plan.ambient = plan.set_of(ambient.iter().chain(ambient_added));
+    plan.unknown.sort();
+    plan.unknown.dedup();
+    plan
+}
+
+impl Capabilities {
+    fn set_of<'a>(&mut self, names: impl IntoIterator<Item = &'a String>) -> Set {
+        names.into_iter().fold(Set::default(), |set, name| match number_of(name) {
+            Some(number) => set.with(number),
+            None => {
+                self.unknown.push(name.clone());
+                set
+            }
+        })
+    }
+
+    /// Cuts the bounding set. Before the user is changed, while CAP_SETPCAP is ours.
+    ///
+    /// # Errors
+    /// CAP_SETPCAP is missing.
+    pub fn bound(&self) -> Result<()> {
+        for number in NUMBERS.filter(|&number| !self.bounding.has(number)) {
+            // The numbers have no gap: the first that the kernel does not know is past its last.
+            if !prctl::bounding_drop(number).context("process.capabilities.bounding")? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the other four. After the user is changed, with the permitted set kept. Returns what the
+    /// kernel refused, for the log: an ambient capability that is not inheritable is no error to engines.
+    ///
+    /// # Errors
+    /// A set would hold more than the present ones allow.
+    pub fn apply(&self) -> Result<Vec<String>> {
+        prctl::capset(&self.known_to_the_kernel()?).context("process.capabilities")?;
+        // The former ambient set is a subset of what is inheritable now.
+        if self.inheritable != Set::default() {
+            prctl::ambient_clear().context("process.capabilities.ambient")?;
+        }
+        let mut warnings = Vec::new();
+        for number in self.ambient.numbers() {
+            if let Err(error) = prctl::ambient_raise(number) {
+                warnings.push(format!("can't raise ambient capability {}: {error}", name_of(number)));
+            }
+        }
+        Ok(warnings)
+    }
+
+    // An older kernel does not know all names of ours: it drops those bits from capset(2) by itself in the
+    // permitted set, and then refuses an effective set that is bigger.
+    fn known_to_the_kernel(&self) -> Result<CapSets> {
+        let wanted = self.effective.0 | self.permitted.0 | self.inheritable.0;
+        let newest = Set(wanted).numbers().last();
+        let sets = |mask: u64| CapSets {
+            effective: self.effective.0 & mask,
+            permitted: self.permitted.0 & mask,
+            inheritable: self.inheritable.0 & mask,
+        };
+        match newest {
+            Some(number) if prctl::bounding_has(number)?.is_none() => {
+                let mut mask = 0;
+                for number in NUMBERS {
+                    if prctl::bounding_has(number)?.is_none() {
+                        break;
+                    }
+                    mask |= 1 << number;
+                }
+                Ok(sets(mask))
+            }
+            _ => Ok(sets(u64::MAX)),
+        }
+    }
+
+    /// Reads the sets back: an error where the isolation is not what was planned.
+    ///
+    /// # Errors
+    /// A set holds more, or (except for ambient) less, than the plan.
+    pub fn verify(&self) -> Result<()> {
+        let (is, wanted) = (prctl::capget()?, self.known_to_the_kernel()?);
+        ensure!(is == wanted, "process.capabilities: wanted {wanted:x?}, is {is:x?}");
+        for number in NUMBERS {
+            let Some(bounded) = prctl::bounding_has(number)? else { break };
+            // The runtime may lack some itself, so less is no surprise: it cannot be given.
+            ensure!(
+                !bounded || self.bounding.has(number),
+                "process.capabilities.bounding: {} is still there",
+                name_of(number)
+            );
+        }
+        // The kernel keeps ambient within inheritable: only there can one be left.
+        for number in self.inheritable.numbers().filter(|&number| !self.ambient.has(number)) {
+            ensure!(
+                !prctl::ambient_has(number),
+                "process.capabilities.ambient: {} is still there",
+                name_of(number)
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::user::{self, OriginalGroups};
+    use crate::sys::prctl::testing::{in_child, privileged};
+    use crate::sys::proc::Proc;
+
+    fn planned(json: &str, added: &[&str]) -> Capabilities {
+        let spec: LinuxCapabilities = serde_json::from_str(json).unwrap();
+        plan(Some(&spec), &added.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_capability_of_the_spec_has_its_number() {
+        for name in known() {
+            let json = format!(r#"{{"bounding":["{name}"]}}"#);
+            let plan = planned(&json, &[]);
+            assert_eq!(plan.unknown, [""; 0], "{name}");
+            assert_eq!(plan.bounding.numbers().map(name_of).collect::<Vec<_>>(), [name]);
+        }
+        assert_eq!(number_of("CAP_CHOWN"), Some(0));
+        assert_eq!(number_of("CAP_SYS_ADMIN"), Some(21));
+        assert_eq!(number_of("CAP_CHECKPOINT_RESTORE"), Some(40));
+    }
+
+    #[test]
+    fn no_capabilities_means_none() {
+        assert_eq!(plan(None, &[]), Capabilities::default());
+    }
+
+    #[test]
+    fn exec_cap_adds_ambient_only_where_the_config_has_inheritable() {
+        let plain = planned("{}", &["CAP_KILL", "CAP_AUDIT_WRITE"]);
+        assert_eq!(
+            (plain.bounding.0, plain.effective.0, plain.permitted.0),
+            (0x2000_0020, 0x2000_0020, 0x2000_0020)
+        );
+        assert_eq!((plain.inheritable.0, plain.ambient.0), (0, 0));
+        let inheriting =
+            planned(r#"{"inheritable":["CAP_CHOWN","CAP_SYSLOG"],"ambient":["CAP_CHOWN"]}"#, &["CAP_SYSLOG"]);
+        assert_eq!((inheriting.inheritable.0, inheriting.ambient.0), (0x4_0000_0001, 0x4_0000_0001));
+    }
+
+    #[test]
+    fn an_unknown_name_is_remembered_once_for_the_warning() {
+        assert_eq!(planned("{}", &["CAP_NEW"]).unknown, ["CAP_NEW"]);
+        assert_eq!(planned("{}", &["CAP_NEW"]).bounding, Set::default());
+    }
+
+    #[test]
+    fn the_sets_hold_after_the_user_is_changed() {
+        if !privileged("the_sets_hold_after_the_user_is_changed") {
+            return;
+        }
+        for uid in [0, 1000] {
+            in_child(|| {
+                let caps = planned(
+                    r#"{"bounding":["CAP_KILL","CAP_CHOWN"],"effective":["CAP_KILL"],
+                        "permitted":["CAP_KILL","CAP_CHOWN"]}"#,
+                    &[],
+                );
+                let user = serde_json::from_str(&format!(r#"{{"uid":{uid},"gid":{uid}}}"#))?;
+                let user = user::plan(&user, OriginalGroups::Drop)?;
+                ensure!(caps.verify().is_err(), "verified before it was done");
+                caps.bound()?;
+                user.apply(&Proc::open_host()?)?;
+                ensure!(caps.apply()?.is_empty());
+                caps.verify()?;
+                let is = prctl::capget()?;
+                ensure!(is == CapSets { effective: 0x20, permitted: 0x21, inheritable: 0 }, "{is:?}");
+                ensure!(prctl::bounding_has(0)? == Some(true) && prctl::bounding_has(1)? == Some(false));
+                Ok(())
+            });
+        }
+    }
+
+    #[test]
+    fn an_ambient_capability_that_is_not_inheritable_is_a_warning() {
+        if !privileged("an_ambient_capability_that_is_not_inheritable_is_a_warning") {
+            return;
+        }
+        in_child(|| {
+            let all = r#""CAP_KILL","CAP_CHOWN""#;
+            let caps = planned(
+                &format!(
+                    r#"{{"bounding":[{all}],"permitted":[{all}],"effective":[{all}],"inheritable":["CAP_KILL"],"ambient":[{all}]}}"#
+                ),
+                &[],
+            );
+            caps.bound()?;
+            let warnings = caps.apply()?;
+            ensure!(
+                matches!(warnings.as_slice(), [one] if one.starts_with("can't raise ambient capability CAP_CHOWN: ")),
+                "{warnings:?}"
+            );
+            ensure!(prctl::ambient_has(5) && !prctl::ambient_has(0));
+            caps.verify()
+        });
+    }
+}

@@ -1,1 +1,312 @@
-//! user
+//! `process.user`: the ids that the process runs with, its groups and its umask (config.md, "User").
+//!
+//! Ids are numbers from config.json: nothing here looks a name up. Not for: the id maps of the user
+//! namespace (`idmap`), nor the capabilities that the change of ids would take (`capabilities`).
+
+use crate::sys::proc::Proc;
+use crate::sys::{self, Called, prctl};
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::runtime;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use serde::Serialize;
+use std::fmt;
+use std::io::Read;
+use std::os::fd::AsFd;
+
+/// A user or group id that set*id(2) takes as one: `u32::MAX` means "leave unchanged" there, and a config
+/// that holds it would keep the runtime's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Id(u32);
+
+impl Id {
+    /// The id, unless it is the one that stands for none.
+    ///
+    /// # Errors
+    /// `value` is 4294967295.
+    pub fn new(value: u32) -> Result<Self> {
+        ensure!(value != u32::MAX, "{value} is not an id: the kernel takes it for \"leave unchanged\"");
+        Ok(Self(value))
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which supplementary groups the process has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Groups {
+    /// Exactly these.
+    Set(Vec<Id>),
+    /// Those of the runtime (podman's `--group-add keep-groups`).
+    Keep,
+}
+
+/// What to do with the supplementary groups of the runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginalGroups {
+    /// The container does not have them: the rule.
+    Drop,
+    /// The container has them: annotation `run.oci.keep_original_groups`.
+    Keep,
+}
+
+/// The ids, groups and umask of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// Real, effective and saved user id, inside the user namespace.
+    pub uid: Id,
+    /// Real, effective and saved group id, inside the user namespace.
+    pub gid: Id,
+    /// The supplementary groups.
+    pub groups: Groups,
+    /// The file mode creation mask.
+    pub umask: u32,
+}
+
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// Decides ids, groups and umask from `process.user`.
+///
+/// # Errors
+/// An id is 4294967295, or the umask has other bits than permissions.
+pub fn plan(user: &runtime::User, original: OriginalGroups) -> Result<User> {
+    let uid = Id::new(user.uid()).context("process.user.uid")?;
+    let gid = Id::new(user.gid()).context("process.user.gid")?;
+    let mut gids = Vec::new();
+    for (index, &gid) in user.additional_gids().iter().flatten().enumerate() {
+        gids.push(Id::new(gid).with_context(|| format!("process.user.additionalGids[{index}]"))?);
+    }
+    let groups = match original {
+        OriginalGroups::Drop => Groups::Set(gids),
+        OriginalGroups::Keep if gids.is_empty() => Groups::Keep,
+        OriginalGroups::Keep => {
+            bail!("process.user.additionalGids: the groups of the runtime are to be kept")
+        }
+    };
+    let umask = user.umask().unwrap_or(DEFAULT_UMASK);
+    ensure!(umask <= 0o777, "process.user.umask: {umask:#o} is more than 0777");
+    Ok(User { uid, gid, groups, umask })
+}
+
+impl User {
+    /// Becomes this user. Before: the bounding set is cut. After: the capabilities are set, which this
+    /// keeps permitted. Returns what could not be had, for the log.
+    ///
+    /// # Errors
+    /// An id is not mapped in the user namespace, or CAP_SETUID or CAP_SETGID is missing.
+    pub fn apply(&self, proc: &Proc) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        rustix::process::umask(Mode::from_raw_mode(self.umask));
+        self.own_stdio().context("process.user.uid")?;
+        if self.uid.get() != 0 {
+            // For uid 0 the kernel clears nothing, so nothing has to be kept.
+            prctl::set_keepcaps()?;
+        }
+        warnings.extend(self.set_groups(proc).context("process.user.additionalGids")?);
+        prctl::setresgid(self.gid.get())
+            .map_err(|error| unmapped(error, format!("cannot setgid to unmapped gid {}", self.gid)))
+            .context("process.user.gid")?;
+        prctl::setresuid(self.uid.get())
+            .map_err(|error| unmapped(error, format!("cannot setuid to unmapped uid {}", self.uid)))
+            .context("process.user.uid")?;
+        Ok(warnings)
+    }
+
+    fn set_groups(&self, proc: &Proc) -> Result<Option<String>> {
+        let Groups::Set(groups) = &self.groups else { return Ok(None) };
+        let gids: Vec<u32> = groups.iter().map(|gid| gid.get()).collect();
+        match prctl::setgroups(&gids) {
+            Ok(()) => Ok(None),
+            // A rootless user namespace: nobody can set groups there, and nothing is to be done about it.
+            // Asked for only after the refusal, to spare every other container the three calls.
+            Err(error) if error.errno() == libc::EPERM && proc.read("self/setgroups")? == b"deny\n" => {
+                let text =
+                    "process.user.additionalGids: setgroups(2) is denied in the user namespace, ignoring";
+                Ok((!gids.is_empty()).then(|| text.to_owned()))
+            }
+            Err(error) => Err(unmapped(error, format!("cannot setgroups to unmapped gids {gids:?}"))),
+        }
+    }
+
+    // The pipes and terminals of stdio were made outside: without this a process that is not root cannot
+    // reopen /dev/stdout. The null device is nobody's to own.
+    fn own_stdio(&self) -> Result<()> {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+            let args = || format!("{fd:?}");
+            let stat = match rustix::fs::fstat(fd) {
+                Err(rustix::io::Errno::BADF) => continue,
+                stat => stat.called("fstat", args)?,
+            };
+            let is_char = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device();
+            if stat.st_uid == self.uid.get() || (is_char && stat.st_rdev == rustix::fs::makedev(1, 3)) {
+                continue;
+            }
+            match rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(self.uid.get())), None) {
+                // The owner is not mapped in our user namespace, or /dev is read-only: it stays as it is.
+                Err(rustix::io::Errno::PERM | rustix::io::Errno::ROFS) => {}
+                // An unmapped uid: setresuid(2) below says so better.
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OVERFLOW) => {}
+                result => result.called("fchown", args)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the ids back: an error where the process is somebody else.
+    ///
+    /// # Errors
+    /// Any of the six ids is not the planned one.
+    pub fn verify(&self) -> Result<()> {
+        let (uids, gids) = prctl::ids()?;
+        ensure!(uids == [self.uid.get(); 3], "process.user.uid: wanted {}, is {uids:?}", self.uid);
+        ensure!(gids == [self.gid.get(); 3], "process.user.gid: wanted {}, is {gids:?}", self.gid);
+        Ok(())
+    }
+}
+
+fn unmapped(error: sys::Error, text: String) -> anyhow::Error {
+    if error.errno() == libc::EINVAL { anyhow::anyhow!("{text} in user namespace") } else { error.into() }
+}
+
+/// Where /etc/passwd may end: a bigger one is not read further.
+const LONGEST_PASSWD: u64 = 1 << 20;
+
+/// The home directory of `uid` in the container's /etc/passwd, for a process without HOME.
+/// Called after the root has been changed.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn home_dir(uid: Id) -> Result<Option<String>> {
+    // The image supplies this file: no link into /proc, and neither a fifo nor a device that would block.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::NO_MAGICLINKS;
+    let file = match rustix::fs::openat2(CWD, "/etc/passwd", flags, Mode::empty(), resolve) {
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+        file => file.called("openat2", || "\"/etc/passwd\"".into())?,
+    };
+    let stat = rustix::fs::fstat(&file).called("fstat", || "\"/etc/passwd\"".into())?;
+    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Ok(None);
+    }
+    let mut content = Vec::new();
+    std::fs::File::from(file)
+        .take(LONGEST_PASSWD)
+        .read_to_end(&mut content)
+        .called("read", || "\"/etc/passwd\"".into())?;
+    Ok(home_in(&content, uid))
+}
+
+/// The sixth field of the first line of passwd(5) whose third is `uid`; none where it is empty.
+fn home_in(passwd: &[u8], uid: Id) -> Option<String> {
+    let wanted = uid.to_string();
+    passwd.split(|&byte| byte == b'\n').find_map(|line| {
+        let fields: Vec<&str> = std::str::from_utf8(line).ok()?.split(':').collect();
+        let [_, _, id, _, _, home, ..] = fields.as_slice() else { return None };
+        (*id == wanted && !home.is_empty() && !home.contains('\0')).then(|| (*home).to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::prctl::testing::{in_child, privileged, unshare};
+    use nix::sched::CloneFlags;
+
+    fn spec(json: &str) -> runtime::User {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn planned(json: &str) -> Result<User> {
+        plan(&spec(json), OriginalGroups::Drop)
+    }
+
+    #[test]
+    fn umask_defaults_to_0022() {
+        assert_eq!(planned("{}").unwrap().umask, 0o022);
+        assert_eq!(planned(r#"{"umask":63}"#).unwrap().umask, 0o077);
+    }
+
+    #[test]
+    fn the_id_that_changes_nothing_is_refused_everywhere() {
+        for (json, place) in [
+            (r#"{"uid":4294967295}"#, "process.user.uid: 4294967295"),
+            (r#"{"gid":4294967295}"#, "process.user.gid: 4294967295"),
+            (r#"{"additionalGids":[1,4294967295]}"#, "process.user.additionalGids[1]: 4294967295"),
+            (r#"{"umask":512}"#, "process.user.umask: 0o1000 is more than 0777"),
+        ] {
+            let error = format!("{:#}", planned(json).unwrap_err());
+            assert!(error.starts_with(place), "{error}");
+        }
+    }
+
+    #[test]
+    fn kept_groups_and_added_groups_contradict_each_other() {
+        let user = spec(r#"{"additionalGids":[5]}"#);
+        assert!(plan(&user, OriginalGroups::Keep).is_err());
+        assert_eq!(plan(&spec("{}"), OriginalGroups::Keep).unwrap().groups, Groups::Keep);
+    }
+
+    #[test]
+    fn the_home_directory_is_that_of_the_first_line_with_the_uid() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\n# a comment\nshort:x:7\n\xff\xfe:x:7:7::/bad:\n\
+            a:x:7:7:::/bin/sh\nb:x:7:7::/home/b:/bin/sh\nc:x:7:7::/home/c:/bin/sh";
+        assert_eq!(home_in(passwd, Id(0)).as_deref(), Some("/root"));
+        assert_eq!(home_in(passwd, Id(7)).as_deref(), Some("/home/b"));
+        assert_eq!(home_in(passwd, Id(8)), None);
+    }
+
+    #[test]
+    fn all_ids_and_groups_are_changed() {
+        if !privileged("all_ids_and_groups_are_changed") {
+            return;
+        }
+        in_child(|| {
+            let user = planned(r#"{"uid":1000,"gid":1001,"additionalGids":[5,6],"umask":23}"#)?;
+            let proc = Proc::open_host()?;
+            ensure!(user.verify().is_err(), "verified before it was done");
+            ensure!(user.apply(&proc)?.is_empty());
+            user.verify()?;
+            let groups = rustix::process::getgroups()?;
+            ensure!(groups.iter().map(|gid| gid.as_raw()).eq([5, 6]), "{groups:?}");
+            ensure!(rustix::process::umask(Mode::empty()).as_raw_mode() == 0o027);
+            ensure!(prctl::capget()?.permitted != 0, "the permitted set was lost");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn groups_that_the_user_namespace_denies_are_left_with_a_warning() {
+        if !privileged("groups_that_the_user_namespace_denies_are_left_with_a_warning") {
+            return;
+        }
+        in_child(|| {
+            let proc = Proc::open_host()?;
+            unshare(CloneFlags::CLONE_NEWUSER)?;
+            let me = rustix::process::getpid();
+            proc.deny_setgroups(me)?;
+            proc.write_gid_map(me, "0 0 1\n")?;
+            proc.write_uid_map(me, "0 0 1\n")?;
+            ensure!(planned("{}")?.apply(&proc)?.is_empty());
+            let warnings = planned(r#"{"additionalGids":[5]}"#)?.apply(&proc)?;
+            ensure!(warnings.len() == 1, "{warnings:?}");
+            let error = format!("{:#}", planned(r#"{"uid":9}"#)?.apply(&proc).unwrap_err());
+            ensure!(
+                error == "process.user.uid: cannot setuid to unmapped uid 9 in user namespace",
+                "{error}"
+            );
+            Ok(())
+        });
+    }
+}

@@ -1,1 +1,296 @@
-//! proc
+//! The one way to /proc: a handle on a procfs that the container cannot have replaced.
+//!
+//! Every path below it is resolved without leaving that mount and without magic links, so a file that was
+//! mounted over /proc/sys or /proc/self/attr is never written in place of the kernel's own
+//! (CVE-2019-16884, CVE-2023-28642, CVE-2025-52881). Not for: mounting the container's /proc.
+
+use super::{Called, Error};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use rustix::process::Pid;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// The inode of a procfs root is fixed; a directory of procfs that is bind mounted on /proc has another.
+const PROC_ROOT_INO: u64 = 1;
+/// No file that we read is longer; a longer one is not what we think it is.
+const LONGEST: usize = 1 << 16;
+
+/// A verified procfs.
+#[derive(Debug)]
+pub struct Proc {
+    root: OwnedFd,
+}
+
+impl Proc {
+    /// Opens the /proc of the host (the runtime's mount namespace): three system calls, once a process.
+    ///
+    /// # Errors
+    /// /proc is not there, or is not the root of a procfs.
+    pub fn open_host() -> Result<Self, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, "/proc", flags, Mode::empty())
+            .called("open", || "\"/proc\" (O_PATH)".into())?;
+        Self::verified(root)
+    }
+
+    /// Makes a procfs of the caller's pid namespace that is mounted nowhere, so nothing can be mounted over it.
+    ///
+    /// # Errors
+    /// EPERM without CAP_SYS_ADMIN, or in a user namespace whose own /proc is partly hidden.
+    pub fn detached(subset: Subset) -> Result<Self, Error> {
+        let args = || "\"proc\"".to_owned();
+        let context = mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).called("fsopen", args)?;
+        if subset == Subset::Pid {
+            mount::fsconfig_set_string(context.as_fd(), "subset", "pid")
+                .called("fsconfig", || "\"proc\" \"subset\" \"pid\"".into())?;
+        }
+        mount::fsconfig_create(context.as_fd()).called("fsconfig", || "\"proc\" (CREATE)".into())?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC
+            | MountAttrFlags::MOUNT_ATTR_NOSUID;
+        let root = mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .called("fsmount", args)?;
+        Self::verified(root)
+    }
+
+    fn verified(root: OwnedFd) -> Result<Self, Error> {
+        let filesystem = rustix::fs::fstatfs(&root).called("fstatfs", || "\"/proc\"".into())?;
+        let inode = rustix::fs::fstat(&root).called("fstat", || "\"/proc\"".into())?;
+        if filesystem.f_type as i64 != PROC_SUPER_MAGIC || inode.st_ino != PROC_ROOT_INO {
+            return Err(Error::new("open", "\"/proc\" (not the root of a procfs)", libc::EXDEV));
+        }
+        Ok(Self { root })
+    }
+
+    /// Opens `path` below /proc; for namespace files, whose last component is a magic link, see [`Self::follow`].
+    ///
+    /// # Errors
+    /// EXDEV where something is mounted on the way and no clean procfs can be had either.
+    pub fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Error> {
+        match open_beneath(self.root.as_fd(), path, flags) {
+            Err(rustix::io::Errno::XDEV) => {
+                let clean = self.without_overmounts(path)?;
+                open_beneath(clean.root.as_fd(), path, flags)
+            }
+            result => result,
+        }
+        .called("openat2", || format!("\"/proc/{path}\""))
+    }
+
+    // fsopen first: the kernel refuses it in a user namespace whose /proc has locked mounts on it, where
+    // a clone of the bare mount is refused for the same reason, but elsewhere either may be missing.
+    fn without_overmounts(&self, path: &str) -> Result<Self, Error> {
+        let subset = if path.starts_with("sys/") { Subset::All } else { Subset::Pid };
+        Self::detached(subset).or_else(|_| {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_EMPTY_PATH;
+            let root = mount::open_tree(self.root.as_fd(), "", flags)
+                .called("open_tree", || "\"/proc\" (OPEN_TREE_CLONE)".into())?;
+            Self::verified(root)
+        })
+    }
+
+    /// Opens the magic link `name` (`ns/net`, `exe`, `fd/3`) of process `pid`: only its last step is followed.
+    ///
+    /// # Errors
+    /// The process or the link is not there.
+    pub fn follow(&self, pid: Pid, name: &str, flags: OFlags) -> Result<OwnedFd, Error> {
+        let path = format!("{}/{name}", pid.as_raw_nonzero());
+        let (dir, last) = path.rsplit_once('/').unwrap_or((&path, "."));
+        let dir = self.open(dir, OFlags::PATH | OFlags::DIRECTORY)?;
+        rustix::fs::openat(&dir, last, flags | OFlags::CLOEXEC, Mode::empty())
+            .called("open", || format!("\"/proc/{path}\""))
+    }
+
+    /// Writes `value` to the file `path` below /proc, in one write(2).
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the kernel refuses the value.
+    pub fn write(&self, path: &str, value: &[u8]) -> Result<(), Error> {
+        let file = self.open(path, OFlags::WRONLY)?;
+        let args = || format!("\"/proc/{path}\" {:?}", String::from_utf8_lossy(value));
+        // A second write would be a second command to most files of procfs: a short one is an error.
+        match rustix::io::write(&file, value).called("write", args)? {
+            written if written == value.len() => Ok(()),
+            _ => Err(Error::new("write", args(), libc::EIO)),
+        }
+    }
+
+    /// Reads the whole file `path` below /proc, at most 64 KiB.
+    ///
+    /// # Errors
+    /// The file cannot be opened or read, or is longer.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
+        let file = self.open(path, OFlags::RDONLY)?;
+        let mut content = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            match rustix::io::read(&file, &mut chunk).called("read", || format!("\"/proc/{path}\""))? {
+                0 => return Ok(content),
+                length => content.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+            }
+            if content.len() > LONGEST {
+                return Err(Error::new("read", format!("\"/proc/{path}\""), libc::EFBIG));
+            }
+        }
+    }
+
+    /// Writes to /proc/PID/`name`. The caller holds the process unreaped, so that the pid is still its own.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_pid(&self, pid: Pid, name: &str, value: &[u8]) -> Result<(), Error> {
+        self.write(&format!("{}/{name}", pid.as_raw_nonzero()), value)
+    }
+
+    /// Writes a file of the calling thread, such as `attr/exec`, whatever its pid is in this procfs.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_self(&self, name: &str, value: &[u8]) -> Result<(), Error> {
+        self.write(&format!("thread-self/{name}"), value)
+    }
+
+    /// Reads a file of the calling thread.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_self(&self, name: &str) -> Result<Vec<u8>, Error> {
+        self.read(&format!("thread-self/{name}"))
+    }
+
+    /// Sets the user id map of `pid`'s new user namespace (user_namespaces(7)); possible once.
+    ///
+    /// # Errors
+    /// EPERM where the map is not allowed to the caller.
+    pub fn write_uid_map(&self, pid: Pid, map: &str) -> Result<(), Error> {
+        self.write_pid(pid, "uid_map", map.as_bytes())
+    }
+
+    /// Sets the group id map of `pid`'s new user namespace; possible once.
+    ///
+    /// # Errors
+    /// EPERM where the map is not allowed to the caller, or setgroups(2) is not denied yet.
+    pub fn write_gid_map(&self, pid: Pid, map: &str) -> Result<(), Error> {
+        self.write_pid(pid, "gid_map", map.as_bytes())
+    }
+
+    /// Denies setgroups(2) in `pid`'s user namespace: the price of a group map without CAP_SETGID outside.
+    ///
+    /// # Errors
+    /// EPERM after the group map is set.
+    pub fn deny_setgroups(&self, pid: Pid) -> Result<(), Error> {
+        self.write_pid(pid, "setgroups", b"deny")
+    }
+
+    /// Sets the clocks of the time namespace of `pid`'s future children (time_namespaces(7)).
+    ///
+    /// # Errors
+    /// EACCES once a process is in the namespace.
+    pub fn write_timens_offsets(&self, pid: Pid, offsets: &str) -> Result<(), Error> {
+        self.write_pid(pid, "timens_offsets", offsets.as_bytes())
+    }
+}
+
+impl AsFd for Proc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+/// How much of procfs a detached instance shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subset {
+    /// Processes only.
+    Pid,
+    /// Everything, /proc/sys too.
+    All,
+}
+
+fn open_beneath(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    // `self` and `thread-self` are ordinary symbolic links to `PID` and `PID/task/TID`.
+    if !(path.starts_with("self/") || path.starts_with("thread-self/")) {
+        resolve |= ResolveFlags::NO_SYMLINKS;
+    }
+    rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::prctl::testing::{in_child, privileged, unshare};
+    use anyhow::ensure;
+    use nix::sched::CloneFlags;
+
+    #[test]
+    fn a_file_of_our_own_is_read_and_written() {
+        in_child(|| {
+            let proc = Proc::open_host()?;
+            proc.write_self("comm", b"renamed")?;
+            ensure!(proc.read_self("comm")? == b"renamed\n");
+            proc.write_pid(rustix::process::getpid(), "comm", b"again")?;
+            ensure!(proc.read_self("comm")? == b"again\n");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn neither_parents_nor_magic_links_are_followed() {
+        let proc = Proc::open_host().unwrap();
+        for (path, errno) in
+            [("../etc/passwd", libc::EXDEV), ("self/root/etc/passwd", libc::ELOOP), ("net/dev", libc::ELOOP)]
+        {
+            // EXDEV is tried again on a clean procfs, and stays EXDEV there.
+            let error = proc.open(path, OFlags::RDONLY).unwrap_err();
+            assert!([errno, libc::EPERM].contains(&error.errno()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_file_is_followed_by_its_last_step_only() {
+        let proc = Proc::open_host().unwrap();
+        let ours = proc.follow(rustix::process::getpid(), "ns/net", OFlags::RDONLY).unwrap();
+        let same = rustix::fs::stat("/proc/self/ns/net").unwrap();
+        assert_eq!(rustix::fs::fstat(&ours).unwrap().st_ino, same.st_ino);
+    }
+
+    #[test]
+    fn a_failed_write_names_the_file_and_the_value() {
+        let proc = Proc::open_host().unwrap();
+        let error = proc.write("self/oom_score_adj", b"x").unwrap_err();
+        assert_eq!(error.to_string(), "write \"/proc/self/oom_score_adj\" \"x\": invalid argument");
+    }
+
+    #[test]
+    fn a_file_mounted_over_procfs_is_not_written() {
+        if !privileged("a_file_mounted_over_procfs_is_not_written") {
+            return;
+        }
+        in_child(|| {
+            let decoy = tempfile::NamedTempFile::new()?;
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let none: Option<&str> = None;
+            let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+            nix::mount::mount(none, "/", none, private, none)?;
+            let proc = Proc::open_host()?;
+            let target = format!("/proc/{}/comm", std::process::id());
+            nix::mount::mount(Some(decoy.path()), &*target, none, nix::mount::MsFlags::MS_BIND, none)?;
+            proc.write("self/comm", b"straight")?;
+            nix::mount::umount(&*target)?;
+            ensure!(std::fs::read(decoy.path())?.is_empty(), "the decoy was written");
+            ensure!(proc.read("self/comm")? == b"straight\n");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn another_filesystem_on_proc_is_refused() {
+        let tmp = rustix::fs::open("/sys", OFlags::PATH, Mode::empty()).unwrap();
+        assert_eq!(Proc::verified(tmp).unwrap_err().errno(), libc::EXDEV);
+        let part = rustix::fs::open("/proc/sys", OFlags::PATH, Mode::empty()).unwrap();
+        assert_eq!(Proc::verified(part).unwrap_err().errno(), libc::EXDEV);
+    }
+}
