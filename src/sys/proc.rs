@@ -10,7 +10,7 @@ use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFla
 use rustix::process::Pid;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+const PROC_SUPER_MAGIC: rustix::fs::FsWord = rustix::fs::PROC_SUPER_MAGIC;
 /// The inode of a procfs root is fixed; a directory of procfs that is bind mounted on /proc has another.
 const PROC_ROOT_INO: u64 = 1;
 /// No file that we read is longer; a longer one is not what we think it is.
@@ -57,7 +57,7 @@ impl Proc {
     fn verified(root: OwnedFd) -> Result<Self, Error> {
         let filesystem = rustix::fs::fstatfs(&root).called("fstatfs", || "\"/proc\"".into())?;
         let inode = rustix::fs::fstat(&root).called("fstat", || "\"/proc\"".into())?;
-        if filesystem.f_type as i64 != PROC_SUPER_MAGIC || inode.st_ino != PROC_ROOT_INO {
+        if filesystem.f_type != PROC_SUPER_MAGIC || inode.st_ino != PROC_ROOT_INO {
             return Err(Error::new("open", "\"/proc\" (not the root of a procfs)", libc::EXDEV));
         }
         Ok(Self { root })
