@@ -1,1 +1,456 @@
-//! hooks
+//! `hooks`: programs of the operator that run at six points of a container's life (config.md, "POSIX-platform
+//! Hooks").
+//!
+//! Not for: when each kind runs and what its failure means (`launch`, `init`, `delete`), nor what the state
+//! JSON holds (`state`).
+
+use crate::sys::{self, Called};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use oci_spec::runtime;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// When a hook runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// As `CreateRuntime`, before it; deprecated by the spec.
+    Prestart,
+    /// In `create`, before the change of root, in the namespaces of the runtime.
+    CreateRuntime,
+    /// In `create`, before the change of root, in those of the container.
+    CreateContainer,
+    /// In `start`, before the process, in the namespaces of the container.
+    StartContainer,
+    /// In `start`, after the process has begun, in the namespaces of the runtime.
+    Poststart,
+    /// In `delete`, in the namespaces of the runtime.
+    Poststop,
+}
+
+/// All kinds by their name in config.json, in the order in which they run.
+pub const KINDS: [(Kind, &str); 6] = [
+    (Kind::Prestart, "prestart"),
+    (Kind::CreateRuntime, "createRuntime"),
+    (Kind::CreateContainer, "createContainer"),
+    (Kind::StartContainer, "startContainer"),
+    (Kind::Poststart, "poststart"),
+    (Kind::Poststop, "poststop"),
+];
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(KINDS.iter().find(|row| row.0 == *self).map_or("", |row| row.1))
+    }
+}
+
+/// One program to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    path: PathBuf,
+    args: Vec<String>,
+    env: Option<Vec<(String, String)>>,
+    timeout: Option<Duration>,
+}
+
+/// The hooks of a container. Serialisable both ways: `start` and `delete` find theirs in the record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hooks(BTreeMap<Kind, Vec<Hook>>);
+
+/// Decides all hooks.
+///
+/// # Errors
+/// A path is not absolute, a timeout is not positive, an environment entry has no `=`, or a NUL byte.
+pub fn plan(spec: Option<&runtime::Hooks>) -> Result<Hooks> {
+    let Some(spec) = spec else { return Ok(Hooks::default()) };
+    #[allow(deprecated)] // prestart: deprecated by the spec, to be honoured all the same
+    let lists = [
+        spec.prestart(),
+        spec.create_runtime(),
+        spec.create_container(),
+        spec.start_container(),
+        spec.poststart(),
+        spec.poststop(),
+    ];
+    let mut hooks = BTreeMap::new();
+    for ((kind, name), list) in KINDS.into_iter().zip(lists) {
+        let planned: Result<Vec<Hook>> = list
+            .iter()
+            .flatten()
+            .enumerate()
+            .map(|(index, hook)| {
+                plan_one(hook).with_context(|| format!("hooks.{name}[{index}] {}", hook.path().display()))
+            })
+            .collect();
+        let planned = planned?;
+        if !planned.is_empty() {
+            hooks.insert(kind, planned);
+        }
+    }
+    Ok(Hooks(hooks))
+}
+
+fn plan_one(hook: &runtime::Hook) -> Result<Hook> {
+    let path = hook.path().clone();
+    ensure!(path.is_absolute(), "path: not absolute");
+    let args = match hook.args() {
+        Some(args) if !args.is_empty() => args.clone(),
+        _ => vec![path.to_string_lossy().into_owned()],
+    };
+    let nul = |text: &String| text.contains('\0');
+    ensure!(!path.as_os_str().as_encoded_bytes().contains(&0), "path: has a NUL byte");
+    ensure!(!args.iter().any(nul), "args: has a NUL byte");
+    let timeout = match hook.timeout() {
+        None => None,
+        Some(seconds) if seconds > 0 => Some(Duration::from_secs(seconds.unsigned_abs())),
+        Some(seconds) => bail!("timeout: {seconds} is not greater than zero"),
+    };
+    let env = hook.env().as_ref().filter(|env| !env.is_empty());
+    ensure!(!env.is_some_and(|env| env.iter().any(nul)), "env: has a NUL byte");
+    let env = env.map(|env| split(env)).transpose()?;
+    Ok(Hook { path, args, env, timeout })
+}
+
+fn split(env: &[String]) -> Result<Vec<(String, String)>> {
+    env.iter()
+        .enumerate()
+        .map(|(index, entry)| match entry.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+            // Not the entry itself: it may be a secret.
+            _ => bail!("env[{index}]: not NAME=value"),
+        })
+        .collect()
+}
+
+impl Hooks {
+    /// The hooks of one kind, in the order in which they run.
+    pub fn of(&self, kind: Kind) -> &[Hook] {
+        self.0.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// Runs the hooks of one kind, and stops at the first that fails. They begin in the caller's working
+    /// directory, with `state` (JSON) on stdin. A hook without an environment of its own gets `env`:
+    /// nothing in the runtime's namespaces, the process's in `startContainer`.
+    ///
+    /// # Errors
+    /// A hook could not be run, did not end with 0, or outlived its timeout.
+    pub fn run(&self, kind: Kind, state: &[u8], env: &[(String, String)]) -> Result<()> {
+        for (index, hook) in self.of(kind).iter().enumerate() {
+            hook.run(state, env)
+                .with_context(|| format!("error running {kind} hook #{index}"))
+                .with_context(|| format!("hooks.{kind}[{index}] {}", hook.path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Runs all hooks of one kind whatever each of them does, and returns the failures.
+    pub fn run_all(&self, kind: Kind, state: &[u8], env: &[(String, String)]) -> Vec<anyhow::Error> {
+        let run = |(index, hook): (usize, &Hook)| {
+            let place = || format!("hooks.{kind}[{index}] {}", hook.path.display());
+            hook.run(state, env).with_context(place).err()
+        };
+        self.of(kind).iter().enumerate().filter_map(run).collect()
+    }
+}
+
+/// How much of what a hook prints we keep for the error.
+const KEPT: usize = 16 << 10;
+
+impl Hook {
+    fn run(&self, state: &[u8], env: &[(String, String)]) -> Result<()> {
+        let mut child = self.spawn(env)?;
+        // A timeout past the end of the clock is none.
+        let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let ended = Talk::new(&mut child, state).and_then(|mut talk| {
+            let in_time = talk.until_exit(deadline)?;
+            Ok((in_time, talk))
+        });
+        if !matches!(ended, Ok((true, _))) {
+            // Not yet reaped, so the pid is still the hook's: it may have ended meanwhile.
+            let _ = child.kill();
+        }
+        let status = child.wait().called("waitid", || self.path.display().to_string())?;
+        let (in_time, talk) = ended?;
+        if !in_time {
+            let seconds = self.timeout.unwrap_or_default().as_secs_f64();
+            bail!("hook ran past specified timeout of {seconds:.1}s");
+        }
+        ensure!(
+            status.success(),
+            "{}, stdout: {}, stderr: {}",
+            describe(status),
+            talk.stdout.text(),
+            talk.stderr.text()
+        );
+        Ok(())
+    }
+
+    fn spawn(&self, env: &[(String, String)]) -> Result<Child> {
+        let mut command = Command::new(&self.path);
+        if let Some((first, rest)) = self.args.split_first() {
+            command.arg0(first).args(rest);
+        }
+        let env = self.env.as_deref().unwrap_or(env);
+        command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(command.spawn().called("execve", || format!("{:?}", self.path))?)
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {signal}"),
+        },
+        (None, None) => status.to_string(),
+    }
+}
+
+/// The three pipes and the life of a running hook, served by one poll(2).
+struct Talk<'a> {
+    pidfd: OwnedFd,
+    stdin: Option<OwnedFd>,
+    unsent: &'a [u8],
+    stdout: Captured,
+    stderr: Captured,
+}
+
+struct Captured {
+    pipe: Option<OwnedFd>,
+    kept: Vec<u8>,
+}
+
+impl<'a> Talk<'a> {
+    fn new(child: &mut Child, state: &'a [u8]) -> Result<Self> {
+        let pid = Pid::from_child(child);
+        let pidfd =
+            rustix::process::pidfd_open(pid, PidfdFlags::empty()).called("pidfd_open", String::new)?;
+        let captured = |pipe: Option<OwnedFd>| Captured { pipe, kept: Vec::new() };
+        let talk = Self {
+            pidfd,
+            stdin: child.stdin.take().map(OwnedFd::from),
+            unsent: state,
+            stdout: captured(child.stdout.take().map(OwnedFd::from)),
+            stderr: captured(child.stderr.take().map(OwnedFd::from)),
+        };
+        for pipe in [&talk.stdin, &talk.stdout.pipe, &talk.stderr.pipe].into_iter().flatten() {
+            rustix::io::ioctl_fionbio(pipe, true).called("ioctl", || "FIONBIO".into())?;
+        }
+        Ok(talk)
+    }
+
+    /// Talks until the hook has ended (`true`) or the time is over. Not until the pipes are closed: a hook
+    /// may leave a daemon behind that holds them.
+    fn until_exit(&mut self, deadline: Option<Instant>) -> Result<bool> {
+        loop {
+            self.send();
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(false);
+            }
+            let exited = self.wait(left)?;
+            self.stdout.drain();
+            self.stderr.drain();
+            if exited {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn wait(&self, left: Option<Duration>) -> Result<bool> {
+        let mut fds = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
+        fds.extend(self.stdin.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)));
+        let outputs = [&self.stdout, &self.stderr];
+        fds.extend(
+            outputs.iter().filter_map(|out| out.pipe.as_ref()).map(|fd| PollFd::new(fd, PollFlags::IN)),
+        );
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match rustix::event::poll(&mut fds, left.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(anyhow!(sys::Error::new("poll", "", errno.raw_os_error()))),
+        }
+        Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty()))
+    }
+
+    // A hook that never reads its stdin, or closes it, is none of our business.
+    fn send(&mut self) {
+        let Some(pipe) = &self.stdin else { return };
+        while !self.unsent.is_empty() {
+            match rustix::io::write(pipe, self.unsent) {
+                Ok(sent) => self.unsent = self.unsent.get(sent..).unwrap_or_default(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(_) => break,
+            }
+        }
+        self.stdin = None;
+    }
+}
+
+impl Captured {
+    fn drain(&mut self) {
+        let Some(pipe) = &self.pipe else { return };
+        let mut chunk = [0; 4096];
+        // A full pipe at most: a hook that prints without end must not keep us from its deadline.
+        for _ in 0..16 {
+            match rustix::io::read(pipe.as_fd(), &mut chunk) {
+                Ok(0) => return self.pipe = None,
+                Ok(length) => {
+                    let room = KEPT.saturating_sub(self.kept.len()).min(length);
+                    self.kept.extend_from_slice(chunk.get(..room).unwrap_or_default());
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(_) => return self.pipe = None,
+            }
+        }
+    }
+
+    fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(json: &str) -> Result<Hooks> {
+        plan(Some(&serde_json::from_str(json).unwrap()))
+    }
+
+    fn shell(script: &str, more: &str) -> Hooks {
+        let script = serde_json::to_string(script).unwrap();
+        planned(&format!(
+            r#"{{"createRuntime":[{{"path":"/bin/true"}},
+            {{"path":"/bin/sh","args":["sh","-c",{script}]{more}}}]}}"#
+        ))
+        .unwrap()
+    }
+
+    fn fails(hooks: &Hooks, state: &[u8]) -> String {
+        format!("{:#}", hooks.run(Kind::CreateRuntime, state, &[]).unwrap_err())
+    }
+
+    #[test]
+    fn bad_hooks_are_refused_with_their_place() {
+        for (json, text) in [
+            (r#"{"poststop":[{"path":"/a"},{"path":"b"}]}"#, "hooks.poststop[1] b: path: not absolute"),
+            (
+                r#"{"prestart":[{"path":"/a","timeout":0}]}"#,
+                "hooks.prestart[0] /a: timeout: 0 is not greater than zero",
+            ),
+            (
+                r#"{"poststart":[{"path":"/a","timeout":-3}]}"#,
+                "hooks.poststart[0] /a: timeout: -3 is not greater than zero",
+            ),
+            (
+                r#"{"createContainer":[{"path":"/a","env":["A=b","C"]}]}"#,
+                "hooks.createContainer[0] /a: env[1]: not NAME=value",
+            ),
+            (
+                r#"{"startContainer":[{"path":"/a","args":["\u0000"]}]}"#,
+                "hooks.startContainer[0] /a: args: has a NUL byte",
+            ),
+        ] {
+            assert_eq!(format!("{:#}", planned(json).unwrap_err()), text);
+        }
+    }
+
+    #[test]
+    fn the_record_gives_the_same_hooks_back() {
+        let hooks =
+            planned(r#"{"poststop":[{"path":"/a","args":["x"],"env":["A=b=c"],"timeout":5}]}"#).unwrap();
+        let json = serde_json::to_string(&hooks).unwrap();
+        assert_eq!(serde_json::from_str::<Hooks>(&json).unwrap(), hooks);
+        assert!(json.contains(r#"{"poststop":["#), "{json}");
+    }
+
+    #[test]
+    fn the_state_is_on_stdin_and_the_output_in_the_error() {
+        let hooks = shell("cat; echo oops >&2; exit 3", "");
+        assert_eq!(
+            fails(&hooks, b"{\"id\":1}"),
+            "hooks.createRuntime[1] /bin/sh: error running createRuntime hook #1: \
+             exit status 3, stdout: {\"id\":1}, stderr: oops\n"
+        );
+    }
+
+    #[test]
+    fn a_hook_that_neither_reads_nor_stops_printing_does_not_hang_us() {
+        let big = vec![b'x'; 1 << 20];
+        assert_eq!(shell("exit 0", "").run(Kind::CreateRuntime, &big, &[]).ok(), Some(()));
+        let error = fails(&shell("head -c 1000000 /dev/zero | tr '\\0' y; exit 1", ""), &big);
+        assert!(error.contains("exit status 1, stdout: yyy") && error.len() < KEPT + 200, "{}", error.len());
+    }
+
+    #[test]
+    fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
+        let begin = Instant::now();
+        shell("sleep 20 & exit 0", "").run(Kind::CreateRuntime, b"", &[]).unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_hook_that_outlives_its_timeout_is_killed() {
+        let begin = Instant::now();
+        let error = fails(&shell("exec sleep 20", r#","timeout":1"#), b"");
+        assert!(error.ends_with("hook #1: hook ran past specified timeout of 1.0s"), "{error}");
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_hook_that_prints_without_end_is_killed_too() {
+        let error = fails(&shell("exec cat /dev/zero", r#","timeout":1"#), b"");
+        assert!(error.ends_with("hook ran past specified timeout of 1.0s"), "{error}");
+        let forever = shell("exit 0", r#","timeout":9223372036854775807"#);
+        forever.run(Kind::CreateRuntime, b"", &[]).unwrap();
+    }
+
+    #[test]
+    fn the_environment_is_the_one_of_the_config_or_the_given_one() {
+        let given = [("B".to_owned(), "2".to_owned())];
+        let script = "test \"$A-$B-$HOME\" = ";
+        let own = shell(&format!("{script}1--"), r#","env":["A=1"]"#);
+        own.run(Kind::CreateRuntime, b"", &given).unwrap();
+        shell(&format!("{script}-2-"), "").run(Kind::CreateRuntime, b"", &given).unwrap();
+        shell(&format!("{script}--"), r#","env":[]"#).run(Kind::CreateRuntime, b"", &[]).unwrap();
+    }
+
+    #[test]
+    fn a_signal_and_a_missing_program_are_told() {
+        assert!(fails(&shell("kill -9 $$", ""), b"").contains("killed by SIGKILL, stdout: "));
+        let missing = planned(r#"{"createRuntime":[{"path":"/no/such"}]}"#).unwrap();
+        assert_eq!(
+            fails(&missing, b""),
+            "hooks.createRuntime[0] /no/such: error running createRuntime hook #0: \
+             execve \"/no/such\": no such file or directory"
+        );
+    }
+
+    #[test]
+    fn every_hook_runs_where_failures_are_only_collected() {
+        let hooks =
+            planned(r#"{"poststop":[{"path":"/bin/false"},{"path":"/bin/true"},{"path":"/bin/false"}]}"#);
+        let failures = hooks.unwrap().run_all(Kind::Poststop, b"", &[]);
+        assert_eq!(failures.len(), 2);
+        assert!(
+            format!("{:#}", failures.first().unwrap())
+                .starts_with("hooks.poststop[0] /bin/false: exit status 1")
+        );
+    }
+}
