@@ -1,1 +1,569 @@
-//! scheduling
+//! When and where the process runs: `process.scheduler`, `process.ioPriority`, `process.execCPUAffinity`,
+//! `linux.memoryPolicy`. Not for: the limits of the cgroup (`resources.cpu`).
+
+use crate::sys::sched;
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::runtime::{self, IOPriorityClass};
+use rustix::process::Pid;
+use serde::Serialize;
+use std::ffi::{c_int, c_ulong};
+
+/// The scheduling policy of the process (sched_setattr(2)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scheduler {
+    policy: &'static str,
+    flags: Vec<&'static str>,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+    /// Whether the cgroup is limited to some CPUs, which explains a refusal of SCHED_DEADLINE.
+    allowed_cpus: bool,
+}
+
+const POLICIES: [(&str, u32); 7] = [
+    ("SCHED_OTHER", 0),
+    ("SCHED_FIFO", 1),
+    ("SCHED_RR", 2),
+    ("SCHED_BATCH", 3),
+    ("SCHED_ISO", 4),
+    ("SCHED_IDLE", 5),
+    ("SCHED_DEADLINE", 6),
+];
+
+const FLAGS: [(&str, u64); 7] = [
+    ("SCHED_FLAG_RESET_ON_FORK", 0x01),
+    ("SCHED_FLAG_RECLAIM", 0x02),
+    ("SCHED_FLAG_DL_OVERRUN", 0x04),
+    ("SCHED_FLAG_KEEP_POLICY", 0x08),
+    ("SCHED_FLAG_KEEP_PARAMS", 0x10),
+    ("SCHED_FLAG_UTIL_CLAMP_MIN", 0x20),
+    ("SCHED_FLAG_UTIL_CLAMP_MAX", 0x40),
+];
+
+// The name in a type of oci-spec that differs from the spec's.
+const FLAG_ALIAS: (&str, &str) = ("SCHED_RESET_ON_FORK", "SCHED_FLAG_RESET_ON_FORK");
+
+fn row<T: Copy>(table: &[(&'static str, T)], name: &str) -> Option<(&'static str, T)> {
+    table.iter().find(|row| row.0 == name).copied()
+}
+
+/// Decides the scheduling policy; `allowed_cpus`: whether `resources.cpu.cpus` is set.
+///
+/// # Errors
+/// An unknown policy or flag, or a value that the policy has no use for.
+pub fn plan_scheduler(spec: &runtime::Scheduler, allowed_cpus: bool) -> Result<Scheduler> {
+    let policy = spec.policy().to_string();
+    let (policy, _) =
+        row(&POLICIES, &policy).with_context(|| format!("invalid scheduler policy: {policy}"))?;
+    let mut flags = Vec::new();
+    for flag in spec.flags().iter().flatten() {
+        let name = flag.to_string();
+        let name = if name == FLAG_ALIAS.0 { FLAG_ALIAS.1 } else { &name };
+        flags.push(row(&FLAGS, name).with_context(|| format!("invalid scheduler flag: {name}"))?.0);
+    }
+    let nice = spec.nice().unwrap_or(0);
+    let priority = spec.priority().unwrap_or(0);
+    let runtime = spec.runtime().unwrap_or(0);
+    let deadline = spec.deadline().unwrap_or(0);
+    let period = spec.period().unwrap_or(0);
+    ensure!(
+        !matches!(policy, "SCHED_OTHER" | "SCHED_BATCH") || (-20..=19).contains(&nice),
+        "invalid scheduler.nice: {nice} when scheduler.policy is {policy}"
+    );
+    ensure!(
+        priority == 0 || matches!(policy, "SCHED_FIFO" | "SCHED_RR"),
+        "scheduler.priority can only be specified for SchedFIFO or SchedRR policy"
+    );
+    ensure!(
+        policy == "SCHED_DEADLINE" || (runtime, deadline, period) == (0, 0, 0),
+        "scheduler runtime/deadline/period can only be specified for SchedDeadline policy"
+    );
+    let priority =
+        u32::try_from(priority).with_context(|| format!("invalid scheduler.priority: {priority}"))?;
+    Ok(Scheduler { policy, flags, nice, priority, runtime, deadline, period, allowed_cpus })
+}
+
+impl Scheduler {
+    /// Sets the policy of the calling thread, which execve(2) and fork(2) hand on.
+    ///
+    /// # Errors
+    /// CAP_SYS_NICE is missing, or the kernel cannot keep the promise of a deadline.
+    pub fn apply(&self) -> Result<()> {
+        let attr = sched::Attr {
+            policy: row(&POLICIES, self.policy).map_or(0, |row| row.1),
+            flags: self.flags.iter().filter_map(|flag| row(&FLAGS, flag)).map(|row| row.1).sum(),
+            nice: self.nice,
+            priority: self.priority,
+            runtime: self.runtime,
+            deadline: self.deadline,
+            period: self.period,
+        };
+        match sched::set_attr(&attr) {
+            // sched(7): a deadline process must be allowed on all CPUs of its root domain.
+            Err(error) if error.errno() == libc::EPERM && self.allowed_cpus => {
+                Err(error).context("process scheduler can't be used together with AllowedCPUs")
+            }
+            result => result.context("process.scheduler"),
+        }
+    }
+}
+
+/// The priority of the process's input and output (ioprio_set(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct IoPriority {
+    class: &'static str,
+    level: u8,
+}
+
+const IO_CLASSES: [(&str, u8); 3] =
+    [("IOPRIO_CLASS_RT", 1), ("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3)];
+
+/// Decides class and level.
+///
+/// # Errors
+/// A level that is not in 0..=7.
+pub fn plan_io_priority(spec: &runtime::LinuxIOPriority) -> Result<IoPriority> {
+    let priority = spec.priority();
+    let level = u8::try_from(priority).ok().filter(|level| *level <= 7);
+    let level = level.with_context(|| format!("invalid ioPriority.Priority: {priority}"))?;
+    let class = match spec.class() {
+        IOPriorityClass::IoprioClassRt => "IOPRIO_CLASS_RT",
+        IOPriorityClass::IoprioClassBe => "IOPRIO_CLASS_BE",
+        IOPriorityClass::IoprioClassIdle => "IOPRIO_CLASS_IDLE",
+    };
+    Ok(IoPriority { class, level })
+}
+
+impl IoPriority {
+    /// Sets class and level of the calling thread.
+    ///
+    /// # Errors
+    /// The real-time class without CAP_SYS_NICE.
+    pub fn apply(self) -> Result<()> {
+        let class = row(&IO_CLASSES, self.class).map_or(0, |row| row.1);
+        sched::set_io_priority(class, self.level).context("process.ioPriority")
+    }
+}
+
+/// Numbers of CPUs or nodes, bit `n` for number `n`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bits(Vec<c_ulong>);
+
+impl Bits {
+    /// Parses a list such as `0-3,7`; spaces and empty elements are allowed.
+    ///
+    /// # Errors
+    /// Something that is no number or range, or a number above `last`.
+    pub fn parse(text: &str, last: u32) -> Result<Self> {
+        let mut bits = Vec::new();
+        let number = |text: &str| -> Result<u32> {
+            ensure!(text.bytes().all(|byte| byte.is_ascii_digit()), "{text:?} is not a number");
+            let value: u64 = text.parse().with_context(|| format!("{text:?} is not a number"))?;
+            let small = u32::try_from(value).ok().filter(|value| *value <= last);
+            small.with_context(|| format!("values larger than {last} are not supported"))
+        };
+        for element in text.split(',').map(str::trim).filter(|element| !element.is_empty()) {
+            let (first, end) = match element.split_once('-') {
+                Some((first, end)) => (number(first)?, number(end)?),
+                None => (number(element)?, number(element)?),
+            };
+            ensure!(first <= end, "invalid range: {element}");
+            for value in first..=end {
+                let word = (value / c_ulong::BITS) as usize;
+                if bits.len() <= word {
+                    bits.resize(word + 1, 0);
+                }
+                if let Some(word) = bits.get_mut(word) {
+                    *word |= 1 << (value % c_ulong::BITS);
+                }
+            }
+        }
+        Ok(Self(bits))
+    }
+
+    /// How many numbers there are.
+    pub fn count(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+}
+
+/// As a hexadecimal mask, the notation of runc's debug log.
+impl std::fmt::Display for Bits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits: String = self
+            .0
+            .iter()
+            .rev()
+            .map(|word| format!("{word:0width$x}", width = c_ulong::BITS as usize / 4))
+            .collect();
+        let digits = digits.trim_start_matches('0');
+        write!(f, "0x{}", if digits.is_empty() { "0" } else { digits })
+    }
+}
+
+impl Serialize for Bits {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// On which CPUs the process runs, before and after it is in the container's cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Affinity {
+    /// On all that the cgroup allows, whatever the caller's affinity is: every `create`, and an `exec`
+    /// without `execCPUAffinity`.
+    Reset,
+    /// As `execCPUAffinity` says; where it says nothing of a stage, nothing is changed there.
+    Stages {
+        /// While the cgroup is joined.
+        initial: Option<Bits>,
+        /// For the process.
+        r#final: Option<Bits>,
+    },
+}
+
+/// The greatest CPU number that a kernel can be built for (CONFIG_NR_CPUS).
+const LAST_CPU: u32 = 8191;
+
+/// Decides the affinity of an `exec`; `create` has [`Affinity::Reset`].
+///
+/// # Errors
+/// A list is not one, or has no member.
+pub fn plan_exec_affinity(spec: Option<&runtime::ExecCPUAffinity>) -> Result<Affinity> {
+    let Some(spec) = spec else { return Ok(Affinity::Reset) };
+    let stage = |text: &Option<String>, name: &str| {
+        let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        let place = || format!("bad CPUAffinity.{name}");
+        let bits = Bits::parse(text, LAST_CPU).with_context(place)?;
+        ensure!(bits.count() > 0, "{}: no members found in set {text:?}", place());
+        Ok(Some(bits))
+    };
+    let initial = stage(spec.initial(), "Initial")?;
+    let last = stage(spec.cpu_affinity_final(), "Final")?;
+    if initial.is_none() && last.is_none() {
+        return Ok(Affinity::Reset);
+    }
+    Ok(Affinity::Stages { initial, r#final: last })
+}
+
+impl Affinity {
+    /// Before the cgroup is joined: sets the initial CPUs of `process`, or of the caller where it is `None`.
+    ///
+    /// # Errors
+    /// None of the CPUs is there.
+    pub fn before_cgroup(&self, process: Option<Pid>) -> Result<()> {
+        match self {
+            Self::Reset | Self::Stages { initial: None, .. } => Ok(()),
+            Self::Stages { initial: Some(cpus), .. } => {
+                sched::set_affinity(process, &cpus.0).context("error setting initial CPU affinity")
+            }
+        }
+    }
+
+    /// After the cgroup is joined. Returns what could not be had, for the log: an affinity that was not
+    /// asked for is no reason not to start.
+    ///
+    /// # Errors
+    /// None of the final CPUs is there and allowed by the cgroup.
+    pub fn after_cgroup(&self, process: Option<Pid>) -> Result<Option<String>> {
+        match self {
+            // The kernel takes away what does not exist and what the cpuset does not allow.
+            Self::Reset => Ok(sched::set_affinity(process, &ALL_CPUS)
+                .err()
+                .map(|error| format!("cpu affinity of the caller is kept: {error}, ignoring"))),
+            Self::Stages { r#final: None, .. } => Ok(None),
+            Self::Stages { r#final: Some(cpus), .. } => sched::set_affinity(process, &cpus.0)
+                .map(|()| None)
+                .context("error setting final CPU affinity"),
+        }
+    }
+}
+
+const ALL_CPUS: [c_ulong; (LAST_CPU + 1) as usize / c_ulong::BITS as usize] =
+    [c_ulong::MAX; (LAST_CPU + 1) as usize / c_ulong::BITS as usize];
+
+/// Which NUMA nodes the process's memory comes from (set_mempolicy(2)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryPolicy {
+    mode: &'static str,
+    flags: Vec<&'static str>,
+    nodes: Bits,
+}
+
+enum Nodes {
+    None,
+    Some,
+    Any,
+}
+
+/// The modes of `linux.memoryPolicy`, for `features` too.
+pub const MEMORY_MODES: [&str; 7] = [
+    "MPOL_DEFAULT",
+    "MPOL_PREFERRED",
+    "MPOL_BIND",
+    "MPOL_INTERLEAVE",
+    "MPOL_LOCAL",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+
+/// The flags of `linux.memoryPolicy`, for `features` too.
+pub const MEMORY_FLAGS: [(&str, c_int); 3] = [
+    ("MPOL_F_STATIC_NODES", 1 << 15),
+    ("MPOL_F_RELATIVE_NODES", 1 << 14),
+    ("MPOL_F_NUMA_BALANCING", 1 << 13),
+];
+
+/// The greatest node number that a kernel can be built for (CONFIG_NODES_SHIFT).
+const LAST_NODE: u32 = 1023;
+
+/// Decides the memory policy.
+///
+/// # Errors
+/// An unknown mode or flag, or nodes that the mode has no use for or lacks.
+pub fn plan_memory_policy(spec: &runtime::LinuxMemoryPolicy) -> Result<MemoryPolicy> {
+    let flags: Vec<String> = spec.flags().iter().flatten().map(ToString::to_string).collect();
+    let nodes = spec.nodes().as_deref().unwrap_or_default();
+    memory_policy(&spec.mode().to_string(), &flags, nodes)
+}
+
+fn memory_policy(mode: &str, flags: &[String], nodes: &str) -> Result<MemoryPolicy> {
+    let known = MEMORY_MODES.into_iter().find(|known| *known == mode);
+    let mode = known.with_context(|| format!("invalid memory policy mode {mode:?}"))?;
+    let flags: Result<Vec<_>> = flags
+        .iter()
+        .map(|flag| {
+            row(&MEMORY_FLAGS, flag)
+                .map(|row| row.0)
+                .with_context(|| format!("invalid memory policy flag {flag:?}"))
+        })
+        .collect();
+    let nodes =
+        Bits::parse(nodes, LAST_NODE).with_context(|| format!("invalid memory policy nodes {nodes:?}"))?;
+    let wants = match mode {
+        "MPOL_DEFAULT" | "MPOL_LOCAL" => Nodes::None,
+        "MPOL_PREFERRED" => Nodes::Any,
+        _ => Nodes::Some,
+    };
+    match (wants, nodes.count()) {
+        (Nodes::None, 0) | (Nodes::Some, 1..) | (Nodes::Any, _) => {}
+        (Nodes::None, count) => bail!("memory policy mode requires 0 nodes but got {count}"),
+        (Nodes::Some, _) => bail!("memory policy mode requires at least one node but got 0"),
+    }
+    Ok(MemoryPolicy { mode, flags: flags?, nodes })
+}
+
+impl MemoryPolicy {
+    /// Sets the policy of the calling thread, which execve(2) and fork(2) hand on.
+    ///
+    /// # Errors
+    /// A node is not there, or the kernel knows no such mode.
+    pub fn apply(&self) -> Result<()> {
+        let mode = MEMORY_MODES.iter().position(|mode| *mode == self.mode).unwrap_or_default() as c_int;
+        let flags: c_int =
+            self.flags.iter().filter_map(|flag| row(&MEMORY_FLAGS, flag)).map(|row| row.1).sum();
+        sched::set_memory_policy(mode | flags, &self.nodes.0).context("linux.memoryPolicy")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::prctl::testing::{in_child, privileged};
+
+    fn scheduler(json: &str) -> Result<Scheduler> {
+        plan_scheduler(&serde_json::from_str(json).unwrap(), false)
+    }
+
+    fn status(field: &str) -> String {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        status.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn a_value_that_the_policy_has_no_use_for_is_refused() {
+        let priority = "scheduler.priority can only be specified for SchedFIFO or SchedRR policy";
+        let deadline = "scheduler runtime/deadline/period can only be specified for SchedDeadline policy";
+        for (json, text) in [
+            (
+                r#"{"policy":"SCHED_BATCH","nice":20}"#,
+                "invalid scheduler.nice: 20 when scheduler.policy is SCHED_BATCH",
+            ),
+            (
+                r#"{"policy":"SCHED_OTHER","nice":-21}"#,
+                "invalid scheduler.nice: -21 when scheduler.policy is SCHED_OTHER",
+            ),
+            (r#"{"policy":"SCHED_IDLE","priority":1}"#, priority),
+            (r#"{"policy":"SCHED_FIFO","period":1}"#, deadline),
+            (r#"{"policy":"SCHED_FIFO","priority":-1}"#, "invalid scheduler.priority: -1"),
+        ] {
+            let error = scheduler(json).unwrap_err();
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn every_policy_and_flag_of_the_spec_is_in_the_tables() {
+        use oci_spec::runtime::LinuxSchedulerFlag as Flag;
+        use oci_spec::runtime::LinuxSchedulerPolicy as Policy;
+        for policy in
+            [Policy::SchedFifo, Policy::SchedRr, Policy::SchedIso, Policy::SchedIdle, Policy::SchedDeadline]
+        {
+            let mut spec = runtime::Scheduler::default();
+            spec.set_policy(policy);
+            spec.set_flags(Some(vec![
+                Flag::SchedResetOnFork,
+                Flag::SchedFlagReclaim,
+                Flag::SchedFlagDLOverrun,
+                Flag::SchedFlagKeepPolicy,
+                Flag::SchedFlagKeepParams,
+                Flag::SchedFlagUtilClampMin,
+                Flag::SchedFlagUtilClampMax,
+            ]));
+            let plan = plan_scheduler(&spec, false).unwrap();
+            assert_eq!(plan.flags, FLAGS.map(|row| row.0));
+        }
+    }
+
+    #[test]
+    fn batch_with_a_nice_value_is_set() {
+        in_child(|| {
+            scheduler(r#"{"policy":"SCHED_BATCH","nice":19}"#)?.apply()?;
+            // Fields 19 (nice) and 41 (policy) of proc(5)'s stat.
+            let stat = std::fs::read_to_string("/proc/thread-self/stat")?;
+            let fields: Vec<&str> = stat.rsplit_once(") ").context("stat")?.1.split(' ').collect();
+            ensure!(fields[16] == "19" && fields[38] == "3", "{stat}");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn io_priority_is_set_and_checked() {
+        let spec = |json: &str| serde_json::from_str::<runtime::LinuxIOPriority>(json).unwrap();
+        for bad in [-1, 8] {
+            let error =
+                plan_io_priority(&spec(&format!(r#"{{"class":"IOPRIO_CLASS_BE","priority":{bad}}}"#)));
+            assert_eq!(error.unwrap_err().to_string(), format!("invalid ioPriority.Priority: {bad}"));
+        }
+        in_child(|| {
+            plan_io_priority(&spec(r#"{"class":"IOPRIO_CLASS_IDLE"}"#))?.apply()?;
+            plan_io_priority(&spec(r#"{"class":"IOPRIO_CLASS_BE","priority":4}"#))?.apply()
+        });
+    }
+
+    #[test]
+    fn lists_are_parsed_as_the_kernel_writes_them() {
+        let mask = |text| Bits::parse(text, 127).map(|bits| bits.to_string());
+        for (text, wanted) in
+            [("0", "0x1"), ("0-1", "0x3"), ("1, 3,", "0xa"), ("64", "0x10000000000000000"), ("", "0x0")]
+        {
+            assert_eq!(mask(text).unwrap(), wanted, "{text:?}");
+        }
+        for (text, wanted) in [
+            ("128", "values larger than 127 are not supported"),
+            ("0-9876543210", "values larger than 127 are not supported"),
+            ("3-1", "invalid range: 3-1"),
+            ("a", "\"a\" is not a number"),
+            ("+1", "\"+1\" is not a number"),
+            ("1-", "\"\" is not a number"),
+        ] {
+            assert_eq!(mask(text).unwrap_err().to_string(), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn exec_affinity_says_which_stage_is_wrong() {
+        let spec = |initial: Option<&str>, last: Option<&str>| {
+            let mut spec = runtime::ExecCPUAffinity::default();
+            spec.set_initial(initial.map(str::to_owned)).set_cpu_affinity_final(last.map(str::to_owned));
+            plan_exec_affinity(Some(&spec))
+        };
+        assert_eq!(spec(None, Some("")).unwrap(), Affinity::Reset);
+        let bad = format!("{:#}", spec(Some("x"), None).unwrap_err());
+        assert_eq!(bad, "bad CPUAffinity.Initial: \"x\" is not a number");
+        let none = spec(Some("0"), Some(",")).unwrap_err().to_string();
+        assert_eq!(none, "bad CPUAffinity.Final: no members found in set \",\"");
+    }
+
+    #[test]
+    fn a_reset_gives_back_all_cpus() {
+        in_child(|| {
+            let all = status("Cpus_allowed_list:");
+            let first = Affinity::Stages { initial: Some(Bits::parse("0", 9)?), r#final: None };
+            first.before_cgroup(None)?;
+            ensure!(first.after_cgroup(None)?.is_none());
+            ensure!(status("Cpus_allowed_list:") == "0", "{}", status("Cpus_allowed_list:"));
+            ensure!(Affinity::Reset.after_cgroup(None)?.is_none());
+            ensure!(status("Cpus_allowed_list:") == all, "{all}");
+            let absent = Affinity::Stages { initial: None, r#final: Some(Bits::parse("8191", LAST_CPU)?) };
+            let error = format!("{:#}", absent.after_cgroup(None).unwrap_err());
+            ensure!(error.starts_with("error setting final CPU affinity: sched_setaffinity 0 "), "{error}");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn bad_memory_policies_are_refused() {
+        for (mode, flag, nodes, text) in [
+            ("", "", "0-7", "invalid memory policy mode \"\""),
+            ("INTERLEAVE", "", "0", "invalid memory policy mode \"INTERLEAVE\""),
+            ("MPOL_PREFERRED", "badflag", "0", "invalid memory policy flag \"badflag\""),
+            ("MPOL_DEFAULT", "", "0-7", "memory policy mode requires 0 nodes but got 8"),
+            ("MPOL_BIND", "", "", "memory policy mode requires at least one node but got 0"),
+            (
+                "MPOL_BIND",
+                "",
+                "0-9876543210",
+                "invalid memory policy nodes \"0-9876543210\": values larger than 1023 are not supported",
+            ),
+        ] {
+            let flags: Vec<String> =
+                [flag].iter().filter(|flag| !flag.is_empty()).map(ToString::to_string).collect();
+            assert_eq!(format!("{:#}", memory_policy(mode, &flags, nodes).unwrap_err()), text);
+        }
+    }
+
+    #[test]
+    fn a_memory_policy_is_the_one_of_the_threads_mappings() {
+        in_child(|| {
+            let first = || -> Result<String> {
+                let maps = std::fs::read_to_string("/proc/thread-self/numa_maps")?;
+                Ok(maps.split_whitespace().nth(1).unwrap_or_default().to_owned())
+            };
+            let spec = r#"{"mode":"MPOL_BIND","nodes":"0","flags":["MPOL_F_STATIC_NODES"]}"#;
+            match plan_memory_policy(&serde_json::from_str(spec)?)?.apply() {
+                // A kernel without NUMA has no such call.
+                Err(error) if crate::sys::errno_of(&error) == Some(libc::ENOSYS) => return Ok(()),
+                result => result?,
+            }
+            ensure!(first()? == "bind=static:0", "{}", first()?);
+            plan_memory_policy(&serde_json::from_str(r#"{"mode":"MPOL_DEFAULT"}"#)?)?.apply()?;
+            ensure!(first()? == "default", "{}", first()?);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_deadline_on_few_cpus_says_what_is_in_the_way() {
+        if !privileged("a_deadline_on_few_cpus_says_what_is_in_the_way")
+            || status("Cpus_allowed_list:") == "0"
+        {
+            return;
+        }
+        in_child(|| {
+            sched::set_affinity(None, &[1])?;
+            let spec = r#"{"policy":"SCHED_DEADLINE","runtime":42000,"deadline":1000000,"period":1000000}"#;
+            let plan = plan_scheduler(&serde_json::from_str(spec)?, true)?;
+            let error = format!("{:#}", plan.apply().err().context("it was not refused")?);
+            ensure!(
+                error.starts_with("process scheduler can't be used together with AllowedCPUs: "),
+                "{error}"
+            );
+            Ok(())
+        });
+    }
+}

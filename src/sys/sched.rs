@@ -1,1 +1,111 @@
-//! sched
+//! Scheduling of processes and memory: sched_setattr(2), ioprio_set(2), sched_setaffinity(2), set_mempolicy(2).
+
+use super::{Called, Error, check};
+use rustix::process::Pid;
+use std::ffi::{c_int, c_uint, c_ulong};
+
+/// `struct sched_attr`, as far as Linux 5.3 has it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct RawAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+    util_min: u32,
+    util_max: u32,
+}
+
+/// What sched_setattr(2) is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attr {
+    /// SCHED_OTHER and its like.
+    pub policy: u32,
+    /// SCHED_FLAG_RESET_ON_FORK and its like.
+    pub flags: u64,
+    /// For SCHED_OTHER and SCHED_BATCH.
+    pub nice: i32,
+    /// For SCHED_FIFO and SCHED_RR.
+    pub priority: u32,
+    /// For SCHED_DEADLINE, in nanoseconds, as are the two below.
+    pub runtime: u64,
+    /// For SCHED_DEADLINE.
+    pub deadline: u64,
+    /// For SCHED_DEADLINE.
+    pub period: u64,
+}
+
+/// sched_setattr(2) of the calling thread.
+///
+/// # Errors
+/// EPERM without CAP_SYS_NICE, or for SCHED_DEADLINE on fewer CPUs than there are; EINVAL, EBUSY.
+pub fn set_attr(attr: &Attr) -> Result<(), Error> {
+    let raw = RawAttr {
+        size: size_of::<RawAttr>() as u32,
+        policy: attr.policy,
+        flags: attr.flags,
+        nice: attr.nice,
+        priority: attr.priority,
+        runtime: attr.runtime,
+        deadline: attr.deadline,
+        period: attr.period,
+        util_min: 0,
+        util_max: 0,
+    };
+    let pid: c_int = 0;
+    // SAFETY: `raw` lives over the call and says its own size, more than which the kernel does not read.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const raw, 0 as c_uint) };
+    check(result).map(drop).called("sched_setattr", || format!("{attr:?}"))
+}
+
+/// ioprio_set(2) of the calling thread.
+///
+/// # Errors
+/// EPERM for the real-time class without CAP_SYS_ADMIN or CAP_SYS_NICE.
+pub fn set_io_priority(class: u8, level: u8) -> Result<(), Error> {
+    const IOPRIO_WHO_PROCESS: c_int = 1;
+    const IOPRIO_CLASS_SHIFT: u32 = 13;
+    let value = c_int::from(class) << IOPRIO_CLASS_SHIFT | c_int::from(level);
+    let pid: c_int = 0;
+    // SAFETY: ioprio_set(2) takes three integers and touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid, value) };
+    check(result).map(drop).called("ioprio_set", || format!("class {class} level {level}"))
+}
+
+/// sched_setaffinity(2) of `process`, or of the calling thread; bit `n` of `mask` is CPU `n`.
+///
+/// # Errors
+/// EINVAL where none of the CPUs is there and allowed by the cpuset.
+pub fn set_affinity(process: Option<Pid>, mask: &[c_ulong]) -> Result<(), Error> {
+    let pid = Pid::as_raw(process);
+    // SAFETY: the length is that of `mask`, which lives over the call and is only read.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(mask), mask.as_ptr()) };
+    check(result).map(drop).called("sched_setaffinity", || format!("{pid} {mask:x?}"))
+}
+
+/// set_mempolicy(2) of the calling thread; `mode` with its flags, bit `n` of `nodes` is node `n`.
+///
+/// # Errors
+/// EINVAL where mode, flags and nodes do not fit, or no node is there.
+pub fn set_memory_policy(mode: c_int, nodes: &[c_ulong]) -> Result<(), Error> {
+    // The kernel looks at one bit less than it is told.
+    let count = if nodes.is_empty() { 0 } else { nodes.len() * c_ulong::BITS as usize + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: `mask` is null with a count of 0, or `nodes`, which has `count - 1` bits and is only read.
+    let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, count as c_ulong) };
+    check(result).map(drop).called("set_mempolicy", || format!("{mode:#x} {nodes:x?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_attributes_have_the_size_of_linux_5_3() {
+        assert_eq!(size_of::<RawAttr>(), 56);
+    }
+}
