@@ -443,6 +443,25 @@ mod tests {
     }
 
     #[test]
+    fn a_hook_runs_in_the_namespaces_and_the_directory_of_its_caller() {
+        use crate::sys::prctl::testing::{in_child, privileged, unshare};
+        if !privileged("a_hook_runs_in_the_namespaces_and_the_directory_of_its_caller") {
+            return;
+        }
+        in_child(|| {
+            unshare(nix::sched::CloneFlags::CLONE_NEWUTS | nix::sched::CloneFlags::CLONE_NEWPID)?;
+            rustix::system::sethostname(b"inside").called("sethostname", String::new)?;
+            std::env::set_current_dir("/usr")?;
+            // The hook is pid 1 of the new pid namespace: what we know it by must not be that number.
+            let hooks = shell("echo $$ $(uname -n) $(pwd); exit 1", "");
+            let hooks = Hooks([(Kind::CreateContainer, hooks.of(Kind::CreateRuntime)[1..].to_vec())].into());
+            let error = format!("{:#}", hooks.run(Kind::CreateContainer, b"", &[]).unwrap_err());
+            ensure!(error.contains("exit status 1, stdout: 1 inside /usr\n"), "{error}");
+            Ok(())
+        });
+    }
+
+    #[test]
     fn every_hook_runs_where_failures_are_only_collected() {
         let hooks =
             planned(r#"{"poststop":[{"path":"/bin/false"},{"path":"/bin/true"},{"path":"/bin/false"}]}"#);

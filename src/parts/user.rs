@@ -268,6 +268,35 @@ mod tests {
     }
 
     #[test]
+    fn the_passwd_file_of_the_image_is_not_trusted() {
+        if !privileged("the_passwd_file_of_the_image_is_not_trusted") {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        in_child(|| {
+            std::os::unix::fs::chroot(root.path())?;
+            std::env::set_current_dir("/")?;
+            let home = || home_dir(Id(7));
+            ensure!(home()?.is_none(), "no /etc");
+            std::fs::create_dir("/etc")?;
+            ensure!(home()?.is_none(), "no file");
+            nix::unistd::mkfifo("/etc/passwd", nix::sys::stat::Mode::S_IRUSR)?;
+            ensure!(home()?.is_none(), "a fifo");
+            std::fs::remove_file("/etc/passwd")?;
+            std::fs::create_dir("/etc/passwd")?;
+            ensure!(home()?.is_none(), "a directory");
+            std::fs::remove_dir("/etc/passwd")?;
+            // Longer than is read: the line behind is not found, and nothing grows without end.
+            let late = format!("{}\nu:x:7:7::/home/u:/bin/sh\n", "#".repeat(1 << 20));
+            std::fs::write("/etc/passwd", late)?;
+            ensure!(home()?.is_none(), "an endless file");
+            std::fs::write("/etc/passwd", "u:x:7:7::/home/u:/bin/sh\n")?;
+            ensure!(home()?.as_deref() == Some("/home/u"));
+            Ok(())
+        });
+    }
+
+    #[test]
     fn all_ids_and_groups_are_changed() {
         if !privileged("all_ids_and_groups_are_changed") {
             return;
