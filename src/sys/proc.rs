@@ -98,10 +98,13 @@ impl Proc {
     /// The process or the link is not there.
     pub fn follow(&self, pid: Pid, name: &str, flags: OFlags) -> Result<OwnedFd, Error> {
         let path = format!("{}/{name}", pid.as_raw_nonzero());
-        let (dir, last) = path.rsplit_once('/').unwrap_or((&path, "."));
-        let dir = self.open(dir, OFlags::PATH | OFlags::DIRECTORY)?;
-        rustix::fs::openat(&dir, last, flags | OFlags::CLOEXEC, Mode::empty())
-            .called("open", || format!("\"/proc/{path}\""))
+        match follow_beneath(self.root.as_fd(), &path, flags) {
+            Err(rustix::io::Errno::XDEV) => {
+                follow_beneath(self.without_overmounts(&path)?.root.as_fd(), &path, flags)
+            }
+            result => result,
+        }
+        .called("open", || format!("\"/proc/{path}\""))
     }
 
     /// Writes `value` to the file `path` below /proc, in one write(2).
@@ -218,6 +221,15 @@ fn open_beneath(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::
     rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
+fn follow_beneath(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let (dir, last) = path.rsplit_once('/').unwrap_or((".", path));
+    // A jump through a magic link counts as leaving the mount, so the last step cannot have NO_XDEV: the link
+    // itself is looked at before, as a file mounted over it would be.
+    open_beneath(root, path, OFlags::PATH | OFlags::NOFOLLOW)?;
+    let dir = open_beneath(root, dir, OFlags::PATH | OFlags::DIRECTORY)?;
+    rustix::fs::openat(&dir, last, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,7 +289,17 @@ mod tests {
             nix::mount::mount(none, "/", none, private, none)?;
             let proc = Proc::open_host()?;
             let target = format!("/proc/{}/comm", std::process::id());
+            let link = format!("/proc/{}/ns/net", std::process::id());
+            let real = rustix::fs::stat(&*link)?.st_ino;
             nix::mount::mount(Some(decoy.path()), &*target, none, nix::mount::MsFlags::MS_BIND, none)?;
+            // mount(2) would follow the link; move_mount(2) covers it.
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let cover = mount::open_tree(CWD, decoy.path(), flags)?;
+            let flags = mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            mount::move_mount(&cover, "", CWD, &*link, flags)?;
+            ensure!(rustix::fs::stat(&*link)?.st_ino != real, "the decoy is not in the way");
+            let followed = proc.follow(rustix::process::getpid(), "ns/net", OFlags::RDONLY)?;
+            ensure!(rustix::fs::fstat(&followed)?.st_ino == real, "the decoy was opened");
             proc.write("self/comm", b"straight")?;
             nix::mount::umount(&*target)?;
             ensure!(std::fs::read(decoy.path())?.is_empty(), "the decoy was written");
