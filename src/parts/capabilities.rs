@@ -5,7 +5,7 @@
 use crate::sys::prctl::{self, CapSets};
 use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::LinuxCapabilities;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A set of capabilities, bit `n` for number `n`.
@@ -76,24 +76,51 @@ pub struct Capabilities {
     pub unknown: Vec<String>,
 }
 
+/// `process.capabilities` as it is said: names, of which some may be unknown to us and to `oci_spec`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    /// The bounding set.
+    pub bounding: Option<Vec<String>>,
+    /// The effective set.
+    pub effective: Option<Vec<String>>,
+    /// The inheritable set.
+    pub inheritable: Option<Vec<String>>,
+    /// The permitted set.
+    pub permitted: Option<Vec<String>>,
+    /// The ambient set.
+    pub ambient: Option<Vec<String>>,
+}
+
+impl From<&LinuxCapabilities> for Said {
+    fn from(spec: &LinuxCapabilities) -> Self {
+        let names = |set: &Option<oci_spec::runtime::Capabilities>| {
+            set.as_ref().map(|set| set.iter().map(|capability| format!("CAP_{capability}")).collect())
+        };
+        Self {
+            bounding: names(spec.bounding()),
+            effective: names(spec.effective()),
+            inheritable: names(spec.inheritable()),
+            permitted: names(spec.permitted()),
+            ambient: names(spec.ambient()),
+        }
+    }
+}
+
 /// Decides the five sets; `added` are the names of `exec --cap`.
 ///
 /// Added capabilities become bounding, effective and permitted, and ambient where the config has an
 /// inheritable set: an ambient capability without that would be refused.
-pub fn plan(spec: Option<&LinuxCapabilities>, added: &[String]) -> Capabilities {
+pub fn plan(said: Option<&Said>, added: &[String]) -> Capabilities {
     let mut plan = Capabilities::default();
-    let spec_sets = spec.map_or([&None; 5], |spec| {
-        [spec.bounding(), spec.effective(), spec.inheritable(), spec.permitted(), spec.ambient()]
-    });
-    let [bounding, effective, inheritable, permitted, ambient] = spec_sets
-        .map(|set| set.iter().flatten().map(|capability| format!("CAP_{capability}")).collect::<Vec<_>>());
-    let has_inheritable = spec.is_some_and(|spec| spec.inheritable().is_some());
-    let ambient_added = if has_inheritable { added } else { &[] };
-    plan.bounding = plan.set_of(bounding.iter().chain(added));
-    plan.effective = plan.set_of(effective.iter().chain(added));
-    plan.inheritable = plan.set_of(&inheritable);
-    plan.permitted = plan.set_of(permitted.iter().chain(added));
-    plan.ambient = plan.set_of(ambient.iter().chain(ambient_added));
+    let nothing = Said::default();
+    let said = said.unwrap_or(&nothing);
+    let ambient_added = if said.inheritable.is_some() { added } else { &[] };
+    plan.bounding = plan.set_of(said.bounding.iter().flatten().chain(added));
+    plan.effective = plan.set_of(said.effective.iter().flatten().chain(added));
+    plan.inheritable = plan.set_of(said.inheritable.iter().flatten());
+    plan.permitted = plan.set_of(said.permitted.iter().flatten().chain(added));
+    plan.ambient = plan.set_of(said.ambient.iter().flatten().chain(ambient_added));
     plan.unknown.sort();
     plan.unknown.dedup();
     plan
@@ -202,8 +229,8 @@ mod tests {
     use crate::sys::proc::Proc;
 
     fn planned(json: &str, added: &[&str]) -> Capabilities {
-        let spec: LinuxCapabilities = serde_json::from_str(json).unwrap();
-        plan(Some(&spec), &added.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
+        let said: Said = serde_json::from_str(json).unwrap();
+        plan(Some(&said), &added.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
@@ -217,6 +244,13 @@ mod tests {
         assert_eq!(number_of("CAP_CHOWN"), Some(0));
         assert_eq!(number_of("CAP_SYS_ADMIN"), Some(21));
         assert_eq!(number_of("CAP_CHECKPOINT_RESTORE"), Some(40));
+    }
+
+    #[test]
+    fn the_types_of_oci_spec_say_the_same() {
+        let json = r#"{"bounding":["CAP_KILL"],"ambient":[]}"#;
+        let spec: LinuxCapabilities = serde_json::from_str(json).unwrap();
+        assert_eq!(Said::from(&spec), serde_json::from_str::<Said>(json).unwrap());
     }
 
     #[test]
@@ -240,6 +274,9 @@ mod tests {
     #[test]
     fn an_unknown_name_is_remembered_once_for_the_warning() {
         assert_eq!(planned("{}", &["CAP_NEW"]).unknown, ["CAP_NEW"]);
+        let unknown = planned(r#"{"bounding":["CAP_UNKNOWN","UNKNOWN_CAP","CAP_KILL"]}"#, &[]);
+        assert_eq!(unknown.unknown, ["CAP_UNKNOWN", "UNKNOWN_CAP"]);
+        assert_eq!(unknown.bounding.0, 0x20);
         assert_eq!(planned("{}", &["CAP_NEW"]).bounding, Set::default());
     }
 
