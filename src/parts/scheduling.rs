@@ -1,12 +1,12 @@
-//! When and where the process runs: `process.scheduler`, `process.ioPriority`, `process.execCPUAffinity`,
-//! `linux.memoryPolicy`. Not for: the limits of the cgroup (`resources.cpu`).
+//! When and where the process runs: `process.scheduler`, `process.ioPriority`, `process.execCPUAffinity`.
+//! Not for: the limits of the cgroup (`resources.cpu`), nor memory (`memory_policy`).
 
 use crate::sys::sched;
-use anyhow::{Context, Result, bail, ensure};
-use oci_spec::runtime::{self, IOPriorityClass};
+use anyhow::{Context, Result, ensure};
+use oci_spec::runtime;
 use rustix::process::Pid;
-use serde::Serialize;
-use std::ffi::{c_int, c_ulong};
+use serde::{Deserialize, Serialize};
+use std::ffi::c_ulong;
 
 /// The scheduling policy of the process (sched_setattr(2)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,25 +50,55 @@ fn row<T: Copy>(table: &[(&'static str, T)], name: &str) -> Option<(&'static str
     table.iter().find(|row| row.0 == name).copied()
 }
 
+/// `process.scheduler` as it is said. The type of `oci_spec` has no name for two of the spec's flags.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SaidScheduler {
+    /// SCHED_OTHER and its like.
+    pub policy: String,
+    /// For SCHED_OTHER and SCHED_BATCH.
+    pub nice: i32,
+    /// For SCHED_FIFO and SCHED_RR.
+    pub priority: i32,
+    /// SCHED_FLAG_RESET_ON_FORK and its like.
+    pub flags: Option<Vec<String>>,
+    /// For SCHED_DEADLINE, in nanoseconds, as are the two below.
+    pub runtime: u64,
+    /// For SCHED_DEADLINE.
+    pub deadline: u64,
+    /// For SCHED_DEADLINE.
+    pub period: u64,
+}
+
+impl From<&runtime::Scheduler> for SaidScheduler {
+    fn from(spec: &runtime::Scheduler) -> Self {
+        let flags = spec.flags().as_ref();
+        Self {
+            policy: spec.policy().to_string(),
+            nice: spec.nice().unwrap_or(0),
+            priority: spec.priority().unwrap_or(0),
+            flags: flags.map(|flags| flags.iter().map(ToString::to_string).collect()),
+            runtime: spec.runtime().unwrap_or(0),
+            deadline: spec.deadline().unwrap_or(0),
+            period: spec.period().unwrap_or(0),
+        }
+    }
+}
+
 /// Decides the scheduling policy; `allowed_cpus`: whether `resources.cpu.cpus` is set.
 ///
 /// # Errors
 /// An unknown policy or flag, or a value that the policy has no use for.
-pub fn plan_scheduler(spec: &runtime::Scheduler, allowed_cpus: bool) -> Result<Scheduler> {
-    let policy = spec.policy().to_string();
+pub fn plan_scheduler(said: &SaidScheduler, allowed_cpus: bool) -> Result<Scheduler> {
+    ensure!(!said.policy.is_empty(), "scheduler policy is required");
     let (policy, _) =
-        row(&POLICIES, &policy).with_context(|| format!("invalid scheduler policy: {policy}"))?;
+        row(&POLICIES, &said.policy).with_context(|| format!("invalid scheduler policy: {}", said.policy))?;
     let mut flags = Vec::new();
-    for flag in spec.flags().iter().flatten() {
-        let name = flag.to_string();
-        let name = if name == FLAG_ALIAS.0 { FLAG_ALIAS.1 } else { &name };
+    for name in said.flags.iter().flatten() {
+        let name = if name == FLAG_ALIAS.0 { FLAG_ALIAS.1 } else { name };
         flags.push(row(&FLAGS, name).with_context(|| format!("invalid scheduler flag: {name}"))?.0);
     }
-    let nice = spec.nice().unwrap_or(0);
-    let priority = spec.priority().unwrap_or(0);
-    let runtime = spec.runtime().unwrap_or(0);
-    let deadline = spec.deadline().unwrap_or(0);
-    let period = spec.period().unwrap_or(0);
+    let SaidScheduler { nice, priority, runtime, deadline, period, .. } = *said;
     ensure!(
         !matches!(policy, "SCHED_OTHER" | "SCHED_BATCH") || (-20..=19).contains(&nice),
         "invalid scheduler.nice: {nice} when scheduler.policy is {policy}"
@@ -121,19 +151,31 @@ pub struct IoPriority {
 const IO_CLASSES: [(&str, u8); 3] =
     [("IOPRIO_CLASS_RT", 1), ("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3)];
 
+/// `process.ioPriority` as it is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SaidIoPriority {
+    /// IOPRIO_CLASS_BE and its like.
+    pub class: String,
+    /// 0, the highest, to 7.
+    pub priority: i64,
+}
+
+impl From<&runtime::LinuxIOPriority> for SaidIoPriority {
+    fn from(spec: &runtime::LinuxIOPriority) -> Self {
+        Self { class: spec.class().to_string(), priority: spec.priority() }
+    }
+}
+
 /// Decides class and level.
 ///
 /// # Errors
-/// A level that is not in 0..=7.
-pub fn plan_io_priority(spec: &runtime::LinuxIOPriority) -> Result<IoPriority> {
-    let priority = spec.priority();
-    let level = u8::try_from(priority).ok().filter(|level| *level <= 7);
-    let level = level.with_context(|| format!("invalid ioPriority.Priority: {priority}"))?;
-    let class = match spec.class() {
-        IOPriorityClass::IoprioClassRt => "IOPRIO_CLASS_RT",
-        IOPriorityClass::IoprioClassBe => "IOPRIO_CLASS_BE",
-        IOPriorityClass::IoprioClassIdle => "IOPRIO_CLASS_IDLE",
-    };
+/// An unknown class, or a level that is not in 0..=7.
+pub fn plan_io_priority(said: &SaidIoPriority) -> Result<IoPriority> {
+    let level = u8::try_from(said.priority).ok().filter(|level| *level <= 7);
+    let level = level.with_context(|| format!("invalid ioPriority.Priority: {}", said.priority))?;
+    let (class, _) = row(&IO_CLASSES, &said.class)
+        .with_context(|| format!("invalid ioPriority.Class: {:?}", said.class))?;
     Ok(IoPriority { class, level })
 }
 
@@ -150,7 +192,7 @@ impl IoPriority {
 
 /// Numbers of CPUs or nodes, bit `n` for number `n`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bits(Vec<c_ulong>);
+pub struct Bits(pub(crate) Vec<c_ulong>);
 
 impl Bits {
     /// Parses a list such as `0-3,7`; spaces and empty elements are allowed.
@@ -229,12 +271,28 @@ pub enum Affinity {
 /// The greatest CPU number that a kernel can be built for (CONFIG_NR_CPUS).
 const LAST_CPU: u32 = 8191;
 
+/// `process.execCPUAffinity` as it is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SaidAffinity {
+    /// A list such as `0-3,7`.
+    pub initial: Option<String>,
+    /// Another one.
+    pub r#final: Option<String>,
+}
+
+impl From<&runtime::ExecCPUAffinity> for SaidAffinity {
+    fn from(spec: &runtime::ExecCPUAffinity) -> Self {
+        Self { initial: spec.initial().clone(), r#final: spec.cpu_affinity_final().clone() }
+    }
+}
+
 /// Decides the affinity of an `exec`; `create` has [`Affinity::Reset`].
 ///
 /// # Errors
 /// A list is not one, or has no member.
-pub fn plan_exec_affinity(spec: Option<&runtime::ExecCPUAffinity>) -> Result<Affinity> {
-    let Some(spec) = spec else { return Ok(Affinity::Reset) };
+pub fn plan_exec_affinity(said: Option<&SaidAffinity>) -> Result<Affinity> {
+    let Some(said) = said else { return Ok(Affinity::Reset) };
     let stage = |text: &Option<String>, name: &str| {
         let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
         let place = || format!("bad CPUAffinity.{name}");
@@ -242,8 +300,8 @@ pub fn plan_exec_affinity(spec: Option<&runtime::ExecCPUAffinity>) -> Result<Aff
         ensure!(bits.count() > 0, "{}: no members found in set {text:?}", place());
         Ok(Some(bits))
     };
-    let initial = stage(spec.initial(), "Initial")?;
-    let last = stage(spec.cpu_affinity_final(), "Final")?;
+    let initial = stage(&said.initial, "Initial")?;
+    let last = stage(&said.r#final, "Final")?;
     if initial.is_none() && last.is_none() {
         return Ok(Affinity::Reset);
     }
@@ -286,90 +344,6 @@ impl Affinity {
 const ALL_CPUS: [c_ulong; (LAST_CPU + 1) as usize / c_ulong::BITS as usize] =
     [c_ulong::MAX; (LAST_CPU + 1) as usize / c_ulong::BITS as usize];
 
-/// Which NUMA nodes the process's memory comes from (set_mempolicy(2)).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MemoryPolicy {
-    mode: &'static str,
-    flags: Vec<&'static str>,
-    nodes: Bits,
-}
-
-enum Nodes {
-    None,
-    Some,
-    Any,
-}
-
-/// The modes of `linux.memoryPolicy`, for `features` too.
-pub const MEMORY_MODES: [&str; 7] = [
-    "MPOL_DEFAULT",
-    "MPOL_PREFERRED",
-    "MPOL_BIND",
-    "MPOL_INTERLEAVE",
-    "MPOL_LOCAL",
-    "MPOL_PREFERRED_MANY",
-    "MPOL_WEIGHTED_INTERLEAVE",
-];
-
-/// The flags of `linux.memoryPolicy`, for `features` too.
-pub const MEMORY_FLAGS: [(&str, c_int); 3] = [
-    ("MPOL_F_STATIC_NODES", 1 << 15),
-    ("MPOL_F_RELATIVE_NODES", 1 << 14),
-    ("MPOL_F_NUMA_BALANCING", 1 << 13),
-];
-
-/// The greatest node number that a kernel can be built for (CONFIG_NODES_SHIFT).
-const LAST_NODE: u32 = 1023;
-
-/// Decides the memory policy.
-///
-/// # Errors
-/// An unknown mode or flag, or nodes that the mode has no use for or lacks.
-pub fn plan_memory_policy(spec: &runtime::LinuxMemoryPolicy) -> Result<MemoryPolicy> {
-    let flags: Vec<String> = spec.flags().iter().flatten().map(ToString::to_string).collect();
-    let nodes = spec.nodes().as_deref().unwrap_or_default();
-    memory_policy(&spec.mode().to_string(), &flags, nodes)
-}
-
-fn memory_policy(mode: &str, flags: &[String], nodes: &str) -> Result<MemoryPolicy> {
-    let known = MEMORY_MODES.into_iter().find(|known| *known == mode);
-    let mode = known.with_context(|| format!("invalid memory policy mode {mode:?}"))?;
-    let flags: Result<Vec<_>> = flags
-        .iter()
-        .map(|flag| {
-            row(&MEMORY_FLAGS, flag)
-                .map(|row| row.0)
-                .with_context(|| format!("invalid memory policy flag {flag:?}"))
-        })
-        .collect();
-    let nodes =
-        Bits::parse(nodes, LAST_NODE).with_context(|| format!("invalid memory policy nodes {nodes:?}"))?;
-    let wants = match mode {
-        "MPOL_DEFAULT" | "MPOL_LOCAL" => Nodes::None,
-        "MPOL_PREFERRED" => Nodes::Any,
-        _ => Nodes::Some,
-    };
-    match (wants, nodes.count()) {
-        (Nodes::None, 0) | (Nodes::Some, 1..) | (Nodes::Any, _) => {}
-        (Nodes::None, count) => bail!("memory policy mode requires 0 nodes but got {count}"),
-        (Nodes::Some, _) => bail!("memory policy mode requires at least one node but got 0"),
-    }
-    Ok(MemoryPolicy { mode, flags: flags?, nodes })
-}
-
-impl MemoryPolicy {
-    /// Sets the policy of the calling thread, which execve(2) and fork(2) hand on.
-    ///
-    /// # Errors
-    /// A node is not there, or the kernel knows no such mode.
-    pub fn apply(&self) -> Result<()> {
-        let mode = MEMORY_MODES.iter().position(|mode| *mode == self.mode).unwrap_or_default() as c_int;
-        let flags: c_int =
-            self.flags.iter().filter_map(|flag| row(&MEMORY_FLAGS, flag)).map(|row| row.1).sum();
-        sched::set_memory_policy(mode | flags, &self.nodes.0).context("linux.memoryPolicy")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,6 +373,9 @@ mod tests {
             ),
             (r#"{"policy":"SCHED_IDLE","priority":1}"#, priority),
             (r#"{"policy":"SCHED_FIFO","period":1}"#, deadline),
+            ("{}", "scheduler policy is required"),
+            (r#"{"policy":"SCHED_X"}"#, "invalid scheduler policy: SCHED_X"),
+            (r#"{"policy":"SCHED_OTHER","flags":["X"]}"#, "invalid scheduler flag: X"),
             (r#"{"policy":"SCHED_FIFO","priority":-1}"#, "invalid scheduler.priority: -1"),
         ] {
             let error = scheduler(json).unwrap_err();
@@ -424,7 +401,7 @@ mod tests {
                 Flag::SchedFlagUtilClampMin,
                 Flag::SchedFlagUtilClampMax,
             ]));
-            let plan = plan_scheduler(&spec, false).unwrap();
+            let plan = plan_scheduler(&(&spec).into(), false).unwrap();
             assert_eq!(plan.flags, FLAGS.map(|row| row.0));
         }
     }
@@ -443,7 +420,9 @@ mod tests {
 
     #[test]
     fn io_priority_is_set_and_checked() {
-        let spec = |json: &str| serde_json::from_str::<runtime::LinuxIOPriority>(json).unwrap();
+        let spec = |json: &str| serde_json::from_str::<SaidIoPriority>(json).unwrap();
+        let class = plan_io_priority(&spec("{}")).unwrap_err().to_string();
+        assert_eq!(class, "invalid ioPriority.Class: \"\"");
         for bad in [-1, 8] {
             let error =
                 plan_io_priority(&spec(&format!(r#"{{"class":"IOPRIO_CLASS_BE","priority":{bad}}}"#)));
@@ -478,9 +457,8 @@ mod tests {
     #[test]
     fn exec_affinity_says_which_stage_is_wrong() {
         let spec = |initial: Option<&str>, last: Option<&str>| {
-            let mut spec = runtime::ExecCPUAffinity::default();
-            spec.set_initial(initial.map(str::to_owned)).set_cpu_affinity_final(last.map(str::to_owned));
-            plan_exec_affinity(Some(&spec))
+            let said = SaidAffinity { initial: initial.map(str::to_owned), r#final: last.map(str::to_owned) };
+            plan_exec_affinity(Some(&said))
         };
         assert_eq!(spec(None, Some("")).unwrap(), Affinity::Reset);
         let bad = format!("{:#}", spec(Some("x"), None).unwrap_err());
@@ -502,47 +480,6 @@ mod tests {
             let absent = Affinity::Stages { initial: None, r#final: Some(Bits::parse("8191", LAST_CPU)?) };
             let error = format!("{:#}", absent.after_cgroup(None).unwrap_err());
             ensure!(error.starts_with("error setting final CPU affinity: sched_setaffinity 0 "), "{error}");
-            Ok(())
-        });
-    }
-
-    #[test]
-    fn bad_memory_policies_are_refused() {
-        for (mode, flag, nodes, text) in [
-            ("", "", "0-7", "invalid memory policy mode \"\""),
-            ("INTERLEAVE", "", "0", "invalid memory policy mode \"INTERLEAVE\""),
-            ("MPOL_PREFERRED", "badflag", "0", "invalid memory policy flag \"badflag\""),
-            ("MPOL_DEFAULT", "", "0-7", "memory policy mode requires 0 nodes but got 8"),
-            ("MPOL_BIND", "", "", "memory policy mode requires at least one node but got 0"),
-            (
-                "MPOL_BIND",
-                "",
-                "0-9876543210",
-                "invalid memory policy nodes \"0-9876543210\": values larger than 1023 are not supported",
-            ),
-        ] {
-            let flags: Vec<String> =
-                [flag].iter().filter(|flag| !flag.is_empty()).map(ToString::to_string).collect();
-            assert_eq!(format!("{:#}", memory_policy(mode, &flags, nodes).unwrap_err()), text);
-        }
-    }
-
-    #[test]
-    fn a_memory_policy_is_the_one_of_the_threads_mappings() {
-        in_child(|| {
-            let first = || -> Result<String> {
-                let maps = std::fs::read_to_string("/proc/thread-self/numa_maps")?;
-                Ok(maps.split_whitespace().nth(1).unwrap_or_default().to_owned())
-            };
-            let spec = r#"{"mode":"MPOL_BIND","nodes":"0","flags":["MPOL_F_STATIC_NODES"]}"#;
-            match plan_memory_policy(&serde_json::from_str(spec)?)?.apply() {
-                // A kernel without NUMA has no such call.
-                Err(error) if crate::sys::errno_of(&error) == Some(libc::ENOSYS) => return Ok(()),
-                result => result?,
-            }
-            ensure!(first()? == "bind=static:0", "{}", first()?);
-            plan_memory_policy(&serde_json::from_str(r#"{"mode":"MPOL_DEFAULT"}"#)?)?.apply()?;
-            ensure!(first()? == "default", "{}", first()?);
             Ok(())
         });
     }

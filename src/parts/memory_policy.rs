@@ -1,0 +1,162 @@
+//! `linux.memoryPolicy`: which NUMA nodes the process's memory comes from (set_mempolicy(2)).
+
+use crate::parts::scheduling::Bits;
+use crate::sys::sched;
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::LinuxMemoryPolicy;
+use serde::{Deserialize, Serialize};
+use std::ffi::c_int;
+
+/// Which NUMA nodes the process's memory comes from (set_mempolicy(2)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryPolicy {
+    mode: &'static str,
+    flags: Vec<&'static str>,
+    nodes: Bits,
+}
+
+enum Nodes {
+    None,
+    Some,
+    Any,
+}
+
+/// The modes of `linux.memoryPolicy`, for `features` too.
+pub const MODES: [&str; 7] = [
+    "MPOL_DEFAULT",
+    "MPOL_PREFERRED",
+    "MPOL_BIND",
+    "MPOL_INTERLEAVE",
+    "MPOL_LOCAL",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+
+/// The flags of `linux.memoryPolicy`, for `features` too.
+pub const FLAGS: [(&str, c_int); 3] = [
+    ("MPOL_F_STATIC_NODES", 1 << 15),
+    ("MPOL_F_RELATIVE_NODES", 1 << 14),
+    ("MPOL_F_NUMA_BALANCING", 1 << 13),
+];
+
+/// The greatest node number that a kernel can be built for (CONFIG_NODES_SHIFT).
+const LAST_NODE: u32 = 1023;
+
+/// `linux.memoryPolicy` as it is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    /// One of [`MODES`].
+    pub mode: String,
+    /// A list such as `0-3,7`.
+    pub nodes: Option<String>,
+    /// Some of [`FLAGS`].
+    pub flags: Option<Vec<String>>,
+}
+
+impl From<&LinuxMemoryPolicy> for Said {
+    fn from(spec: &LinuxMemoryPolicy) -> Self {
+        let flags = spec.flags().as_ref();
+        Self {
+            mode: spec.mode().to_string(),
+            nodes: spec.nodes().clone(),
+            flags: flags.map(|flags| flags.iter().map(ToString::to_string).collect()),
+        }
+    }
+}
+
+/// Decides the memory policy.
+///
+/// # Errors
+/// An unknown mode or flag, or nodes that the mode has no use for or lacks.
+pub fn plan(said: &Said) -> Result<MemoryPolicy> {
+    let mode = said.mode.as_str();
+    let known = MODES.into_iter().find(|known| *known == mode);
+    let mode = known.with_context(|| format!("invalid memory policy mode {mode:?}"))?;
+    let mut flags = Vec::new();
+    for flag in said.flags.iter().flatten() {
+        let known = FLAGS.iter().find(|row| row.0 == flag);
+        flags.push(known.with_context(|| format!("invalid memory policy flag {flag:?}"))?.0);
+    }
+    let nodes = said.nodes.as_deref().unwrap_or_default();
+    let nodes =
+        Bits::parse(nodes, LAST_NODE).with_context(|| format!("invalid memory policy nodes {nodes:?}"))?;
+    let wants = match mode {
+        "MPOL_DEFAULT" | "MPOL_LOCAL" => Nodes::None,
+        "MPOL_PREFERRED" => Nodes::Any,
+        _ => Nodes::Some,
+    };
+    match (wants, nodes.count()) {
+        (Nodes::None, 0) | (Nodes::Some, 1..) | (Nodes::Any, _) => {}
+        (Nodes::None, count) => bail!("memory policy mode requires 0 nodes but got {count}"),
+        (Nodes::Some, _) => bail!("memory policy mode requires at least one node but got 0"),
+    }
+    Ok(MemoryPolicy { mode, flags, nodes })
+}
+
+impl MemoryPolicy {
+    /// Sets the policy of the calling thread, which execve(2) and fork(2) hand on.
+    ///
+    /// # Errors
+    /// A node is not there, or the kernel knows no such mode.
+    pub fn apply(&self) -> Result<()> {
+        let mode = MODES.iter().position(|mode| *mode == self.mode).unwrap_or_default() as c_int;
+        let flags: c_int = FLAGS.iter().filter(|row| self.flags.contains(&row.0)).map(|row| row.1).sum();
+        sched::set_memory_policy(mode | flags, &self.nodes.0).context("linux.memoryPolicy")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::prctl::testing::in_child;
+    use anyhow::ensure;
+
+    #[test]
+    fn bad_memory_policies_are_refused() {
+        for (mode, flag, nodes, text) in [
+            ("", "", "0-7", "invalid memory policy mode \"\""),
+            ("INTERLEAVE", "", "0", "invalid memory policy mode \"INTERLEAVE\""),
+            ("MPOL_PREFERRED", "badflag", "0", "invalid memory policy flag \"badflag\""),
+            ("MPOL_DEFAULT", "", "0-7", "memory policy mode requires 0 nodes but got 8"),
+            ("MPOL_BIND", "", "", "memory policy mode requires at least one node but got 0"),
+            (
+                "MPOL_BIND",
+                "",
+                "0-9876543210",
+                "invalid memory policy nodes \"0-9876543210\": values larger than 1023 are not supported",
+            ),
+        ] {
+            let flags = [flag].iter().filter(|flag| !flag.is_empty()).map(ToString::to_string).collect();
+            let said = Said { mode: mode.into(), nodes: Some(nodes.into()), flags: Some(flags) };
+            assert_eq!(format!("{:#}", plan(&said).unwrap_err()), text);
+        }
+    }
+
+    #[test]
+    fn a_memory_policy_is_the_one_of_the_threads_mappings() {
+        in_child(|| {
+            let first = || -> Result<String> {
+                let maps = std::fs::read_to_string("/proc/thread-self/numa_maps")?;
+                Ok(maps.split_whitespace().nth(1).unwrap_or_default().to_owned())
+            };
+            let spec = r#"{"mode":"MPOL_BIND","nodes":"0","flags":["MPOL_F_STATIC_NODES"]}"#;
+            match plan(&serde_json::from_str(spec)?)?.apply() {
+                // A kernel without NUMA has no such call.
+                Err(error) if crate::sys::errno_of(&error) == Some(libc::ENOSYS) => return Ok(()),
+                result => result?,
+            }
+            ensure!(first()? == "bind=static:0", "{}", first()?);
+            plan(&serde_json::from_str(r#"{"mode":"MPOL_DEFAULT"}"#)?)?.apply()?;
+            ensure!(first()? == "default", "{}", first()?);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn the_types_of_oci_spec_say_the_same() {
+        let json = r#"{"mode":"MPOL_PREFERRED","nodes":"0","flags":["MPOL_F_RELATIVE_NODES"]}"#;
+        let spec: LinuxMemoryPolicy = serde_json::from_str(json).unwrap();
+        assert_eq!(Said::from(&spec), serde_json::from_str::<Said>(json).unwrap());
+    }
+}
