@@ -1,1 +1,224 @@
-//! log
+//! The log: `--log`, `--log-format`, `--debug`. One line per entry, one write(2) per line.
+//!
+//! Engines read it. podman takes the whole file as one JSON object, so that at the default level there is at
+//! most one entry, the error we end with; containerd takes the last entry with level "error". Hence warnings
+//! are entries of `--debug`, and an entry is one line whatever the message.
+//! Not for: deciding what an error says. A function logs or returns; only `main` calls [`error`].
+
+use crate::cli::values::LogFormat;
+use crate::sys::Called;
+use anyhow::Result;
+use rustix::fs::{Mode, OFlags};
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+struct Log {
+    /// The file, or with `--debug` alone a copy of stderr: our own 2 becomes the container's. Absent: stderr itself.
+    fd: Option<OwnedFd>,
+    is_file: bool,
+    format: LogFormat,
+    debug: bool,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Where and how to log; called once, before anything is logged.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn init(file: Option<&Path>, format: LogFormat, debug: bool) -> Result<()> {
+    let fd = match file {
+        Some(path) => {
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644));
+            Some(opened.called("open", || format!("{path:?} (--log)"))?)
+        }
+        None if debug => rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3).ok(),
+        None => None,
+    };
+    // A second call is a mistake of ours that changes nothing.
+    let _ = LOG.set(Log { fd, is_file: file.is_some(), format, debug });
+    Ok(())
+}
+
+/// The file descriptor to spare when others are closed. It is CLOEXEC.
+pub fn fd() -> Option<BorrowedFd<'static>> {
+    LOG.get()?.fd.as_ref().map(AsFd::as_fd)
+}
+
+/// Logs a step if `--debug` is given; otherwise the message is not even made.
+pub fn debug(message: impl FnOnce() -> String) {
+    if let Some(log) = LOG.get().filter(|log| log.debug) {
+        log.write("debug", &message());
+    }
+}
+
+/// Logs what went wrong and does not matter: "…, ignoring". Seen with `--debug` only, see above.
+pub fn warn(message: impl AsRef<str>) {
+    if let Some(log) = LOG.get().filter(|log| log.debug) {
+        log.write("warning", message.as_ref());
+    }
+}
+
+/// Logs the error we end with: in the file, if there is one, and then bare on stderr.
+pub fn error(message: &str) {
+    match LOG.get() {
+        Some(log) => {
+            log.write("error", message);
+            if log.is_file {
+                to_stderr(&one_line(message));
+            }
+        }
+        None => to_stderr(&entry(LogFormat::Text, "error", message, SystemTime::now())),
+    }
+}
+
+impl Log {
+    fn write(&self, level: &str, message: &str) {
+        let line = entry(self.format, level, message, SystemTime::now());
+        match &self.fd {
+            Some(fd) => write_all(fd.as_fd(), &line),
+            None => to_stderr(&line),
+        }
+    }
+}
+
+fn to_stderr(line: &str) {
+    write_all(std::io::stderr().as_fd(), line);
+}
+
+/// One write(2), so that entries of several processes do not mix. A log that cannot be written stops nothing.
+fn write_all(fd: BorrowedFd<'_>, line: &str) {
+    let _ = rustix::io::write(fd, line.as_bytes());
+}
+
+/// Engines read line by line: a line feed inside a message would hide what follows it.
+fn one_line(message: &str) -> String {
+    let mut line = message.trim_end().replace('\n', "; ");
+    line.push('\n');
+    line
+}
+
+#[derive(serde::Serialize)]
+struct Entry<'a> {
+    level: &'a str,
+    msg: &'a str,
+    time: &'a str,
+}
+
+fn entry(format: LogFormat, level: &str, message: &str, now: SystemTime) -> String {
+    let time = &rfc3339(now);
+    let mut line = match format {
+        // A struct of three strings always becomes JSON.
+        LogFormat::Json => serde_json::to_string(&Entry { level, msg: message, time }).unwrap_or_default(),
+        LogFormat::Text if is_bare(message) => format!("time=\"{time}\" level={level} msg={message}"),
+        LogFormat::Text => format!("time=\"{time}\" level={level} msg={message:?}"),
+    };
+    line.push('\n');
+    line
+}
+
+/// Whether the text format leaves the quotes away, as logrus does.
+fn is_bare(message: &str) -> bool {
+    !message.is_empty() && message.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._/@^+".contains(&b))
+}
+
+/// `time` in UTC to the second: `2026-11-21T10:55:01Z`.
+pub fn rfc3339(time: SystemTime) -> String {
+    let mut text = to_seconds(time).0;
+    text.push('Z');
+    text
+}
+
+/// `time` in UTC to the nanosecond, without zeros at the end, as in a container's `created`.
+pub fn rfc3339_nanos(time: SystemTime) -> String {
+    let (mut text, nanos) = to_seconds(time);
+    if nanos != 0 {
+        let digits = format!("{nanos:09}");
+        let _ = write!(text, ".{}", digits.trim_end_matches('0')); // a String takes everything
+    }
+    text.push('Z');
+    text
+}
+
+fn to_seconds(time: SystemTime) -> (String, u32) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    (format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"), since.subsec_nanos())
+}
+
+/// The date, `days` after 1970-01-01. Years begin in March here, so that the leap day is their last; an era is
+/// the 400 years after which the calendar repeats.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468; // from 0000-03-01
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, year) = if month < 10 { (month + 3, year) } else { (month - 9, year + 1) };
+    (era * 400 + year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(seconds: u64, nanos: u32) -> SystemTime {
+        UNIX_EPOCH + Duration::new(seconds, nanos)
+    }
+
+    #[test]
+    fn dates_are_right_around_leap_days_and_turns_of_centuries() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_795_258_501, "2026-11-21T10:55:01Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(at(seconds, 0)), text);
+        }
+    }
+
+    #[test]
+    fn nanoseconds_lose_their_last_zeros() {
+        assert_eq!(rfc3339_nanos(at(0, 0)), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339_nanos(at(0, 120_000_000)), "1970-01-01T00:00:00.12Z");
+        assert_eq!(rfc3339_nanos(at(1, 1)), "1970-01-01T00:00:01.000000001Z");
+    }
+
+    #[test]
+    fn a_json_entry_is_one_object_on_one_line_with_the_keys_that_containerd_decodes() {
+        let line = entry(LogFormat::Json, "error", "a \"b\"\nc", at(0, 0));
+        assert_eq!(
+            line,
+            "{\"level\":\"error\",\"msg\":\"a \\\"b\\\"\\nc\",\"time\":\"1970-01-01T00:00:00Z\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_text_entry_reads_as_logrus_writes_it() {
+        let line = |message| entry(LogFormat::Text, "error", message, at(0, 0));
+        assert_eq!(
+            line("no such thing"),
+            "time=\"1970-01-01T00:00:00Z\" level=error msg=\"no such thing\"\n"
+        );
+        assert_eq!(line("one-word"), "time=\"1970-01-01T00:00:00Z\" level=error msg=one-word\n");
+        assert_eq!(line("a\n\"b\""), "time=\"1970-01-01T00:00:00Z\" level=error msg=\"a\\n\\\"b\\\"\"\n");
+    }
+
+    #[test]
+    fn a_bare_message_is_one_line() {
+        assert_eq!(one_line("a\nb\n"), "a; b\n");
+    }
+}

@@ -1,2 +1,51 @@
-//! x
-fn main() { }
+//! orlop, a low-level OCI container runtime: parse, dispatch, say what went wrong, exit.
+
+#![deny(unsafe_code)]
+
+use orlop::cli::argv::{Asked, Line, Misuse};
+use orlop::cli::global::Global;
+use orlop::{commands, log};
+use std::io::Write;
+
+fn main() {
+    std::process::exit(run());
+}
+
+fn run() -> i32 {
+    let line = match Line::read(std::env::args_os()) {
+        Ok(line) => line,
+        Err(misuse) => return refuse(&misuse),
+    };
+    let options = &line.global;
+    if let Err(error) = log::init(options.log.as_deref(), options.log_format, options.debug) {
+        return fail(&format!("{error:#}"), 1);
+    }
+    let global = Global::resolve(options);
+    let program = line.program().to_owned();
+    let command = match line.asked() {
+        Ok(Asked::Do(command)) => command,
+        Ok(Asked::Show(page)) => return show(&page, 0),
+        Err(misuse) => return refuse(&misuse),
+    };
+    let (prefix, code) = commands::failure(&command);
+    match global.and_then(|global| commands::dispatch(&command, &global)) {
+        Ok(code) => code,
+        Err(error) => fail(&format!("{}{error:#}", prefix.replace("orlop", &program)), code),
+    }
+}
+
+fn refuse(misuse: &Misuse) -> i32 {
+    show(&misuse.page, 0);
+    fail(&misuse.message, misuse.code)
+}
+
+fn fail(message: &str, code: i32) -> i32 {
+    log::error(message);
+    code
+}
+
+/// A reader that has gone away (`orlop help | head`) is no failure.
+fn show(page: &str, code: i32) -> i32 {
+    let _ = std::io::stdout().write_all(page.as_bytes());
+    code
+}

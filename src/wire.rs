@@ -100,8 +100,9 @@ pub struct InitEnd(OwnedFd);
 /// # Errors
 /// socketpair(2)'s.
 pub fn pair() -> Result<(ParentEnd, InitEnd)> {
-    let (parent, init) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-        .map_err(|errno| sys::Error::new("socketpair", "(AF_UNIX, SOCK_SEQPACKET)", errno as i32))?;
+    let (parent, init) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|errno| sys::Error::new("socketpair", "(AF_UNIX, SOCK_SEQPACKET)", errno as i32))?;
     Ok((ParentEnd(parent), InitEnd(init)))
 }
 
@@ -187,7 +188,8 @@ mod tests {
     #[test]
     fn an_error_chain_crosses_the_fork_whole() {
         let (parent, init) = pair().unwrap();
-        let error = anyhow::Error::from(sys::Error::new("open_tree", "\"/x\"", libc::ENOENT)).context("mounts[0] /mnt");
+        let error = anyhow::Error::from(sys::Error::new("open_tree", "\"/x\"", libc::ENOENT))
+            .context("mounts[0] /mnt");
         init.tell(&Event::Failed(Failure::of(&error)), None).unwrap();
         let Some((Event::Failed(failure), None)) = parent.event().unwrap() else { panic!("no failure") };
         assert_eq!(failure.errno, Some(libc::ENOENT));

@@ -19,7 +19,6 @@ pub mod process;
 pub mod rlimits;
 pub mod rootfs;
 pub mod scheduling;
-pub mod memory_policy;
 pub mod seccomp;
 pub mod sysctl;
 pub mod user;

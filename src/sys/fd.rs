@@ -112,12 +112,7 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let mut iov = [IoSliceMut::new(&mut buffer)];
     let message = loop {
-        match recvmsg::<()>(
-            socket.as_raw_fd(),
-            &mut iov,
-            Some(&mut control),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        ) {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
             Err(nix::errno::Errno::EINTR) => {}
             other => break other.called("recvmsg", String::new)?,
         }

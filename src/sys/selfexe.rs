@@ -49,7 +49,8 @@ fn is_sealed() -> Result<bool, Error> {
     }
     let exe = rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .called("open", || SELF.into())?;
-    Ok(rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SealFlags::WRITE | SealFlags::SEAL)))
+    Ok(rustix::fs::fcntl_get_seals(&exe)
+        .is_ok_and(|seals| seals.contains(SealFlags::WRITE | SealFlags::SEAL)))
 }
 
 fn read_only_mount() -> Result<OwnedFd, Error> {
@@ -98,12 +99,11 @@ fn sealed_copy() -> Result<OwnedFd, Error> {
 
 /// Replaces this process by the program `exe`, with our own arguments and environment.
 fn execute(exe: BorrowedFd<'_>) -> Result<(), Error> {
-    let strings = |all: Vec<Vec<u8>>| all.into_iter().filter_map(|s| CString::new(s).ok()).collect::<Vec<_>>();
+    let strings =
+        |all: Vec<Vec<u8>>| all.into_iter().filter_map(|s| CString::new(s).ok()).collect::<Vec<_>>();
     let args = strings(std::env::args_os().map(OsStringExt::into_vec).collect());
     let env = strings(
-        std::env::vars_os()
-            .map(|(key, value)| [key.into_vec(), value.into_vec()].join(&b'='))
-            .collect(),
+        std::env::vars_os().map(|(key, value)| [key.into_vec(), value.into_vec()].join(&b'=')).collect(),
     );
     let pointers = |all: &[CString]| {
         all.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>()

@@ -1,0 +1,114 @@
+//! The global options made definite: where the state of containers lives, and who makes cgroups.
+//!
+//! The only reader of XDG_RUNTIME_DIR and USER.
+
+use super::GlobalArgs;
+use super::values::{Driver, RootlessMode};
+use crate::sys::Called;
+use anyhow::{Result, bail};
+use rustix::fs::Mode;
+use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+
+/// What every verb may know from the options before it.
+#[derive(Clone, Debug)]
+pub struct Global {
+    /// Directory with one directory per container: absolute, and not "/".
+    pub root: PathBuf,
+    /// Whether the caller named it: then it must be there.
+    pub root_given: bool,
+    /// Whether systemd makes the cgroups.
+    pub systemd_cgroup: bool,
+    /// Whether containers get no cgroup at all.
+    pub no_cgroup: bool,
+    /// Whether lacking permission for cgroups is an error.
+    pub rootless: RootlessMode,
+}
+
+impl Global {
+    /// Resolves the options as given.
+    ///
+    /// # Errors
+    /// The root is "/", or the one in XDG_RUNTIME_DIR cannot be made.
+    pub fn resolve(args: &GlobalArgs) -> Result<Self> {
+        Ok(Self {
+            root: match &args.root {
+                Some(path) => given_root(path)?,
+                None => default_root()?,
+            },
+            root_given: args.root.is_some(),
+            systemd_cgroup: args.systemd_cgroup || args.cgroup_manager == Some(Driver::Systemd),
+            no_cgroup: args.cgroup_manager == Some(Driver::Disabled),
+            rootless: args.rootless,
+        })
+    }
+}
+
+fn given_root(path: &Path) -> Result<PathBuf> {
+    let root = if path.is_absolute() {
+        clean(path)
+    } else {
+        clean(&std::env::current_dir().called("getcwd", String::new)?.join(path))
+    };
+    if root == Path::new("/") {
+        bail!("Option --root argument should not be set to /");
+    }
+    Ok(root)
+}
+
+/// Removes `.` and `..` by the text alone, as runc does: nothing needs to exist.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+fn default_root() -> Result<PathBuf> {
+    let Some(dir) = runtime_dir() else { return Ok("/run/orlop".into()) };
+    let root = Path::new(&dir).join("orlop");
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
+    made.called("mkdir", || format!("{root:?} (from $XDG_RUNTIME_DIR)"))?;
+    // Sticky: the XDG specification lets the directory be pruned of what is not.
+    let sticky = rustix::fs::chmod(&root, Mode::RWXU | Mode::SVTX);
+    sticky.called("chmod", || format!("{root:?} (from $XDG_RUNTIME_DIR)"))?;
+    Ok(root)
+}
+
+/// XDG_RUNTIME_DIR, if it is for us: real root uses /run, as runc does.
+fn runtime_dir() -> Option<OsString> {
+    let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
+    let is_user = !rustix::process::geteuid().is_root();
+    let is_mapped_root = || in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root");
+    (is_user || is_mapped_root()).then_some(dir)
+}
+
+/// Whether our user namespace is not the initial one, which maps every id to itself.
+fn in_user_namespace() -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
+    map.split_whitespace().ne(["0", "0", "4294967295"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_is_made_absolute_and_is_never_the_root_directory() {
+        assert_eq!(given_root(Path::new("/run/x/../y/.")).unwrap(), Path::new("/run/y"));
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(given_root(Path::new("state")).unwrap(), here.join("state"));
+        for refused in ["/", "/..", "/run/..", "../../../../../../../../../../../.."] {
+            let error = given_root(Path::new(refused)).unwrap_err();
+            assert_eq!(error.to_string(), "Option --root argument should not be set to /", "{refused}");
+        }
+    }
+}
