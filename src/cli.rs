@@ -513,7 +513,7 @@ pub enum Rest {
 }
 
 macro_rules! verb {
-    ($name:literal, $args:ident, $variant:ident, $arity:expr, $rest:ident) => {
+    ($name:expr, $args:ident, $variant:ident, $arity:expr, $rest:ident) => {
         Verb {
             name: $name,
             arity: $arity,
@@ -524,7 +524,10 @@ macro_rules! verb {
     };
 }
 
-/// Every verb, in the order of the help. `plan`, the last, is not shown: it prints what `create` would do.
+/// The verb that is for developers.
+const PLAN: &str = "plan";
+
+/// Every verb, in the order of the help. [`PLAN`], the last, is not shown: it prints what `create` would do.
 pub const VERBS: &[Verb] = {
     use Arity::{AtLeast, Between, Exactly};
     &[
@@ -545,7 +548,7 @@ pub const VERBS: &[Verb] = {
         verb!("start", Start, Start, Exactly(1), Options),
         verb!("state", State, State, Exactly(1), Options),
         verb!("update", Update, Update, Exactly(1), Options),
-        verb!("plan", Create, Plan, Exactly(1), Options),
+        verb!(PLAN, Create, Plan, Exactly(1), Options),
     ]
 };
 
@@ -557,8 +560,7 @@ impl Verb {
 
     /// The definition of this verb alone: parsing one verb must not cost the definition of all.
     pub fn command(&self) -> clap::Command {
-        let command = (self.define)(clap::Command::new(self.name));
-        command.args_override_self(true).hide(self.name == "plan")
+        (self.define)(clap::Command::new(self.name)).args_override_self(true)
     }
 }
 
@@ -571,7 +573,7 @@ pub fn command() -> clap::Command {
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         .arg(version.help("Print the version"))
-        .subcommands(VERBS.iter().map(Verb::command))
+        .subcommands(VERBS.iter().filter(|verb| verb.name != PLAN).map(Verb::command))
 }
 
 /// The definition of the options before the verb.

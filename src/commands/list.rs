@@ -1,1 +1,128 @@
-//! list
+//! `list`: the containers of a root, as a table, as JSON, or their names alone.
+
+use crate::cli;
+use crate::cli::values::ListFormat;
+use anyhow::Result;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// A container in the list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Version of the spec that the runtime follows.
+    #[serde(rename = "ociVersion")]
+    pub version: String,
+    /// Name of the container.
+    pub id: String,
+    /// Its first process; 0 when it has ended.
+    pub pid: i32,
+    /// created, running, paused or stopped.
+    pub status: String,
+    /// Directory of the bundle.
+    pub bundle: String,
+    /// Directory of the root filesystem.
+    pub rootfs: String,
+    /// When it was created, RFC 3339 with nanoseconds.
+    pub created: String,
+    /// From config.json.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Owner of the state directory: a user name, or `#uid` without one.
+    pub owner: String,
+}
+
+/// Writes `rows` as `args` ask for.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn print(args: &cli::List, rows: &[Row], out: &mut impl Write) -> Result<()> {
+    let text = match args.format {
+        _ if args.quiet => rows.iter().map(|row| format!("{}\n", row.id)).collect(),
+        ListFormat::Table => table(rows),
+        // An empty list is null, as in Go.
+        ListFormat::Json if rows.is_empty() => "null\n".to_owned(),
+        ListFormat::Json => format!("{}\n", serde_json::to_string(rows)?),
+    };
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+fn table(rows: &[Row]) -> String {
+    let header = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+    let cells = |row: &Row| {
+        let Row { id, pid, status, bundle, created, owner, .. } = row.clone();
+        [id, pid.to_string(), status, bundle, created, owner]
+    };
+    let lines: Vec<_> = std::iter::once(header).chain(rows.iter().map(cells)).collect();
+    // A column is as wide as its widest cell and three spaces, and at least twelve; the last one is not padded.
+    let width = |column: usize| {
+        let widest = lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
+        (widest.unwrap_or_default() + 3).max(12)
+    };
+    let widths: [usize; 5] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        for (cell, width) in line.iter().zip(widths) {
+            text.push_str(&format!("{cell:width$}"));
+        }
+        text.push_str(line.last().map_or("", String::as_str));
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str, pid: i32, bundle: &str) -> Row {
+        Row {
+            version: "1.3.0".into(),
+            id: id.into(),
+            pid,
+            status: if pid == 0 { "stopped" } else { "running" }.into(),
+            bundle: bundle.into(),
+            rootfs: "/r".into(),
+            created: "2026-11-21T10:55:01.5Z".into(),
+            annotations: BTreeMap::new(),
+            owner: "root".into(),
+        }
+    }
+
+    fn printed(format: ListFormat, quiet: bool, rows: &[Row]) -> String {
+        let mut out = Vec::new();
+        print(&cli::List { format, quiet }, rows, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_table_is_laid_out_as_by_go() {
+        let rows = [row("web", 4711, "/var/lib/bundles/web"), row("a-rather-long-name", 0, "/b")];
+        let expected = "\
+ID                   PID         STATUS      BUNDLE                 CREATED                  OWNER
+web                  4711        running     /var/lib/bundles/web   2026-11-21T10:55:01.5Z   root
+a-rather-long-name   0           stopped     /b                     2026-11-21T10:55:01.5Z   root
+";
+        assert_eq!(printed(ListFormat::Table, false, &rows), expected);
+        assert_eq!(
+            printed(ListFormat::Table, false, &[]),
+            "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
+        );
+    }
+
+    #[test]
+    fn json_is_one_line_and_null_without_containers() {
+        assert_eq!(printed(ListFormat::Json, false, &[]), "null\n");
+        assert_eq!(
+            printed(ListFormat::Json, false, &[row("web", 1, "/b")]),
+            "[{\"ociVersion\":\"1.3.0\",\"id\":\"web\",\"pid\":1,\"status\":\"running\",\"bundle\":\"/b\",\
+             \"rootfs\":\"/r\",\"created\":\"2026-11-21T10:55:01.5Z\",\"owner\":\"root\"}]\n"
+        );
+    }
+
+    #[test]
+    fn quiet_lists_only_names() {
+        assert_eq!(printed(ListFormat::Json, true, &[row("a", 1, "/b"), row("b", 0, "/b")]), "a\nb\n");
+        assert_eq!(printed(ListFormat::Table, true, &[]), "");
+    }
+}
