@@ -1,0 +1,74 @@
+# make help says what there is.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+BINDIR   = $(PREFIX)/bin
+DATADIR  = $(PREFIX)/share
+
+# A new enough cargo may not be the first on PATH; nothing is run here before it is needed.
+with_cargo = PATH="$$(tools/toolchain):$$PATH" && export PATH &&
+# The release binary; cargo puts it below the name of the host, for .cargo/config.toml names a target.
+bin = target/orlop
+# The runtime that the demos use.
+ORLOP ?= $(CURDIR)/$(bin)
+export ORLOP
+
+.PHONY: all help toolchain demo demo-server test lint install clean
+.DEFAULT_GOAL = all
+
+all: ## Build the static release binary, target/orlop
+	$(with_cargo) ORLOP_COMMIT=$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown) \
+		cargo build --release --locked --bin orlop
+	@$(with_cargo) ln -sfn $$(rustc -vV | sed -n 's/^host: //p')/release/orlop $(bin)
+
+help: ## Show this text
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+
+toolchain: ## Install a Rust compiler from Debian, if there is none that is new enough
+	@tools/toolchain --install >/dev/null
+
+demo: ## Run a container of busybox and show what it sees (root; installs what is missing)
+	@tools/as-root demo
+	@tools/need busybox:busybox-static
+	@$(MAKE) --no-print-directory toolchain
+	@$(MAKE) --no-print-directory all
+	@bundles/make-busybox.sh
+	@echo
+	@echo "# orlop run --bundle bundles/busybox orlop-demo"
+	@$(ORLOP) delete --force orlop-demo 2>/dev/null # of a demo that was interrupted
+	@$(ORLOP) run --bundle bundles/busybox orlop-demo
+
+demo-server: ## Run nginx in a Debian userland as an ordinary user, fetch a page (root; installs what is missing)
+	@tools/as-root demo-server
+	@tools/need busybox:busybox-static mmdebstrap:mmdebstrap jq:jq ps:procps
+	@$(MAKE) --no-print-directory toolchain
+	@$(MAKE) --no-print-directory all
+	@bundles/make-server.sh
+	@bundles/demo-server.sh
+
+test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
+	@tools/as-root test
+	$(with_cargo) cargo test --locked --no-fail-fast
+	@if [ -x integration/quick ]; then integration/quick; else echo "integration/quick: not there, not run"; fi
+
+lint: ## Check format, lints and scripts; licences and sources of dependencies if cargo-deny is there
+	@tools/toolchain --lint >/dev/null
+	$(with_cargo) cargo fmt --check
+	$(with_cargo) cargo clippy --locked --all-targets -- -D warnings -A missing_docs
+	@if command -v shellcheck >/dev/null; then shellcheck bundles/*.sh bundles/*/*.sh tools/* .ci/run; \
+		else echo "shellcheck is not installed: scripts not checked"; fi
+	@$(with_cargo) if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check; \
+		else echo "cargo-deny is not installed: licences and sources of dependencies not checked"; fi
+
+install: all ## Install the binary, man pages and shell completions below $(DESTDIR)$(PREFIX)
+	rm -rf target/assets
+	$(with_cargo) cargo run --locked --quiet --example assets -- target/assets
+	install -D -m 755 $(bin) $(DESTDIR)$(BINDIR)/orlop
+	install -d $(DESTDIR)$(DATADIR)/man/man8
+	install -m 644 target/assets/*.8 $(DESTDIR)$(DATADIR)/man/man8
+	install -D -m 644 target/assets/orlop.bash $(DESTDIR)$(DATADIR)/bash-completion/completions/orlop
+	install -D -m 644 target/assets/_orlop $(DESTDIR)$(DATADIR)/zsh/site-functions/_orlop
+	install -D -m 644 target/assets/orlop.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/orlop.fish
+
+clean: ## Remove everything that was made
+	rm -rf target bundles/busybox/rootfs bundles/server/rootfs bundles/server/config.json
