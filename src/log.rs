@@ -65,11 +65,12 @@ pub fn warn(message: impl AsRef<str>) {
 
 /// Logs the error we end with: in the file, if there is one, and then bare on stderr.
 pub fn error(message: &str) {
+    let message = &one_line(message);
     match LOG.get() {
         Some(log) => {
             log.write("error", message);
             if log.is_file {
-                to_stderr(&one_line(message));
+                to_stderr(&format!("{message}\n"));
             }
         }
         None => to_stderr(&entry(LogFormat::Text, "error", message, SystemTime::now())),
@@ -95,11 +96,9 @@ fn write_all(fd: BorrowedFd<'_>, line: &str) {
     let _ = rustix::io::write(fd, line.as_bytes());
 }
 
-/// Engines read line by line: a line feed inside a message would hide what follows it.
+/// Engines search line by line: a line feed inside a message would hide what follows it.
 fn one_line(message: &str) -> String {
-    let mut line = message.trim_end().replace('\n', "; ");
-    line.push('\n');
-    line
+    message.trim_end().replace('\n', "; ")
 }
 
 #[derive(serde::Serialize)]
@@ -218,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_message_is_one_line() {
-        assert_eq!(one_line("a\nb\n"), "a; b\n");
+    fn the_error_is_one_line() {
+        assert_eq!(one_line("a\nb\n"), "a; b");
     }
 }

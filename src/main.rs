@@ -24,7 +24,7 @@ fn run() -> i32 {
     let program = line.program().to_owned();
     let command = match line.asked() {
         Ok(Asked::Do(command)) => command,
-        Ok(Asked::Show(page)) => return show(&page, 0),
+        Ok(Asked::Show(page)) => return show(&page),
         Err(misuse) => return refuse(&misuse),
     };
     let (prefix, code) = commands::failure(&command);
@@ -35,7 +35,7 @@ fn run() -> i32 {
 }
 
 fn refuse(misuse: &Misuse) -> i32 {
-    show(&misuse.page, 0);
+    show(&misuse.page);
     fail(&misuse.message, misuse.code)
 }
 
@@ -45,7 +45,7 @@ fn fail(message: &str, code: i32) -> i32 {
 }
 
 /// A reader that has gone away (`orlop help | head`) is no failure.
-fn show(page: &str, code: i32) -> i32 {
+fn show(page: &str) -> i32 {
     let _ = std::io::stdout().write_all(page.as_bytes());
-    code
+    0
 }
