@@ -35,7 +35,7 @@ demo: ## Run a container of busybox and show what it sees (root; installs what i
 	@bundles/make-busybox.sh
 	@echo
 	@echo "# orlop run --bundle bundles/busybox orlop-demo"
-	@$(ORLOP) delete --force orlop-demo 2>/dev/null # of a demo that was interrupted
+	@$(ORLOP) delete --force orlop-demo 2>/dev/null || true # of a demo that was interrupted
 	@$(ORLOP) run --bundle bundles/busybox orlop-demo
 
 demo-server: ## Run nginx in a Debian userland as an ordinary user, fetch a page (root; installs what is missing)
