@@ -1,1 +1,704 @@
-//! cgroup
+//! `linux.cgroupsPath` and `linux.resources`: version 1, hybrid and version 2 behind one type.
+//!
+//! Two questions are kept apart: which trees there are ([`Tree`]), and who makes the directories ([`Keeper`]).
+//! A [`Cgroup`] says where the container is; it is part of state.json, so every later verb finds the cgroup
+//! without looking at the host again. In the life of a container:
+//! `plan` (pure) → `locate` (looks, makes nothing) → the record is written → `create` → `set` → the process
+//! enters by `dir` (CLONE_INTO_CGROUP) and `tasks` → … → `kill_all` → `remove`.
+//! Not for: the cgroup namespace (`parts::namespaces`), mounting (`parts::mounts`), device nodes.
+
+pub mod devices;
+mod hierarchy;
+pub mod limits;
+mod locate;
+mod oom;
+pub mod resources;
+pub mod stats;
+mod v1;
+mod v2;
+
+pub use hierarchy::Hierarchy;
+pub use limits::{Limits, weight_of};
+pub use locate::Place;
+pub use oom::{OomNews, OomWatch};
+pub use resources::Resources;
+pub use stats::Stats;
+
+use crate::host::{CgroupMode, Host};
+use crate::sys::{Called, Error};
+use anyhow::{Context, Result, anyhow, bail};
+use hierarchy::gone;
+use limits::{Missing, Order, Write};
+use oci_spec::runtime::Linux;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What config.json asks of cgroups.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// Where the container's cgroup is to be.
+    pub place: Place,
+    /// Whether config.json named the place: then it is an error that it cannot be had.
+    pub named: bool,
+    /// Whether we lack root's powers over the host: what nobody asked for may then be missing.
+    pub rootless: bool,
+    /// What was asked for, kept for `update`.
+    pub resources: Resources,
+    /// The same as writes.
+    pub limits: Limits,
+    /// Which devices may be used.
+    pub devices: devices::Policy,
+}
+
+/// Reads `linux.cgroupsPath` and `linux.resources`.
+///
+/// # Errors
+/// A value that this host's cgroups cannot express, by its config pointer.
+pub fn plan(linux: Option<&Linux>, id: &str, host: &Host, rootless: bool) -> Result<Plan> {
+    let said = linux.and_then(|linux| linux.resources().as_ref());
+    let path =
+        linux.and_then(|linux| linux.cgroups_path().as_deref()).and_then(Path::to_str).unwrap_or_default();
+    if path.contains('\0') {
+        bail!("linux.cgroupsPath: {path:?} has a NUL byte");
+    }
+    let resources = said.map(Resources::from).unwrap_or_default();
+    let rules = said.and_then(|said| said.devices().as_deref()).unwrap_or_default();
+    Ok(Plan {
+        place: Place::of(if path.is_empty() { id } else { path }),
+        named: !path.is_empty(),
+        rootless,
+        limits: limits_for(&resources, host.cgroup_mode == CgroupMode::Unified)?,
+        devices: devices::plan(rules)?,
+        resources,
+    })
+}
+
+fn limits_for(resources: &Resources, unified: bool) -> Result<Limits> {
+    if unified { limits::v2(resources) } else { limits::v1(resources) }
+}
+
+/// The container's place in the cgroup trees of the host.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Cgroup {
+    tree: Tree,
+    keeper: Keeper,
+    named: bool,
+    rootless: bool,
+    resources: Resources,
+}
+
+/// Which trees there are.
+#[derive(Debug, Serialize, Deserialize)]
+enum Tree {
+    /// One, for everything.
+    V2(Hierarchy),
+    /// One for each controller or group of controllers, and on hybrid hosts one of version 2 beside them.
+    V1(Vec<Hierarchy>),
+    /// None that we may use: a rootless container without limits.
+    Nowhere,
+}
+
+/// Who makes and removes the directories.
+#[derive(Debug, Serialize, Deserialize)]
+enum Keeper {
+    /// We do.
+    Us,
+}
+
+/// A file system to be mounted for a mount of type `cgroup`.
+#[derive(Debug)]
+pub struct MountSource {
+    /// Version 1: the name of the directory it is mounted on; version 2: empty, it is the mount itself.
+    pub name: String,
+    /// Version 1: links to be made beside it when controllers are mounted together.
+    pub links: Vec<String>,
+    /// The container's own directory (for version 2 without a cgroup namespace the root of the tree).
+    pub dir: OwnedFd,
+    /// The same as a path on the host.
+    pub path: PathBuf,
+}
+
+/// How long `remove` waits for killed processes to be gone.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Cgroup {
+    /// Decides which directories will be made. Makes nothing, so that the record can be written first.
+    ///
+    /// # Errors
+    /// The host has no usable cgroups, or the cgroup is somebody's: it has processes or is frozen.
+    pub fn locate(plan: &Plan, host: &Host) -> Result<Self> {
+        let mut found = locate::hierarchies(&plan.place, host.cgroup_mode)?;
+        let tree = match (host.cgroup_mode, found.pop()) {
+            (CgroupMode::Unified, Some(only)) => Tree::V2(only),
+            (_, last) => {
+                found.extend(last);
+                Tree::V1(found)
+            }
+        };
+        let cgroup = Self {
+            tree,
+            keeper: Keeper::Us,
+            named: plan.named,
+            rootless: plan.rootless,
+            resources: plan.resources.clone(),
+        };
+        cgroup.check_unused()?;
+        Ok(cgroup)
+    }
+
+    /// A cgroup that exists may be taken over, but not together with its processes.
+    fn check_unused(&self) -> Result<()> {
+        let Some(main) = self.main() else { return Ok(()) };
+        match main.open("", OFlags::PATH) {
+            Ok(_) => {
+                let pids = main.pids()?;
+                if !pids.is_empty() {
+                    bail!("container's cgroup is not empty: {} process(es) found", pids.len());
+                }
+            }
+            Err(error) if gone(&error) && matches!(self.tree, Tree::V2(_)) => return Ok(()),
+            // Whether that matters is decided when it is made.
+            Err(error) if gone(&error) || self.tolerates(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if self.frozen().or_else(|error| if self.rootless { Ok(false) } else { Err(error) })? {
+            bail!("container's cgroup unexpectedly frozen");
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> &[Hierarchy] {
+        match &self.tree {
+            Tree::V2(only) => std::slice::from_ref(only),
+            Tree::V1(all) => all,
+            Tree::Nowhere => &[],
+        }
+    }
+
+    /// The hierarchy that speaks for the others when all have the same processes.
+    fn main(&self) -> Option<&Hierarchy> {
+        let all = self.all();
+        all.iter().find(|hierarchy| hierarchy.has("devices")).or(all.first())
+    }
+
+    fn unified(&self) -> Option<&Hierarchy> {
+        self.all().iter().find(|hierarchy| hierarchy.unified())
+    }
+
+    /// The hierarchy with the files of a controller.
+    fn controller(&self, name: &str) -> Option<&Hierarchy> {
+        match &self.tree {
+            Tree::V2(only) => Some(only),
+            Tree::V1(all) => all.iter().find(|hierarchy| hierarchy.has(name)),
+            Tree::Nowhere => None,
+        }
+    }
+
+    fn tolerates(&self, error: &Error) -> bool {
+        self.rootless && !self.named && matches!(error.errno(), libc::EACCES | libc::EPERM | libc::EROFS)
+    }
+
+    /// Makes the directories. A hierarchy that we may not use and need not is dropped: record the cgroup again.
+    ///
+    /// # Errors
+    /// A directory cannot be made.
+    pub fn create(&mut self, plan: &Plan) -> Result<()> {
+        match &mut self.tree {
+            Tree::Nowhere => {}
+            Tree::V2(cgroup) => {
+                let needed: Vec<&str> =
+                    plan.limits.writes.iter().map(|write| write.controller.as_ref()).collect();
+                match cgroup.make().and_then(|()| v2::enable_controllers(cgroup, &needed)) {
+                    Ok(()) => {}
+                    Err(error) if !self.tolerates(&error) => {
+                        return Err(anyhow!(error).context("unable to apply cgroup configuration"));
+                    }
+                    Err(_) if needed.is_empty() => self.tree = Tree::Nowhere,
+                    Err(error) => {
+                        return Err(anyhow!(error).context(
+                            "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
+                        ));
+                    }
+                }
+            }
+            Tree::V1(all) => {
+                let mut made = vec![];
+                for hierarchy in std::mem::take(all) {
+                    match make_v1(&hierarchy, plan) {
+                        Ok(()) => made.push(hierarchy),
+                        Err(error) if self.tolerates(&error) || optional(&hierarchy) => {}
+                        Err(error) => {
+                            return Err(anyhow!(error).context("unable to apply cgroup configuration"));
+                        }
+                    }
+                }
+                self.tree = Tree::V1(made);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets limits and devices, before the container's process exists.
+    ///
+    /// # Errors
+    /// The kernel refuses a value, by its config pointer and file.
+    pub fn set(&self, plan: &Plan) -> Result<()> {
+        self.set_devices(&plan.devices)?;
+        self.write_all(&plan.limits.writes)
+    }
+
+    fn set_devices(&self, policy: &devices::Policy) -> Result<()> {
+        let done = match (&self.tree, self.controller("devices")) {
+            (Tree::V2(cgroup), _) => v2::set_devices(cgroup, policy),
+            (_, Some(cgroup)) => v1::set_devices(cgroup, policy),
+            (_, None) if self.rootless => Ok(()),
+            (_, None) => bail!(
+                "linux.resources.devices: cannot set devices limit: container could not join or create cgroup"
+            ),
+        };
+        match done {
+            // Without root's powers no device can be made, and those of the host have their own permissions.
+            Err(_) if self.rootless => Ok(()),
+            done => done.context("linux.resources.devices"),
+        }
+    }
+
+    fn write_all(&self, writes: &[Write]) -> Result<()> {
+        let mut again = vec![];
+        for write in writes {
+            match self.write(write) {
+                Err(error)
+                    if write.order == Order::AgainAtTheEnd
+                        && crate::sys::errno_of(&error) == Some(libc::EINVAL) =>
+                {
+                    again.push(write);
+                }
+                done => done?,
+            }
+        }
+        again.into_iter().try_for_each(|write| self.write(write))
+    }
+
+    fn write(&self, write: &Write) -> Result<()> {
+        let controller = &write.controller;
+        let Some(hierarchy) = self.controller(controller) else {
+            if write.missing == Missing::Ignored {
+                return Ok(());
+            }
+            bail!(
+                "{}: cannot set {controller} limit: container could not join or create cgroup",
+                write.pointer
+            );
+        };
+        let done = match (hierarchy.write(write.file.as_ref(), &write.value), &write.missing) {
+            (Err(error), Missing::Ignored) if gone(&error) => Ok(()),
+            (Err(error), Missing::Instead(file, value)) if gone(&error) => hierarchy.write(file, value),
+            (done, _) => done,
+        };
+        done.map_err(|error| self.explain(write, hierarchy, error)).with_context(|| write.pointer.to_string())
+    }
+
+    /// A limit that failed, in words that help. "No such file" would only mislead: to engines it means that
+    /// the container's program is missing.
+    fn explain(&self, write: &Write, hierarchy: &Hierarchy, error: Error) -> anyhow::Error {
+        let file = hierarchy.dir().join(write.file.as_ref());
+        let unified = write.pointer.starts_with("linux.resources.unified");
+        if gone(&error) || (unified && matches!(error.errno(), libc::EPERM | libc::EACCES)) {
+            let why = match &self.tree {
+                Tree::V2(cgroup) => v2::why_missing(cgroup, &write.controller),
+                _ => "this kernel does not have the file".to_owned(),
+            };
+            return match unified {
+                true => anyhow!("unified resource {:?} can't be set: {why}", write.file),
+                false => anyhow!("cannot write {}: {why}", file.display()),
+            };
+        }
+        if error.errno() == libc::EBUSY && write.file == "memory.limit_in_bytes" {
+            let read = |file: &str| {
+                hierarchy.read(file).map_or_else(|_| "?".to_owned(), |value| value.trim().to_owned())
+            };
+            let (usage, peak) = (read("memory.usage_in_bytes"), read("memory.max_usage_in_bytes"));
+            let text = format!(
+                "unable to set memory limit to {} (current usage: {usage}, peak usage: {peak})",
+                write.value
+            );
+            return anyhow!(error).context(text);
+        }
+        match unified {
+            true => anyhow!(error).context(format!("unable to set unified resource {:?}", write.file)),
+            false => error.into(),
+        }
+    }
+
+    /// Changes the limits of a running container; what the update does not name stays as it is, devices always.
+    /// Record the cgroup afterwards.
+    ///
+    /// # Errors
+    /// The kernel refuses a value; what was set before is then set again.
+    pub fn update(&mut self, asked: &Resources) -> Result<()> {
+        let unified = matches!(self.tree, Tree::V2(_));
+        let new = self.resources.updated(asked);
+        let limits = limits_for(&new, unified)?;
+        if let Some((memory, both)) = limits.check_usage {
+            self.check_usage(memory, both)?;
+        }
+        if let Err(error) = self.write_all(&limits.writes) {
+            let old = limits_for(&self.resources, unified).and_then(|old| self.write_all(&old.writes));
+            return Err(match old {
+                Ok(()) => error,
+                Err(second) => error.context(format!("limits of before not restored ({second:#})")),
+            });
+        }
+        self.resources = new;
+        Ok(())
+    }
+
+    fn check_usage(&self, memory: i64, both: i64) -> Result<()> {
+        // Only a courtesy: without a number there is nothing to compare.
+        let usage = self.controller("memory").and_then(|cgroup| cgroup.read("memory.current").ok());
+        let Some(usage) = usage.and_then(|usage| usage.trim().parse::<i64>().ok()) else { return Ok(()) };
+        for (what, limit) in [("memory+swap", both), ("memory", memory)] {
+            if limit > 0 && limit <= usage {
+                bail!("rejecting {what} limit {limit} <= usage {usage}");
+            }
+        }
+        Ok(())
+    }
+
+    /// What the controllers were asked for so far.
+    pub fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    /// The directory to clone a process into (CLONE_INTO_CGROUP), if there is a version 2 tree.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn dir(&self) -> Result<Option<BorrowedFd<'_>>> {
+        self.unified().map(Hierarchy::leaf).transpose().context("can't open cgroup")
+    }
+
+    /// The version 1 files that a process enters by, for [`join_self`]; none with version 2 only.
+    ///
+    /// # Errors
+    /// A directory is gone.
+    pub fn tasks(&self) -> Result<Vec<OwnedFd>> {
+        let open = |hierarchy: &Hierarchy| hierarchy.open("tasks", OFlags::WRONLY);
+        let opened: Result<_, Error> =
+            self.all().iter().filter(|hierarchy| !hierarchy.unified()).map(open).collect();
+        opened.context("error adding pid of the container's process to cgroups")
+    }
+
+    /// Moves a process into all hierarchies from outside. Slow (the kernel waits for a grace period): only for
+    /// processes that cannot enter by themselves.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn join(&self, pid: i32) -> Result<()> {
+        for hierarchy in self.all() {
+            let done = hierarchy.write("cgroup.procs", &pid.to_string());
+            match done {
+                Err(error) if self.tolerates(&error) || optional(hierarchy) => drop(error),
+                done => done.with_context(|| format!("error adding pid {pid} to cgroups"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Controllers and their directories as state.json shows them; the version 2 tree has no name.
+    pub fn paths(&self) -> BTreeMap<String, PathBuf> {
+        let mut paths = BTreeMap::new();
+        for hierarchy in self.all() {
+            if hierarchy.unified() {
+                paths.insert(String::new(), hierarchy.dir());
+            }
+            paths.extend(hierarchy.controllers.iter().map(|name| (name.clone(), hierarchy.dir())));
+        }
+        paths
+    }
+
+    /// The processes of the container, those in sub-cgroups included.
+    ///
+    /// # Errors
+    /// A list cannot be read.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let mut pids = self.main().map(Hierarchy::pids).transpose()?.unwrap_or_default();
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
+    }
+
+    fn freezer(&self) -> Option<&Hierarchy> {
+        self.controller("freezer").or(self.unified())
+    }
+
+    /// Stops all processes where they are.
+    ///
+    /// # Errors
+    /// There is no freezer, or the processes do not freeze; they run then.
+    pub fn freeze(&self) -> Result<()> {
+        match self.freezer() {
+            None => bail!("cannot toggle freezer: cgroups not configured for container"),
+            Some(freezer) if freezer.unified() => v2::freeze(freezer),
+            Some(freezer) => v1::freeze(freezer),
+        }
+    }
+
+    /// Lets all processes run.
+    ///
+    /// # Errors
+    /// There is no freezer, or the kernel refuses.
+    pub fn thaw(&self) -> Result<()> {
+        match self.freezer() {
+            None => bail!("cannot toggle freezer: cgroups not configured for container"),
+            Some(freezer) if freezer.unified() => Ok(v2::thaw(freezer)?),
+            Some(freezer) => Ok(v1::thaw(freezer)?),
+        }
+    }
+
+    /// Whether the container is paused. One without cgroups is not.
+    ///
+    /// # Errors
+    /// The freezer cannot be read.
+    pub fn frozen(&self) -> Result<bool> {
+        match self.freezer() {
+            None => Ok(false),
+            Some(freezer) if freezer.unified() => Ok(v2::frozen(freezer)?),
+            Some(freezer) => Ok(v1::frozen(freezer)?),
+        }
+    }
+
+    /// Sends SIGKILL to every process here and below, also to those that are being forked, frozen or not.
+    /// Does not wait for their end: [`remove`](Self::remove) does.
+    ///
+    /// # Errors
+    /// The lists of processes cannot be read, or there are always new ones.
+    pub fn kill_all(&self) -> Result<()> {
+        let killed = self.unified().map(v2::kill).transpose()?.unwrap_or(false);
+        if killed && matches!(self.tree, Tree::V2(_)) {
+            return Ok(());
+        }
+        let mut signalled = vec![];
+        for _ in 0..100 {
+            let fresh: Vec<i32> = self.pids()?.into_iter().filter(|pid| !signalled.contains(pid)).collect();
+            if fresh.is_empty() {
+                break;
+            }
+            // What stands still does not fork, and its pid is not given to another process.
+            let frozen = !killed && self.freeze().is_ok();
+            for pid in if frozen { self.pids()? } else { fresh } {
+                if let Some(process) = rustix::process::Pid::from_raw(pid) {
+                    // ESRCH: it was faster.
+                    let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+                }
+                signalled.push(pid);
+            }
+            if frozen {
+                self.thaw()?;
+            }
+        }
+        // A frozen cgroup of version 1 keeps its processes from dying.
+        if self.frozen()? {
+            self.thaw()?;
+        }
+        Ok(())
+    }
+
+    /// Removes all directories and their sub-cgroups, once killed processes are gone. What is missing is fine.
+    ///
+    /// # Errors
+    /// Processes live on, or the kernel refuses; the other hierarchies are removed all the same.
+    pub fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + REMOVE_PATIENCE;
+        let mut result = Ok(());
+        // Version 2 first: it can be waited for, and then the others need not be.
+        let (first, rest): (Vec<_>, Vec<_>) = self.all().iter().partition(|hierarchy| hierarchy.unified());
+        for hierarchy in first.into_iter().chain(rest) {
+            if let Err(error) = hierarchy.remove(deadline) {
+                result = result.and(Err(error));
+            }
+        }
+        Ok(result?)
+    }
+
+    /// The cgroup for `exec --cgroup`: `PATH`, or `controller[,controller…]:PATH` for version 1. Controllers
+    /// that are not named stay at the container's cgroup.
+    ///
+    /// # Errors
+    /// The argument is malformed, climbs out, or names an unknown controller.
+    pub fn sub(&self, spec: &[String]) -> Result<Self> {
+        let asked = sub_paths(spec)?;
+        let at = |hierarchy: &Hierarchy| -> Result<Hierarchy> {
+            let of = |name: &String| asked.get(name);
+            let sub = hierarchy.controllers.iter().find_map(of).or_else(|| {
+                // A path without controllers is meant for all.
+                asked.get("")
+            });
+            Ok(hierarchy.at(match sub {
+                Some(sub) => join_beneath(&hierarchy.path, sub)?,
+                None => hierarchy.path.clone(),
+            }))
+        };
+        for name in asked.keys().filter(|name| !name.is_empty()) {
+            if !self.all().iter().any(|hierarchy| hierarchy.has(name)) {
+                bail!("unknown controller {name} in SubCgroupPaths");
+            }
+        }
+        let tree = match &self.tree {
+            Tree::V2(only) => Tree::V2(at(only)?),
+            Tree::V1(all) => Tree::V1(all.iter().map(at).collect::<Result<_>>()?),
+            Tree::Nowhere => Tree::Nowhere,
+        };
+        Ok(Self {
+            tree,
+            keeper: Keeper::Us,
+            named: self.named,
+            rootless: self.rootless,
+            resources: Resources::default(),
+        })
+    }
+
+    /// Version 2: the cgroup that `pid` is in now, for an exec into a container that moved its init to a
+    /// sub-cgroup and gave the controllers to it (the container's own cgroup then takes no processes: EBUSY).
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn of_process(&self, pid: i32) -> Result<Option<Self>> {
+        let Tree::V2(own) = &self.tree else { return Ok(None) };
+        let file = format!("/proc/{pid}/cgroup");
+        let content = std::fs::read_to_string(&file).called("read", || format!("{file:?}"))?;
+        let found = locate::parse(&content).into_iter().find(|(controllers, _)| controllers.is_empty());
+        Ok(found.map(|(_, path)| Self {
+            tree: Tree::V2(own.at(path)),
+            keeper: Keeper::Us,
+            named: self.named,
+            rootless: self.rootless,
+            resources: Resources::default(),
+        }))
+    }
+
+    /// What the container uses, in the shape of runc's `events`.
+    ///
+    /// # Errors
+    /// A file cannot be read or understood.
+    pub fn stats(&self) -> Result<Stats> {
+        match &self.tree {
+            Tree::V2(cgroup) => stats::v2(cgroup, self.rootless),
+            Tree::V1(_) | Tree::Nowhere => stats::v1(&|name| self.controller(name)),
+        }
+    }
+
+    /// Starts to listen for processes that are killed for want of memory.
+    ///
+    /// # Errors
+    /// The memory controller is missing, or the kernel refuses.
+    pub fn oom_watch(&self) -> Result<OomWatch> {
+        match (&self.tree, self.controller("memory")) {
+            (Tree::V2(cgroup), _) => oom::watch_v2(cgroup),
+            (_, Some(memory)) => oom::watch_v1(memory),
+            (_, None) => bail!("memory controller missing"),
+        }
+    }
+
+    /// How many processes were killed for want of memory, as far as can be told.
+    pub fn oom_kills(&self) -> u64 {
+        let Some(memory) = self.controller("memory") else { return 0 };
+        let count = match &self.tree {
+            Tree::V2(_) => v2::oom_kills(memory),
+            _ => memory.read_if_there("memory.oom_control").map(|content| {
+                content.and_then(|content| hierarchy::value_of(&content, "oom_kill")).unwrap_or(0)
+            }),
+        };
+        // A diagnosis of something that has failed already: no second error.
+        count.unwrap_or(0)
+    }
+
+    /// What a mount of type `cgroup` shows in the container. Version 1: one directory for each hierarchy
+    /// (without the version 2 tree of hybrid hosts, as engines expect).
+    ///
+    /// # Errors
+    /// A directory is gone.
+    pub fn mount_sources(&self, cgroup_namespace: bool) -> Result<Vec<MountSource>> {
+        let source = |hierarchy: &Hierarchy, name: String| -> Result<MountSource> {
+            let links =
+                if name.contains(',') { name.split(',').map(str::to_owned).collect() } else { vec![] };
+            Ok(MountSource { dir: hierarchy.open("", OFlags::PATH)?, path: hierarchy.dir(), name, links })
+        };
+        match &self.tree {
+            Tree::V2(cgroup) if cgroup_namespace => Ok(vec![source(cgroup, String::new())?]),
+            Tree::V2(cgroup) => Ok(vec![source(&cgroup.at(""), String::new())?]),
+            Tree::V1(all) => {
+                all.iter().filter(|one| !one.unified()).map(|one| source(one, v1::mount_name(one))).collect()
+            }
+            Tree::Nowhere => Ok(vec![]),
+        }
+    }
+}
+
+/// Enters the cgroups: writes `0`, "myself", into each `tasks` file. Only for a process with one thread, which
+/// is what makes it fast: the kernel then need not stop forks everywhere.
+///
+/// # Errors
+/// The kernel refuses, for example a cpuset without CPUs.
+pub fn join_self(tasks: &[OwnedFd]) -> Result<(), Error> {
+    for fd in tasks {
+        rustix::io::retry_on_intr(|| rustix::io::write(fd.as_fd(), b"0"))
+            .called("write", || "\"tasks\" \"0\" of the container's cgroup".to_owned())?;
+    }
+    Ok(())
+}
+
+fn make_v1(hierarchy: &Hierarchy, plan: &Plan) -> Result<(), Error> {
+    hierarchy.make()?;
+    if hierarchy.has("cpuset") {
+        // What has a limit of its own is not inherited: it may be exclusive to others.
+        let own: Vec<&str> = plan.limits.writes.iter().map(|write| write.file.as_ref()).collect();
+        v1::inherit_cpuset(hierarchy, &own)?;
+    }
+    Ok(())
+}
+
+/// Hierarchies that only tell others where the container is; it can do without.
+fn optional(hierarchy: &Hierarchy) -> bool {
+    hierarchy.unified()
+        || hierarchy.controllers.iter().all(|name| name == "misc" || name.starts_with("name="))
+}
+
+fn sub_paths(spec: &[String]) -> Result<BTreeMap<String, &str>> {
+    let mut paths = BTreeMap::new();
+    for argument in spec {
+        let Some((controllers, path)) = argument.split_once(':') else {
+            if spec.len() != 1 {
+                bail!("invalid --cgroup argument: {argument} (missing <controller>: prefix)");
+            }
+            paths.insert(String::new(), argument.as_str());
+            continue;
+        };
+        for name in controllers.split(',') {
+            if name.is_empty() {
+                bail!("invalid --cgroup argument: {argument} (empty <controller> prefix)");
+            }
+            if paths.insert(name.to_owned(), path).is_some() {
+                bail!("invalid --cgroup argument(s): controller {name} specified multiple times");
+            }
+        }
+    }
+    Ok(paths)
+}
+
+fn join_beneath(path: &Path, sub: &str) -> Result<PathBuf> {
+    let mut depth = 0usize;
+    for component in Path::new(sub).components() {
+        match component {
+            std::path::Component::ParentDir if depth == 0 => bail!("bad sub cgroup path: {sub}"),
+            std::path::Component::ParentDir => depth -= 1,
+            std::path::Component::Normal(_) => depth += 1,
+            _ => {}
+        }
+    }
+    Ok(path.join(locate::clean(Path::new(sub))))
+}

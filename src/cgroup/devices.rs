@@ -1,0 +1,430 @@
+//! `linux.resources.devices`: which device nodes the container may use (cgroup v1 `devices`, v2 eBPF).
+//!
+//! The rules are brought into one normal form, a default and its exceptions, which is what the v1 files can
+//! say; v1 lines and the v2 program are written from it. Not for: making device nodes (`parts::devices`).
+
+use anyhow::{Result, bail};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Block or character device. The numbers are the kernel's (`BPF_DEVCG_DEV_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// `b`
+    Block = 1,
+    /// `c`
+    Char = 2,
+}
+
+/// Ways of access, as a set. The bits are the kernel's (`BPF_DEVCG_ACC_*`).
+pub type Access = u8;
+/// `m`: create the node.
+pub const MKNOD: Access = 1;
+/// `r`
+pub const READ: Access = 2;
+/// `w`
+pub const WRITE: Access = 4;
+const ALL: Access = MKNOD | READ | WRITE;
+
+/// The devices that an exception speaks of; `None` is every number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[allow(missing_docs)]
+pub struct Which {
+    pub kind: Kind,
+    pub major: Option<u32>,
+    pub minor: Option<u32>,
+}
+
+impl Which {
+    fn covers(self, other: Which) -> bool {
+        self.kind == other.kind
+            && (self.major.is_none() || self.major == other.major)
+            && (self.minor.is_none() || self.minor == other.minor)
+    }
+}
+
+/// The policy in normal form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Policy {
+    /// Whether a device without an exception is allowed.
+    pub allow_by_default: bool,
+    /// Devices for which the opposite holds, and for which access.
+    #[serde(serialize_with = "as_lines")]
+    pub exceptions: BTreeMap<Which, Access>,
+}
+
+fn as_lines<S: serde::Serializer>(exceptions: &BTreeMap<Which, Access>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(exceptions.iter().map(|(which, access)| line(*which, *access)))
+}
+
+/// What every container may use, after the rules of its config: nodes may be made, and the usual ones used.
+///   kind        major      minor     access
+const DEFAULTS: &[(Kind, Option<u32>, Option<u32>, Access)] = &[
+    (Kind::Char, None, None, MKNOD),
+    (Kind::Block, None, None, MKNOD),
+    (Kind::Char, Some(1), Some(3), ALL),    // null
+    (Kind::Char, Some(1), Some(8), ALL),    // random
+    (Kind::Char, Some(1), Some(7), ALL),    // full
+    (Kind::Char, Some(5), Some(0), ALL),    // tty
+    (Kind::Char, Some(1), Some(5), ALL),    // zero
+    (Kind::Char, Some(1), Some(9), ALL),    // urandom
+    (Kind::Char, Some(136), None, ALL),     // pseudo terminals
+    (Kind::Char, Some(5), Some(2), ALL),    // ptmx
+    (Kind::Char, Some(10), Some(200), ALL), // net/tun: engines without a device option count on it
+];
+
+/// Reads the rules; without any, everything but the usual devices is denied.
+///
+/// # Errors
+/// A rule that no device cgroup can express, named by its index.
+pub fn plan(rules: &[LinuxDeviceCgroup]) -> Result<Policy> {
+    let mut policy = Policy::default();
+    for (index, rule) in rules.iter().enumerate() {
+        policy.add(rule).map_err(|error| error.context(format!("linux.resources.devices[{index}]")))?;
+    }
+    for &(kind, major, minor, access) in DEFAULTS {
+        policy.exception(Which { kind, major, minor }, access, true)?;
+    }
+    Ok(policy)
+}
+
+impl Policy {
+    fn add(&mut self, rule: &LinuxDeviceCgroup) -> Result<()> {
+        let mut access = 0;
+        for letter in rule.access().iter().flat_map(|letters| letters.chars()) {
+            access |= match letter {
+                'r' => READ,
+                'w' => WRITE,
+                'm' => MKNOD,
+                other => bail!("unknown access {other:?} (known are r, w and m)"),
+            };
+        }
+        if access == 0 {
+            bail!("device access cannot be empty");
+        }
+        let kind = match rule.typ().unwrap_or_default() {
+            LinuxDeviceType::A => {
+                // Numbers and access of an "a" rule mean nothing: it is a new beginning.
+                *self = Self { allow_by_default: rule.allow(), ..Self::default() };
+                return Ok(());
+            }
+            LinuxDeviceType::B => Kind::Block,
+            LinuxDeviceType::C | LinuxDeviceType::U => Kind::Char,
+            LinuxDeviceType::P => bail!("a fifo has no device cgroup"),
+        };
+        let which = Which { kind, major: number(rule.major())?, minor: number(rule.minor())? };
+        self.exception(which, access, rule.allow())
+    }
+
+    fn exception(&mut self, which: Which, access: Access, allow: bool) -> Result<()> {
+        if allow != self.allow_by_default {
+            *self.exceptions.entry(which).or_default() |= access;
+            return Ok(());
+        }
+        // v1 ignores the removal of part of an exception without a word; a hole that is not there is a trap.
+        let wider = self
+            .exceptions
+            .iter()
+            .find(|(wide, had)| **wide != which && wide.covers(which) && **had & access != 0);
+        if let Some((wide, had)) = wider {
+            bail!(
+                "rule {:?} not supported by devices cgroupv1 (cannot punch hole in existing wildcard rule {:?})",
+                line(which, access),
+                line(*wide, *had)
+            );
+        }
+        for (narrow, had) in &mut self.exceptions {
+            // A denied wildcard takes with it what was allowed within; the other way round it would open
+            // what was denied on purpose, so there only the same rule is undone.
+            if *narrow == which || (!self.allow_by_default && which.covers(*narrow)) {
+                *had &= !access;
+            }
+        }
+        self.exceptions.retain(|_, access| *access != 0);
+        Ok(())
+    }
+
+    /// Whether nothing is denied that a process could miss: such a policy is kept by doing nothing.
+    pub fn denies_nothing(&self) -> bool {
+        self.allow_by_default && self.exceptions.is_empty()
+    }
+
+    /// The exceptions as the lines of `devices.allow` or `devices.deny`.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        self.exceptions.iter().map(|(which, access)| line(*which, *access))
+    }
+
+    /// The same as an eBPF program of type `BPF_PROG_TYPE_CGROUP_DEVICE`.
+    pub fn program(&self) -> Vec<u64> {
+        let mut code = Vec::with_capacity(8 + self.exceptions.len() * 6);
+        code.extend([
+            insn(LDX_W, TYPE, CONTEXT, 0, 0),
+            insn(LDX_W, MAJOR, CONTEXT, 4, 0),
+            insn(LDX_W, MINOR, CONTEXT, 8, 0),
+            insn(MOV32_X, ACCESS, TYPE, 0, 0),
+            insn(RSH32_K, ACCESS, 0, 0, 16),
+            insn(AND32_K, TYPE, 0, 0, 0xffff),
+        ]);
+        let verdict = i32::from(!self.allow_by_default);
+        for (which, &access) in &self.exceptions {
+            let checks = 1
+                + i16::from(which.major.is_some())
+                + i16::from(which.minor.is_some())
+                + match (access == ALL, self.allow_by_default) {
+                    (true, _) => 0,
+                    (false, false) => 1,
+                    (false, true) => 2,
+                };
+            // Jumps go over what is left of this exception: the other checks, the verdict and its exit.
+            let mut left = checks + 2;
+            let mut check = |code: &mut Vec<u64>, op: u8, register: u8, value: i32| {
+                left -= 1;
+                code.push(insn(op, register, 0, left, value));
+            };
+            check(&mut code, JNE32_K, TYPE, which.kind as i32);
+            if let Some(major) = which.major {
+                check(&mut code, JNE32_K, MAJOR, major as i32);
+            }
+            if let Some(minor) = which.minor {
+                check(&mut code, JNE32_K, MINOR, minor as i32);
+            }
+            match (access == ALL, self.allow_by_default) {
+                (true, _) => {}
+                // An open for r and w is allowed only by an exception that has both,
+                (false, false) => check(&mut code, JSET32_K, ACCESS, i32::from(ALL & !access)),
+                // and denied by one that has either.
+                (false, true) => {
+                    code.push(insn(JSET32_K, ACCESS, 0, 1, i32::from(access)));
+                    code.push(insn(JA, 0, 0, 2, 0));
+                }
+            }
+            code.extend([insn(MOV64_K, RESULT, 0, 0, verdict), insn(EXIT, 0, 0, 0, 0)]);
+        }
+        code.extend([insn(MOV64_K, RESULT, 0, 0, i32::from(self.allow_by_default)), insn(EXIT, 0, 0, 0, 0)]);
+        code
+    }
+}
+
+fn number(said: Option<i64>) -> Result<Option<u32>> {
+    match said {
+        None => Ok(None),
+        Some(negative) if negative < 0 => Ok(None),
+        Some(number) => match u32::try_from(number) {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => bail!("device number {number} is out of range"),
+        },
+    }
+}
+
+fn line(which: Which, access: Access) -> String {
+    let kind = match which.kind {
+        Kind::Block => 'b',
+        Kind::Char => 'c',
+    };
+    let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+    let access: String =
+        letters.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect();
+    format!("{kind} {}:{} {access}", number(which.major), number(which.minor))
+}
+
+// eBPF: registers and operations of the few instructions that are needed (linux/bpf.h).
+const RESULT: u8 = 0;
+const CONTEXT: u8 = 1;
+const TYPE: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+
+const LDX_W: u8 = 0x61;
+const MOV32_X: u8 = 0xbc;
+const RSH32_K: u8 = 0x74;
+const AND32_K: u8 = 0x54;
+const MOV64_K: u8 = 0xb7;
+const JNE32_K: u8 = 0x56;
+const JSET32_K: u8 = 0x46;
+const JA: u8 = 0x05;
+const EXIT: u8 = 0x95;
+
+/// One instruction: `struct bpf_insn` as the machine word that it is.
+fn insn(op: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
+    let [o0, o1] = offset.to_ne_bytes();
+    let [v0, v1, v2, v3] = value.to_ne_bytes();
+    let registers = if cfg!(target_endian = "little") { from << 4 | to } else { to << 4 | from };
+    u64::from_ne_bytes([op, registers, o0, o1, v0, v1, v2, v3])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(json: &str) -> LinuxDeviceCgroup {
+        serde_json::from_str(json).unwrap()
+    }
+
+    /// What the kernel's v1 controller would say of the normal form.
+    fn by_the_list(policy: &Policy, kind: Kind, major: u32, minor: u32, access: Access) -> bool {
+        let device = Which { kind, major: Some(major), minor: Some(minor) };
+        let mut found = policy.exceptions.iter().filter(|(which, _)| which.covers(device));
+        if policy.allow_by_default {
+            !found.any(|(_, denied)| denied & access != 0)
+        } else {
+            found.any(|(_, allowed)| access & !allowed == 0)
+        }
+    }
+
+    /// A machine for the few instructions above.
+    fn by_the_program(code: &[u64], kind: Kind, major: u32, minor: u32, access: Access) -> bool {
+        let context = [(u32::from(access) << 16) | kind as u32, major, minor];
+        let (mut registers, mut at) = ([0u64; 11], 0usize);
+        for _ in 0..100_000 {
+            let [op, regs, o0, o1, v0, v1, v2, v3] = code[at].to_ne_bytes();
+            let (to, from) = (usize::from(regs & 15), usize::from(regs >> 4));
+            let (offset, value) = (i16::from_ne_bytes([o0, o1]), i32::from_ne_bytes([v0, v1, v2, v3]));
+            at += 1;
+            let jump = match op {
+                LDX_W => {
+                    registers[to] = u64::from(context[usize::try_from(offset).unwrap() / 4]);
+                    false
+                }
+                MOV32_X => {
+                    registers[to] = u64::from(registers[from] as u32);
+                    false
+                }
+                RSH32_K => {
+                    registers[to] = u64::from((registers[to] as u32) >> value);
+                    false
+                }
+                AND32_K => {
+                    registers[to] = u64::from(registers[to] as u32 & value as u32);
+                    false
+                }
+                MOV64_K => {
+                    registers[to] = i64::from(value) as u64;
+                    false
+                }
+                JNE32_K => registers[to] as u32 != value as u32,
+                JSET32_K => registers[to] as u32 & value as u32 != 0,
+                JA => true,
+                EXIT => return registers[0] == 1,
+                other => panic!("instruction {other:#x}"),
+            };
+            if jump {
+                at = at.checked_add_signed(isize::from(offset)).unwrap();
+            }
+        }
+        panic!("does not end");
+    }
+
+    /// xorshift: the same devices on every run.
+    fn random(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    #[test]
+    fn the_program_decides_as_the_list_on_random_devices() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15;
+        let (mut policies, mut allowed, mut denied) = (0, 0, 0);
+        for _ in 0..400 {
+            let mut rules = vec![];
+            if random(&mut seed) & 1 == 0 {
+                rules.push(rule(&format!(r#"{{"allow":{}, "access":"rwm"}}"#, random(&mut seed) & 1 == 0)));
+            }
+            for _ in 0..random(&mut seed) % 8 {
+                let pick = random(&mut seed);
+                let access = ["r", "w", "m", "rw", "rm", "wm", "rwm"][(pick % 7) as usize];
+                rules.push(rule(&format!(
+                    r#"{{"allow":{},"type":"{}","major":{},"minor":{},"access":"{access}"}}"#,
+                    pick & 64 == 0,
+                    if pick & 128 == 0 { "b" } else { "c" },
+                    (pick >> 8) as i64 % 4 - 1,
+                    (pick >> 32) as i64 % 4 - 1,
+                )));
+            }
+            let Ok(policy) = plan(&rules) else { continue };
+            policies += 1;
+            let code = policy.program();
+            for _ in 0..200 {
+                let pick = random(&mut seed);
+                let kind = if pick & 1 == 0 { Kind::Block } else { Kind::Char };
+                let major = [0, 1, 2, 5, 10, 136, u32::MAX][(pick >> 8) as usize % 7];
+                let minor = [0, 1, 2, 3, 8, 200, u32::MAX][(pick >> 16) as usize % 7];
+                let access = ((pick >> 24) % 7 + 1) as Access;
+                let expected = by_the_list(&policy, kind, major, minor, access);
+                assert_eq!(
+                    by_the_program(&code, kind, major, minor, access),
+                    expected,
+                    "{policy:?} {kind:?} {major}:{minor} {access}"
+                );
+                if expected { allowed += 1 } else { denied += 1 }
+            }
+        }
+        assert!(policies > 100 && allowed > 1000 && denied > 1000, "{policies} {allowed} {denied}");
+    }
+
+    #[test]
+    fn absent_empty_and_deny_all_mean_the_usual_devices_only() {
+        let deny_all = plan(&[rule(r#"{"allow":false,"access":"rwm"}"#)]).unwrap();
+        assert_eq!(plan(&[]).unwrap(), deny_all);
+        assert!(!by_the_list(&deny_all, Kind::Block, 8, 0, READ));
+        assert!(by_the_list(&deny_all, Kind::Block, 8, 0, MKNOD));
+        assert!(by_the_list(&deny_all, Kind::Char, 1, 3, READ | WRITE));
+        assert_eq!(deny_all.lines().count(), DEFAULTS.len());
+    }
+
+    #[test]
+    fn a_denied_wildcard_takes_with_it_what_was_allowed_within() {
+        let policy = plan(&[
+            rule(r#"{"allow":true,"type":"c","major":10,"minor":229,"access":"rw"}"#),
+            rule(r#"{"allow":false,"type":"c","major":10,"access":"rwm"}"#),
+        ])
+        .unwrap();
+        assert!(!by_the_list(&policy, Kind::Char, 10, 229, READ));
+    }
+
+    #[test]
+    fn a_hole_in_a_wildcard_is_refused() {
+        let error = plan(&[
+            rule(r#"{"allow":true,"type":"c","major":10,"access":"rwm"}"#),
+            rule(r#"{"allow":false,"type":"c","major":10,"minor":229,"access":"rwm"}"#),
+        ])
+        .unwrap_err();
+        assert_eq!(
+            format!("{error:#}"),
+            "linux.resources.devices[1]: rule \"c 10:229 rwm\" not supported by devices cgroupv1 \
+             (cannot punch hole in existing wildcard rule \"c 10:* rwm\")"
+        );
+    }
+
+    #[test]
+    fn allow_all_denies_nothing_and_an_open_for_both_is_denied_by_either() {
+        assert!(plan(&[rule(r#"{"allow":true,"access":"rwm"}"#)]).unwrap().denies_nothing());
+        let policy = plan(&[
+            rule(r#"{"allow":true,"access":"rwm"}"#),
+            rule(r#"{"allow":false,"type":"b","major":8,"minor":0,"access":"w"}"#),
+        ])
+        .unwrap();
+        let code = policy.program();
+        assert!(by_the_program(&code, Kind::Block, 8, 0, READ));
+        assert!(!by_the_program(&code, Kind::Block, 8, 0, READ | WRITE));
+    }
+
+    #[test]
+    fn senseless_rules_are_refused() {
+        for (json, said) in [
+            (r#"{"allow":true,"type":"c","access":""}"#, "device access cannot be empty"),
+            (r#"{"allow":true,"type":"c"}"#, "device access cannot be empty"),
+            (r#"{"allow":true,"type":"c","access":"rx"}"#, "unknown access 'x'"),
+            (r#"{"allow":true,"type":"p","access":"r"}"#, "a fifo has no device cgroup"),
+            (r#"{"allow":true,"type":"c","major":4294967296,"access":"r"}"#, "out of range"),
+        ] {
+            let error = format!("{:#}", plan(&[rule(json)]).unwrap_err());
+            assert!(error.starts_with("linux.resources.devices[0]: ") && error.contains(said), "{error}");
+        }
+    }
+}

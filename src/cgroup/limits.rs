@@ -1,0 +1,607 @@
+//! Resources to writes: which file of which controller is told what, in which order.
+//!
+//! Pure and without a view of the host: what depends on the kernel (a file that may be missing, an order that
+//! depends on the values of before) is said in the [`Write`] itself. Not for: the writing (`hierarchy`).
+
+use super::resources::{BlockIo, Resources, ThrottleDevice};
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use std::borrow::Cow;
+
+/// One value for one file of a controller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Write {
+    /// The controller that has the file.
+    pub controller: Cow<'static, str>,
+    /// Name of the file in the container's directory.
+    pub file: Cow<'static, str>,
+    /// What is written.
+    pub value: String,
+    /// Where config.json asked for it.
+    pub pointer: Cow<'static, str>,
+    /// What a missing file means.
+    pub missing: Missing,
+    /// What it means that the kernel calls the value invalid.
+    pub order: Order,
+}
+
+/// What a missing file means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Missing {
+    /// The limit cannot be kept: an error.
+    Fails,
+    /// Nothing: the kernel is too old or built without it, and nothing is lost.
+    Ignored,
+    /// The same is said by another value in another file.
+    Instead(&'static str, String),
+}
+
+/// What it means that the kernel calls a value invalid (EINVAL).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Order {
+    /// That it is invalid.
+    Now,
+    /// Perhaps only that another of these values must be written first: it is tried again after them.
+    AgainAtTheEnd,
+}
+
+/// All that the controllers are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// In this order.
+    pub writes: Vec<Write>,
+    /// v2: refuse memory limits that are below what is in use, as `(memory, memory and swap)`.
+    pub check_usage: Option<(i64, i64)>,
+}
+
+struct Writes(Vec<Write>);
+
+impl Writes {
+    fn add(
+        &mut self,
+        controller: &'static str,
+        file: impl Into<Cow<'static, str>>,
+        pointer: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+    ) -> &mut Write {
+        self.0.push(Write {
+            controller: Cow::Borrowed(controller),
+            file: file.into(),
+            value: value.to_string(),
+            pointer: pointer.into(),
+            missing: Missing::Fails,
+            order: Order::Now,
+        });
+        let last = self.0.len() - 1;
+        &mut self.0[last]
+    }
+}
+
+/// Zero is "not set".
+fn set<T: Default + PartialEq + Copy>(value: Option<T>) -> Option<T> {
+    value.filter(|value| *value != T::default())
+}
+
+const MEMORY: &str = "linux.resources.memory.limit";
+const SWAP: &str = "linux.resources.memory.swap";
+const RESERVATION: &str = "linux.resources.memory.reservation";
+const PIDS: &str = "linux.resources.pids.limit";
+
+/// The writes for a host with version 1 controllers.
+///
+/// # Errors
+/// Something that version 1 cannot do or the kernel never accepts, by its config pointer.
+pub fn v1(asked: &Resources) -> Result<Limits> {
+    if !asked.unified.is_empty() {
+        bail!("linux.resources.unified: invalid configuration: cannot use unified on cgroup v1");
+    }
+    let mut writes = Writes(vec![]);
+    cpuset(&mut writes, asked);
+    v1_memory(&mut writes, asked)?;
+    v1_cpu(&mut writes, asked)?;
+    pids(&mut writes, asked);
+    v1_block_io(&mut writes, &asked.block_io);
+    hugetlb(&mut writes, asked, "limit_in_bytes")?;
+    let network = &asked.network;
+    if let Some(class) = set(network.class_id) {
+        writes.add("net_cls", "net_cls.classid", "linux.resources.network.classID", class);
+    }
+    for (index, entry) in network.priorities.iter().enumerate() {
+        let pointer = format!("linux.resources.network.priorities[{index}]");
+        no_break(&entry.name).context(pointer.clone())?;
+        let value = format!("{} {}", entry.name, entry.priority);
+        writes.add("net_prio", "net_prio.ifpriomap", pointer, value);
+    }
+    rdma(&mut writes, asked)?;
+    Ok(Limits { writes: writes.0, check_usage: None })
+}
+
+/// The writes for a host with version 2 only.
+///
+/// # Errors
+/// As for [`v1`].
+pub fn v2(asked: &Resources) -> Result<Limits> {
+    let mut writes = Writes(vec![]);
+    pids(&mut writes, asked);
+    v2_memory(&mut writes, asked)?;
+    v2_block_io(&mut writes, &asked.block_io);
+    v2_cpu(&mut writes, asked);
+    cpuset(&mut writes, asked);
+    hugetlb(&mut writes, asked, "max")?;
+    rdma(&mut writes, asked)?;
+    unified(&mut writes, asked)?;
+    let memory = &asked.memory;
+    let limits = (memory.limit.unwrap_or(0), memory.swap.unwrap_or(0));
+    let check_usage = memory.check_before_update == Some(true) && (limits.0 > 0 || limits.1 > 0);
+    Ok(Limits { writes: writes.0, check_usage: check_usage.then_some(limits) })
+}
+
+fn pids(writes: &mut Writes, asked: &Resources) {
+    let value = match asked.pids.limit {
+        None => return,
+        // systemd cannot say 0, and a container needs one process anyway.
+        Some(0) => "1".to_owned(),
+        Some(limit) if limit > 0 => limit.to_string(),
+        Some(_) => "max".to_owned(),
+    };
+    writes.add("pids", "pids.max", PIDS, value);
+}
+
+fn cpuset(writes: &mut Writes, asked: &Resources) {
+    let cpu = &asked.cpu;
+    for (file, pointer, value) in [
+        ("cpuset.cpus", "linux.resources.cpu.cpus", &cpu.cpus),
+        ("cpuset.mems", "linux.resources.cpu.mems", &cpu.mems),
+    ] {
+        if !value.is_empty() {
+            writes.add("cpuset", file, pointer, value);
+        }
+    }
+}
+
+fn v1_memory(writes: &mut Writes, asked: &Resources) -> Result<()> {
+    let memory = &asked.memory;
+    // Which of the two must be first depends on the limits of before: the swap limit is never below the other.
+    if let Some(limit) = set(memory.limit) {
+        writes.add("memory", "memory.limit_in_bytes", MEMORY, limit).order = Order::AgainAtTheEnd;
+    }
+    match (set(memory.limit), set(memory.swap)) {
+        // Unlimited memory under a swap limit would be limited still.
+        (Some(-1), None) => {
+            let write = writes.add("memory", "memory.memsw.limit_in_bytes", MEMORY, -1);
+            // Before the memory limit that it bounds, and without swap accounting there is nothing to lift.
+            write.missing = Missing::Ignored;
+        }
+        (_, Some(swap)) => {
+            writes.add("memory", "memory.memsw.limit_in_bytes", SWAP, swap).order = Order::AgainAtTheEnd;
+        }
+        (_, None) => {}
+    }
+    if let Some(reservation) = set(memory.reservation) {
+        writes.add("memory", "memory.soft_limit_in_bytes", RESERVATION, reservation);
+    }
+    if memory.disable_oom_killer {
+        writes.add("memory", "memory.oom_control", "linux.resources.memory.disableOOMKiller", 1);
+    }
+    match memory.swappiness {
+        // -1 in an unsigned field: leave it.
+        None | Some(u64::MAX) => {}
+        Some(swappiness @ 0..=100) => {
+            writes.add("memory", "memory.swappiness", "linux.resources.memory.swappiness", swappiness);
+        }
+        Some(other) => bail!(
+            "linux.resources.memory.swappiness: invalid memory swappiness value: {other} (valid range is 0-100)"
+        ),
+    }
+    Ok(())
+}
+
+fn v2_memory(writes: &mut Writes, asked: &Resources) -> Result<()> {
+    let memory = &asked.memory;
+    let (limit, both) = (memory.limit.unwrap_or(0), memory.swap.unwrap_or(0));
+    let swap = swap_alone(both, limit).context(SWAP)?;
+    if let Some(swap) = swap {
+        let write = writes.add("memory", "memory.swap.max", SWAP, max_or(swap));
+        // Without swap accounting there is no swap to forbid or to allow.
+        if swap <= 0 {
+            write.missing = Missing::Ignored;
+        }
+    }
+    if limit != 0 {
+        writes.add("memory", "memory.max", MEMORY, max_or(limit));
+    }
+    if let Some(reservation) = set(memory.reservation) {
+        writes.add("memory", "memory.low", RESERVATION, max_or(reservation));
+    }
+    Ok(())
+}
+
+/// Version 1, and so config.json, limits the sum of memory and swap, version 2 each alone.
+fn swap_alone(both: i64, memory: i64) -> Result<Option<i64>> {
+    Ok(match (both, memory) {
+        (0, -1) | (-1, _) => Some(-1),
+        (0, _) => None,
+        (both, -1) => Some(both),
+        (_, 0) => bail!("unable to set swap limit without memory limit"),
+        (_, memory) if memory < 0 => bail!("invalid memory value: {memory}"),
+        (both, memory) if both < memory => bail!("memory+swap limit should be >= memory limit"),
+        (both, memory) => Some(both - memory),
+    })
+}
+
+fn max_or(value: i64) -> String {
+    if value == -1 { "max".to_owned() } else { value.to_string() }
+}
+
+fn v1_cpu(writes: &mut Writes, asked: &Resources) -> Result<()> {
+    let cpu = &asked.cpu;
+    if let Some(shares) = set(cpu.shares) {
+        // The kernel takes any number and makes it fit, which is not what was asked for.
+        match shares {
+            1 => bail!("linux.resources.cpu.shares: the minimum allowed cpu-shares is 2"),
+            262_145.. => bail!("linux.resources.cpu.shares: the maximum allowed cpu-shares is 262144"),
+            _ => writes.add("cpu", "cpu.shares", "linux.resources.cpu.shares", shares),
+        };
+    }
+    // Period, burst and quota are checked against each other and against the parent's quota.
+    let order = if set(cpu.quota).is_some() { Order::AgainAtTheEnd } else { Order::Now };
+    if let Some(period) = set(cpu.period) {
+        writes.add("cpu", "cpu.cfs_period_us", "linux.resources.cpu.period", period).order = order;
+    }
+    if let Some(burst) = cpu.burst {
+        let write = writes.add("cpu", "cpu.cfs_burst_us", "linux.resources.cpu.burst", burst);
+        // Until Linux 5.14 is our floor.
+        (write.order, write.missing) = (order, Missing::Ignored);
+    }
+    if let Some(quota) = set(cpu.quota) {
+        writes.add("cpu", "cpu.cfs_quota_us", "linux.resources.cpu.quota", quota);
+    }
+    if let Some(idle) = cpu.idle {
+        writes.add("cpu", "cpu.idle", "linux.resources.cpu.idle", idle);
+    }
+    let order = if set(cpu.realtime_runtime).is_some() { Order::AgainAtTheEnd } else { Order::Now };
+    if let Some(period) = set(cpu.realtime_period) {
+        writes.add("cpu", "cpu.rt_period_us", "linux.resources.cpu.realtimePeriod", period).order = order;
+    }
+    if let Some(runtime) = set(cpu.realtime_runtime) {
+        writes.add("cpu", "cpu.rt_runtime_us", "linux.resources.cpu.realtimeRuntime", runtime);
+    }
+    Ok(())
+}
+
+fn v2_cpu(writes: &mut Writes, asked: &Resources) {
+    let cpu = &asked.cpu;
+    if let Some(idle) = cpu.idle {
+        writes.add("cpu", "cpu.idle", "linux.resources.cpu.idle", idle);
+    }
+    if let Some(shares) = set(cpu.shares) {
+        writes.add("cpu", "cpu.weight", "linux.resources.cpu.shares", weight_of(shares));
+    }
+    let (quota, period) = (set(cpu.quota), set(cpu.period));
+    if let Some(burst) = cpu.burst {
+        let write = writes.add("cpu", "cpu.max.burst", "linux.resources.cpu.burst", burst);
+        if quota.is_some() {
+            write.order = Order::AgainAtTheEnd;
+        }
+    }
+    if quota.is_some() || period.is_some() {
+        let pointer =
+            if quota.is_some() { "linux.resources.cpu.quota" } else { "linux.resources.cpu.period" };
+        let limit =
+            quota.filter(|quota| *quota > 0).map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+        writes.add("cpu", "cpu.max", pointer, format!("{limit} {}", period.unwrap_or(100_000)));
+    }
+}
+
+/// Shares of version 1 (2 to 262144, usually 1024) as a weight of version 2 (1 to 10000, usually 100): the
+/// parabola through these three points, in logarithms.
+pub fn weight_of(shares: u64) -> u64 {
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as u64
+        }
+    }
+}
+
+fn throttles(io: &BlockIo) -> [(&'static str, &'static str, &'static str, &[ThrottleDevice]); 4] {
+    //  config.json                v1 file                             v2 key
+    [
+        ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps", &io.throttle_read_bps_device),
+        ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps", &io.throttle_write_bps_device),
+        ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops", &io.throttle_read_iops_device),
+        (
+            "throttleWriteIOPSDevice",
+            "blkio.throttle.write_iops_device",
+            "wiops",
+            &io.throttle_write_iops_device,
+        ),
+    ]
+}
+
+fn v1_block_io(writes: &mut Writes, io: &BlockIo) {
+    // The file has one name with the CFQ scheduler of old kernels and another with BFQ.
+    let mut weight = |file: &'static str, bfq: &'static str, pointer: String, value: String| {
+        let write = writes.add("blkio", file, pointer, &value);
+        write.missing = Missing::Instead(bfq, value);
+    };
+    if let Some(value) = set(io.weight) {
+        let pointer = "linux.resources.blockIO.weight".to_owned();
+        weight("blkio.weight", "blkio.bfq.weight", pointer, value.to_string());
+    }
+    for (index, device) in io.weight_device.iter().enumerate() {
+        if let Some(value) = set(device.weight) {
+            let pointer = format!("linux.resources.blockIO.weightDevice[{index}].weight");
+            let value = format!("{}:{} {value}", device.major, device.minor);
+            weight("blkio.weight_device", "blkio.bfq.weight_device", pointer, value);
+        }
+    }
+    if let Some(value) = set(io.leaf_weight) {
+        writes.add("blkio", "blkio.leaf_weight", "linux.resources.blockIO.leafWeight", value);
+    }
+    for (index, device) in io.weight_device.iter().enumerate() {
+        if let Some(value) = set(device.leaf_weight) {
+            let pointer = format!("linux.resources.blockIO.weightDevice[{index}].leafWeight");
+            let value = format!("{}:{} {value}", device.major, device.minor);
+            writes.add("blkio", "blkio.leaf_weight_device", pointer, value);
+        }
+    }
+    for (name, file, _, devices) in throttles(io) {
+        for (index, device) in devices.iter().enumerate() {
+            let value = format!("{}:{} {}", device.major, device.minor, device.rate);
+            writes.add("blkio", file, format!("linux.resources.blockIO.{name}[{index}]"), value);
+        }
+    }
+}
+
+fn v2_block_io(writes: &mut Writes, io: &BlockIo) {
+    if let Some(weight) = set(io.weight) {
+        let write = writes.add("io", "io.bfq.weight", "linux.resources.blockIO.weight", weight);
+        // 10..1000 onto 1..10000
+        let linear = 1 + u64::from(weight.saturating_sub(10)) * 9999 / 990;
+        write.missing = Missing::Instead("io.weight", linear.to_string());
+    }
+    for (index, device) in io.weight_device.iter().enumerate() {
+        if let Some(weight) = set(device.weight) {
+            let pointer = format!("linux.resources.blockIO.weightDevice[{index}].weight");
+            let value = format!("{}:{} {weight}", device.major, device.minor);
+            // Only BFQ has weights by device.
+            writes.add("io", "io.bfq.weight", pointer, value).missing = Missing::Ignored;
+        }
+    }
+    for (name, _, key, devices) in throttles(io) {
+        for (index, device) in devices.iter().enumerate() {
+            // For version 1, zero lifts a limit.
+            let rate = if device.rate == 0 { "max".to_owned() } else { device.rate.to_string() };
+            let value = format!("{}:{} {key}={rate}", device.major, device.minor);
+            writes.add("io", "io.max", format!("linux.resources.blockIO.{name}[{index}]"), value);
+        }
+    }
+}
+
+fn hugetlb(writes: &mut Writes, asked: &Resources, suffix: &str) -> Result<()> {
+    for (index, page) in asked.hugepage_limits.iter().enumerate() {
+        let pointer = format!("linux.resources.hugepageLimits[{index}]");
+        if page.page_size.is_empty() || !page.page_size.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            bail!("{pointer}: page size {:?} is not a number and KB, MB or GB", page.page_size);
+        }
+        let file = |kind: &str| format!("hugetlb.{}{kind}.{suffix}", page.page_size);
+        writes.add("hugetlb", file(""), pointer.clone(), page.limit);
+        // Until Linux 5.7 is the floor of all distributions: some build without reservation accounting.
+        writes.add("hugetlb", file(".rsvd"), pointer, page.limit).missing = Missing::Ignored;
+    }
+    Ok(())
+}
+
+fn rdma(writes: &mut Writes, asked: &Resources) -> Result<()> {
+    for (device, limits) in &asked.rdma {
+        let pointer = format!("linux.resources.rdma.{device}");
+        no_break(device).context(pointer.clone())?;
+        let mut value = device.clone();
+        for (key, limit) in [("hca_handle", limits.hca_handles), ("hca_object", limits.hca_objects)] {
+            if let Some(limit) = limit {
+                value.push_str(&format!(" {key}={limit}"));
+            }
+        }
+        writes.add("rdma", "rdma.max", pointer, value);
+    }
+    Ok(())
+}
+
+fn unified(writes: &mut Writes, asked: &Resources) -> Result<()> {
+    for (file, value) in &asked.unified {
+        let pointer = format!("linux.resources.unified.{file}");
+        if file.contains(['/', '\0']) {
+            bail!("{pointer}: unified resource {file:?} must be a file name (no slashes)");
+        }
+        let Some((controller, _)) = file.split_once('.').filter(|(controller, _)| !controller.is_empty())
+        else {
+            bail!("{pointer}: unified resource {file:?} must be in the form CONTROLLER.PARAMETER");
+        };
+        // The kernel takes one line at a time.
+        for line in value.split_inclusive('\n') {
+            let write = writes.add("", file.clone(), pointer.clone(), line);
+            write.controller = Cow::Owned(controller.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// A name that goes into a line for the kernel must not end it, nor the word.
+fn no_break(name: &str) -> Result<()> {
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '\0') {
+        bail!("{name:?} is not a device name");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(json: &str) -> Resources {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn lines(limits: Result<Limits>) -> Vec<String> {
+        limits.unwrap().writes.iter().map(|write| format!("{} {}", write.file, write.value)).collect()
+    }
+
+    #[test]
+    fn both_versions_by_example() {
+        //    config.json, v1, v2
+        let table: &[(&str, &[&str], &[&str])] = &[
+            ("{}", &[], &[]),
+            (r#"{"pids":{"limit":0}}"#, &["pids.max 1"], &["pids.max 1"]),
+            (r#"{"pids":{"limit":-1}}"#, &["pids.max max"], &["pids.max max"]),
+            (r#"{"pids":{"limit":7}}"#, &["pids.max 7"], &["pids.max 7"]),
+            (
+                r#"{"memory":{"limit":100,"swap":150,"reservation":50,"swappiness":10,"disableOOMKiller":true}}"#,
+                &[
+                    "memory.limit_in_bytes 100",
+                    "memory.memsw.limit_in_bytes 150",
+                    "memory.soft_limit_in_bytes 50",
+                    "memory.oom_control 1",
+                    "memory.swappiness 10",
+                ],
+                &["memory.swap.max 50", "memory.max 100", "memory.low 50"],
+            ),
+            (
+                r#"{"memory":{"limit":-1}}"#,
+                &["memory.limit_in_bytes -1", "memory.memsw.limit_in_bytes -1"],
+                &["memory.swap.max max", "memory.max max"],
+            ),
+            (
+                r#"{"memory":{"limit":100,"swap":100}}"#,
+                &["memory.limit_in_bytes 100", "memory.memsw.limit_in_bytes 100"],
+                &["memory.swap.max 0", "memory.max 100"],
+            ),
+            (
+                r#"{"cpu":{"shares":1024,"quota":5000,"period":10000,"burst":7,"idle":0,"cpus":"0","mems":"0-1"}}"#,
+                &[
+                    "cpuset.cpus 0",
+                    "cpuset.mems 0-1",
+                    "cpu.shares 1024",
+                    "cpu.cfs_period_us 10000",
+                    "cpu.cfs_burst_us 7",
+                    "cpu.cfs_quota_us 5000",
+                    "cpu.idle 0",
+                ],
+                &[
+                    "cpu.idle 0",
+                    "cpu.weight 100",
+                    "cpu.max.burst 7",
+                    "cpu.max 5000 10000",
+                    "cpuset.cpus 0",
+                    "cpuset.mems 0-1",
+                ],
+            ),
+            (r#"{"cpu":{"quota":-1}}"#, &["cpu.cfs_quota_us -1"], &["cpu.max max 100000"]),
+            (
+                r#"{"cpu":{"realtimeRuntime":5,"realtimePeriod":9}}"#,
+                &["cpu.rt_period_us 9", "cpu.rt_runtime_us 5"],
+                &[],
+            ),
+            (
+                r#"{"blockIO":{"weight":750,"leafWeight":20,"weightDevice":[{"major":8,"minor":1,"weight":30,"leafWeight":40}],
+                    "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":5}],"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]}}"#,
+                &[
+                    "blkio.weight 750",
+                    "blkio.weight_device 8:1 30",
+                    "blkio.leaf_weight 20",
+                    "blkio.leaf_weight_device 8:1 40",
+                    "blkio.throttle.read_bps_device 8:0 5",
+                    "blkio.throttle.write_iops_device 8:0 0",
+                ],
+                &["io.bfq.weight 750", "io.bfq.weight 8:1 30", "io.max 8:0 rbps=5", "io.max 8:0 wiops=max"],
+            ),
+            (
+                r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4}]}"#,
+                &["hugetlb.2MB.limit_in_bytes 4", "hugetlb.2MB.rsvd.limit_in_bytes 4"],
+                &["hugetlb.2MB.max 4", "hugetlb.2MB.rsvd.max 4"],
+            ),
+            (
+                r#"{"network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]}}"#,
+                &["net_cls.classid 1048577", "net_prio.ifpriomap eth0 5"],
+                &[],
+            ),
+            (
+                r#"{"rdma":{"mlx5_0":{"hcaHandles":3,"hcaObjects":4}}}"#,
+                &["rdma.max mlx5_0 hca_handle=3 hca_object=4"],
+                &["rdma.max mlx5_0 hca_handle=3 hca_object=4"],
+            ),
+        ];
+        for (json, one, two) in table {
+            assert_eq!(lines(v1(&asked(json))), *one, "v1 {json}");
+            assert_eq!(lines(v2(&asked(json))), *two, "v2 {json}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_config_pointer() {
+        for (json, one, two) in [
+            (
+                r#"{"unified":{"memory.high":"1"}}"#,
+                Some("linux.resources.unified: invalid configuration: cannot use unified on cgroup v1"),
+                None,
+            ),
+            (
+                r#"{"unified":{"a/b":"1"}}"#,
+                Some("linux.resources.unified"),
+                Some("must be a file name (no slashes)"),
+            ),
+            (r#"{"unified":{"ab":"1"}}"#, Some("linux.resources.unified"), Some("CONTROLLER.PARAMETER")),
+            (
+                r#"{"memory":{"swap":5}}"#,
+                None,
+                Some("linux.resources.memory.swap: unable to set swap limit without memory limit"),
+            ),
+            (r#"{"memory":{"limit":6,"swap":5}}"#, None, Some("memory+swap limit should be >= memory limit")),
+            (r#"{"memory":{"swappiness":101}}"#, Some("valid range is 0-100"), None),
+            (r#"{"cpu":{"shares":1}}"#, Some("the minimum allowed cpu-shares is 2"), None),
+            (r#"{"cpu":{"shares":300000}}"#, Some("the maximum allowed cpu-shares is 262144"), None),
+            (
+                r#"{"hugepageLimits":[{"pageSize":"../x","limit":1}]}"#,
+                Some("hugepageLimits[0]"),
+                Some("hugepageLimits[0]"),
+            ),
+            (r#"{"rdma":{"a\nb":{}}}"#, Some("is not a device name"), Some("is not a device name")),
+        ] {
+            for (got, want) in [(v1(&asked(json)), one), (v2(&asked(json)), two)] {
+                match (got, want) {
+                    (Ok(_), None) => {}
+                    (Err(error), Some(want)) => {
+                        assert!(format!("{error:#}").contains(want), "{json}: {error:#}")
+                    }
+                    (got, want) => panic!("{json}: {got:?}, expected {want:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn shares_become_weights_on_the_curve() {
+        for (shares, weight) in
+            [(0, 1), (1, 1), (2, 1), (1024, 100), (3333, 256), (262_144, 10_000), (u64::MAX, 10_000)]
+        {
+            assert_eq!(weight_of(shares), weight, "{shares}");
+        }
+        assert!((2..=262_144u64).step_by(97).is_sorted_by_key(weight_of));
+    }
+
+    #[test]
+    fn unified_values_are_written_line_by_line_and_last() {
+        let limits = v2(&asked(r#"{"unified":{"io.max":"8:0 rbps=1\n8:1 rbps=2\n"},"pids":{"limit":1}}"#));
+        assert_eq!(lines(limits), ["pids.max 1", "io.max 8:0 rbps=1\n", "io.max 8:1 rbps=2\n"]);
+    }
+
+    #[test]
+    fn usage_is_only_checked_when_asked_for() {
+        let check = |json| v2(&asked(json)).unwrap().check_usage;
+        assert_eq!(check(r#"{"memory":{"limit":5}}"#), None);
+        assert_eq!(check(r#"{"memory":{"limit":5,"checkBeforeUpdate":true}}"#), Some((5, 0)));
+        assert_eq!(check(r#"{"memory":{"limit":-1,"checkBeforeUpdate":true}}"#), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! Being told of processes that are killed for want of memory, without polling.
+
+use super::hierarchy::{Hierarchy, value_of};
+use crate::sys::{Called, Error};
+use anyhow::{Result, bail};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{OFlags, inotify};
+use rustix::io::Errno;
+
+/// What has happened since the last look; both may be so at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OomNews {
+    /// A process was killed for want of memory.
+    pub killed: bool,
+    /// The container is at its end: nothing will follow.
+    pub over: bool,
+}
+
+/// A running watch: poll [`fd`](Self::fd) for reading, then [`read`](Self::read).
+#[derive(Debug)]
+pub struct OomWatch {
+    fd: OwnedFd,
+    cgroup: Hierarchy,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    V1 {
+        /// The kernel lets go of the watch when this is closed.
+        _control: OwnedFd,
+    },
+    V2 {
+        kills: u64,
+    },
+}
+
+/// Version 2: changes of `memory.events`, and of `cgroup.events` for the end.
+pub(super) fn watch_v2(cgroup: &Hierarchy) -> Result<OomWatch> {
+    let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+        .called("inotify_init1", String::new)?;
+    let kills = match cgroup.read_if_there("memory.events")? {
+        Some(events) => value_of(&events, "oom_kill").unwrap_or(0),
+        None => bail!("memory controller missing"),
+    };
+    for file in ["memory.events", "cgroup.events"] {
+        let path = cgroup.dir().join(file);
+        inotify::add_watch(&fd, &path, inotify::WatchFlags::MODIFY)
+            .called("inotify_add_watch", || format!("{path:?}"))?;
+    }
+    Ok(OomWatch { fd, cgroup: cgroup.at(&cgroup.path), kind: Kind::V2 { kills } })
+}
+
+/// Version 1: an eventfd that is registered with the memory controller.
+pub(super) fn watch_v1(memory: &Hierarchy) -> Result<OomWatch> {
+    let control = memory.open("memory.oom_control", OFlags::RDONLY)?;
+    let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).called("eventfd", String::new)?;
+    memory.write("cgroup.event_control", &format!("{} {}", fd.as_raw_fd(), control.as_raw_fd()))?;
+    Ok(OomWatch { fd, cgroup: memory.at(&memory.path), kind: Kind::V1 { _control: control } })
+}
+
+impl OomWatch {
+    /// Readable when something has happened.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// What has happened. Does not block.
+    ///
+    /// # Errors
+    /// The watch or the cgroup cannot be read.
+    pub fn read(&mut self) -> Result<OomNews> {
+        let mut buffer = [0u8; 4096];
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut buffer)) {
+            Ok(_) => {}
+            Err(Errno::AGAIN) => return Ok(OomNews::default()),
+            failed => {
+                failed.called("read", || "oom events".to_owned())?;
+            }
+        }
+        // Several changes may be one wake-up: the files say what is so now.
+        match &mut self.kind {
+            Kind::V1 { .. } => {
+                // The end of a cgroup is an event as well.
+                let over = self.cgroup.open("", OFlags::PATH).is_err();
+                Ok(OomNews { killed: !over, over })
+            }
+            Kind::V2 { kills } => {
+                let of = |file: &str, key: &str| -> Result<Option<u64>, Error> {
+                    Ok(self.cgroup.read_if_there(file)?.and_then(|content| value_of(&content, key)))
+                };
+                let now = of("memory.events", "oom_kill")?.unwrap_or(*kills);
+                let killed = now > std::mem::replace(kills, now);
+                let over = of("cgroup.events", "populated")?.unwrap_or(0) == 0;
+                Ok(OomNews { killed, over })
+            }
+        }
+    }
+}

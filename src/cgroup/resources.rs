@@ -1,0 +1,434 @@
+//! `linux.resources` without the devices: what has been asked of the controllers so far.
+//!
+//! The same shape as in config.json, so that it is read from `update --resources`, kept in state.json and
+//! merged by `update`. Not for: how a controller is told (`limits`), device rules (`devices`).
+
+use oci_spec::runtime as oci;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+
+/// What config.json and every `update` since have asked for. Zero means "not set", as engines expect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)] // the names of the runtime-spec
+pub struct Resources {
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub memory: Memory,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub cpu: Cpu,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub pids: Pids,
+    #[serde(rename = "blockIO", deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub block_io: BlockIo,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub hugepage_limits: Vec<Hugepage>,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub network: Network,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub rdma: BTreeMap<String, Rdma>,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub unified: BTreeMap<String, String>,
+}
+
+/// `linux.resources.memory`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Memory {
+    #[serde(skip_serializing_if = "unset")]
+    pub limit: Option<i64>,
+    #[serde(skip_serializing_if = "unset")]
+    pub reservation: Option<i64>,
+    #[serde(skip_serializing_if = "unset")]
+    pub swap: Option<i64>,
+    /// Ignored; only seen so that the caller can warn.
+    #[serde(skip_serializing)]
+    pub kernel: Option<i64>,
+    /// Ignored; only seen so that the caller can warn.
+    #[serde(rename = "kernelTCP", skip_serializing)]
+    pub kernel_tcp: Option<i64>,
+    #[serde(skip_serializing_if = "unset")]
+    pub swappiness: Option<u64>,
+    #[serde(rename = "disableOOMKiller", deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub disable_oom_killer: bool,
+    /// Absent in an update keeps what was said before, so this one has three states.
+    #[serde(skip_serializing_if = "unset")]
+    pub check_before_update: Option<bool>,
+}
+
+/// `linux.resources.cpu`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Cpu {
+    #[serde(skip_serializing_if = "unset")]
+    pub shares: Option<u64>,
+    #[serde(skip_serializing_if = "unset")]
+    pub quota: Option<i64>,
+    #[serde(skip_serializing_if = "unset")]
+    pub burst: Option<u64>,
+    #[serde(skip_serializing_if = "unset")]
+    pub period: Option<u64>,
+    #[serde(skip_serializing_if = "unset")]
+    pub realtime_runtime: Option<i64>,
+    #[serde(skip_serializing_if = "unset")]
+    pub realtime_period: Option<u64>,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub cpus: String,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub mems: String,
+    #[serde(skip_serializing_if = "unset")]
+    pub idle: Option<i64>,
+}
+
+/// `linux.resources.pids`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Pids {
+    #[serde(skip_serializing_if = "unset")]
+    pub limit: Option<i64>,
+}
+
+/// `linux.resources.blockIO`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct BlockIo {
+    #[serde(skip_serializing_if = "unset")]
+    pub weight: Option<u16>,
+    #[serde(skip_serializing_if = "unset")]
+    pub leaf_weight: Option<u16>,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub weight_device: Vec<WeightDevice>,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub throttle_read_bps_device: Vec<ThrottleDevice>,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub throttle_write_bps_device: Vec<ThrottleDevice>,
+    #[serde(rename = "throttleReadIOPSDevice", deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub throttle_read_iops_device: Vec<ThrottleDevice>,
+    #[serde(
+        rename = "throttleWriteIOPSDevice",
+        deserialize_with = "nullable",
+        skip_serializing_if = "unset"
+    )]
+    pub throttle_write_iops_device: Vec<ThrottleDevice>,
+}
+
+/// A block device's share of the bandwidth.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct WeightDevice {
+    pub major: i64,
+    pub minor: i64,
+    #[serde(default, skip_serializing_if = "unset")]
+    pub weight: Option<u16>,
+    #[serde(default, skip_serializing_if = "unset")]
+    pub leaf_weight: Option<u16>,
+}
+
+/// A block device's upper limit, per second.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ThrottleDevice {
+    pub major: i64,
+    pub minor: i64,
+    pub rate: u64,
+}
+
+/// An entry of `linux.resources.hugepageLimits`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct Hugepage {
+    #[serde(rename = "pageSize")]
+    pub page_size: String,
+    pub limit: u64,
+}
+
+/// `linux.resources.network`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Network {
+    #[serde(rename = "classID", skip_serializing_if = "unset")]
+    pub class_id: Option<u32>,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
+    pub priorities: Vec<Priority>,
+}
+
+/// An interface's traffic priority.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Priority {
+    pub name: String,
+    pub priority: u32,
+}
+
+/// Limits of one RDMA device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[allow(missing_docs)]
+pub struct Rdma {
+    #[serde(skip_serializing_if = "unset")]
+    pub hca_handles: Option<u32>,
+    #[serde(skip_serializing_if = "unset")]
+    pub hca_objects: Option<u32>,
+}
+
+fn unset<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Engines written in Go send `null` for what they left out.
+fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+impl From<&oci::LinuxResources> for Resources {
+    fn from(said: &oci::LinuxResources) -> Self {
+        Self {
+            memory: said.memory().as_ref().map(Memory::from).unwrap_or_default(),
+            cpu: said.cpu().as_ref().map(Cpu::from).unwrap_or_default(),
+            pids: Pids { limit: said.pids().as_ref().map(oci::LinuxPids::limit) },
+            block_io: said.block_io().as_ref().map(BlockIo::from).unwrap_or_default(),
+            hugepage_limits: list(said.hugepage_limits(), |page| Hugepage {
+                page_size: page.page_size().clone(),
+                // Negative is "no limit" for those who count in signed numbers.
+                limit: u64::try_from(page.limit()).unwrap_or(u64::MAX),
+            }),
+            network: said.network().as_ref().map(Network::from).unwrap_or_default(),
+            rdma: said
+                .rdma()
+                .iter()
+                .flatten()
+                .map(|(device, limits)| (device.clone(), limits.into()))
+                .collect(),
+            unified: said
+                .unified()
+                .iter()
+                .flatten()
+                .map(|(file, value)| (file.clone(), value.clone()))
+                .collect(),
+        }
+    }
+}
+
+fn list<A, B>(said: &Option<Vec<A>>, each: impl Fn(&A) -> B) -> Vec<B> {
+    said.iter().flatten().map(each).collect()
+}
+
+impl From<&oci::LinuxMemory> for Memory {
+    #[allow(deprecated)] // kernel memory is only seen to be warned of
+    fn from(said: &oci::LinuxMemory) -> Self {
+        Self {
+            limit: said.limit(),
+            reservation: said.reservation(),
+            swap: said.swap(),
+            kernel: said.kernel(),
+            kernel_tcp: said.kernel_tcp(),
+            swappiness: said.swappiness(),
+            disable_oom_killer: said.disable_oom_killer().unwrap_or(false),
+            check_before_update: None,
+        }
+    }
+}
+
+impl From<&oci::LinuxCpu> for Cpu {
+    fn from(said: &oci::LinuxCpu) -> Self {
+        Self {
+            shares: said.shares(),
+            quota: said.quota(),
+            burst: said.burst(),
+            period: said.period(),
+            realtime_runtime: said.realtime_runtime(),
+            realtime_period: said.realtime_period(),
+            cpus: said.cpus().clone().unwrap_or_default(),
+            mems: said.mems().clone().unwrap_or_default(),
+            idle: said.idle(),
+        }
+    }
+}
+
+impl From<&oci::LinuxBlockIo> for BlockIo {
+    fn from(said: &oci::LinuxBlockIo) -> Self {
+        let throttle = |device: &oci::LinuxThrottleDevice| ThrottleDevice {
+            major: device.major(),
+            minor: device.minor(),
+            rate: device.rate(),
+        };
+        Self {
+            weight: said.weight(),
+            leaf_weight: said.leaf_weight(),
+            weight_device: list(said.weight_device(), |device| WeightDevice {
+                major: device.major(),
+                minor: device.minor(),
+                weight: device.weight(),
+                leaf_weight: device.leaf_weight(),
+            }),
+            throttle_read_bps_device: list(said.throttle_read_bps_device(), throttle),
+            throttle_write_bps_device: list(said.throttle_write_bps_device(), throttle),
+            throttle_read_iops_device: list(said.throttle_read_iops_device(), throttle),
+            throttle_write_iops_device: list(said.throttle_write_iops_device(), throttle),
+        }
+    }
+}
+
+impl From<&oci::LinuxNetwork> for Network {
+    fn from(said: &oci::LinuxNetwork) -> Self {
+        let priority =
+            |of: &oci::LinuxInterfacePriority| Priority { name: of.name().clone(), priority: of.priority() };
+        Self { class_id: said.class_id(), priorities: list(said.priorities(), priority) }
+    }
+}
+
+impl From<&oci::LinuxRdma> for Rdma {
+    fn from(said: &oci::LinuxRdma) -> Self {
+        Self { hca_handles: said.hca_handles(), hca_objects: said.hca_objects() }
+    }
+}
+
+impl Resources {
+    /// What holds after `update` asked for `asked`: what it does not name stays, block devices are
+    /// replaced one by one, `unified` as a whole.
+    #[must_use]
+    pub fn updated(&self, asked: &Resources) -> Resources {
+        let (memory, cpu) = (&asked.memory, &asked.cpu);
+        // "No limit" without a word about swap: a swap limit of old would need a memory limit.
+        let swap = memory.swap.or((memory.limit == Some(-1)).then_some(0));
+        // An idle group takes no weight: shares of old would be refused.
+        let shares = cpu.shares.or(cpu.idle.map(|_| 0));
+        let (period, quota) = match (cpu.period.unwrap_or(0), cpu.quota.unwrap_or(0)) {
+            (0, 0) => (None, None),
+            (0, quota) => (self.cpu.period, Some(quota)),
+            (period, 0) => (Some(period), self.cpu.quota),
+            (period, quota) => (Some(period), Some(quota)),
+        };
+        Resources {
+            memory: Memory {
+                limit: memory.limit.or(self.memory.limit),
+                reservation: memory.reservation.or(self.memory.reservation),
+                swap: swap.or(self.memory.swap),
+                kernel: None,
+                kernel_tcp: None,
+                check_before_update: memory.check_before_update.or(self.memory.check_before_update),
+                ..self.memory
+            },
+            cpu: Cpu {
+                shares: shares.or(self.cpu.shares),
+                quota,
+                period,
+                realtime_runtime: cpu.realtime_runtime.or(self.cpu.realtime_runtime),
+                realtime_period: cpu.realtime_period.or(self.cpu.realtime_period),
+                // Written by this update only; the kernel keeps what it was told before.
+                burst: cpu.burst,
+                cpus: cpu.cpus.clone(),
+                mems: cpu.mems.clone(),
+                idle: cpu.idle,
+            },
+            pids: asked.pids.clone(),
+            block_io: self.block_io.updated(&asked.block_io),
+            unified: asked.unified.clone(),
+            ..self.clone()
+        }
+    }
+}
+
+impl BlockIo {
+    fn updated(&self, asked: &BlockIo) -> BlockIo {
+        let mut now = self.clone();
+        now.weight = asked.weight.or(now.weight);
+        now.leaf_weight = asked.leaf_weight.or(now.leaf_weight);
+        for device in &asked.weight_device {
+            let of = |old: &&mut WeightDevice| (old.major, old.minor) == (device.major, device.minor);
+            match now.weight_device.iter_mut().rev().find(of) {
+                Some(old) => {
+                    old.weight = device.weight.or(old.weight);
+                    old.leaf_weight = device.leaf_weight.or(old.leaf_weight);
+                }
+                None => now.weight_device.push(device.clone()),
+            }
+        }
+        for (old, new) in [
+            (&mut now.throttle_read_bps_device, &asked.throttle_read_bps_device),
+            (&mut now.throttle_write_bps_device, &asked.throttle_write_bps_device),
+            (&mut now.throttle_read_iops_device, &asked.throttle_read_iops_device),
+            (&mut now.throttle_write_iops_device, &asked.throttle_write_iops_device),
+        ] {
+            for device in new {
+                let of = |old: &&mut ThrottleDevice| (old.major, old.minor) == (device.major, device.minor);
+                match old.iter_mut().rev().find(of) {
+                    Some(same) => same.rate = device.rate,
+                    None => old.push(device.clone()),
+                }
+            }
+        }
+        now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Resources {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn an_update_keeps_what_it_does_not_name() {
+        let old = parse(
+            r#"{"memory":{"limit":100,"swap":200,"reservation":50},"cpu":{"shares":512,"period":1000,"quota":500}}"#,
+        );
+        let new = old.updated(&parse(r#"{"memory":{"limit":80},"cpu":{"quota":700}}"#));
+        assert_eq!(
+            (new.memory.limit, new.memory.swap, new.memory.reservation),
+            (Some(80), Some(200), Some(50))
+        );
+        assert_eq!((new.cpu.period, new.cpu.quota, new.cpu.shares), (Some(1000), Some(700), Some(512)));
+    }
+
+    #[test]
+    fn unlimited_memory_forgets_the_swap_limit_and_idle_forgets_the_shares() {
+        let old = parse(r#"{"memory":{"limit":100,"swap":200},"cpu":{"shares":512}}"#);
+        let new = old.updated(&parse(r#"{"memory":{"limit":-1},"cpu":{"idle":1}}"#));
+        assert_eq!((new.memory.limit, new.memory.swap), (Some(-1), Some(0)));
+        assert_eq!(new.cpu.shares, Some(0));
+    }
+
+    #[test]
+    fn block_devices_are_replaced_one_by_one_and_unified_as_a_whole() {
+        let old = parse(
+            r#"{"blockIO":{"throttleReadIOPSDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":1,"rate":2}]},
+                "unified":{"memory.high":"1"}}"#,
+        );
+        let new = old.updated(&parse(
+            r#"{"blockIO":{"throttleReadIOPSDevice":[{"major":8,"minor":1,"rate":9},{"major":9,"minor":0,"rate":3}]}}"#,
+        ));
+        let rates: Vec<u64> =
+            new.block_io.throttle_read_iops_device.iter().map(|device| device.rate).collect();
+        assert_eq!(rates, [1, 9, 3]);
+        assert!(new.unified.is_empty());
+    }
+
+    #[test]
+    fn nulls_are_what_was_left_out() {
+        let parsed = parse(
+            r#"{"memory":null,"cpu":{"cpus":null,"shares":null},"pids":{},"blockIO":{"weightDevice":null},"unified":null}"#,
+        );
+        assert_eq!(parsed, Resources::default());
+        assert_eq!(serde_json::to_string(&parsed).unwrap(), "{}");
+    }
+
+    #[test]
+    fn config_json_and_update_json_mean_the_same() {
+        let json = r#"{"memory":{"limit":1,"swap":2,"swappiness":3,"disableOOMKiller":true},
+            "cpu":{"shares":4,"cpus":"0-1","realtimeRuntime":5},"pids":{"limit":6},
+            "blockIO":{"weight":10,"throttleWriteIOPSDevice":[{"major":1,"minor":2,"rate":3}]},
+            "hugepageLimits":[{"pageSize":"2MB","limit":7}],"network":{"classID":8,"priorities":[{"name":"lo","priority":9}]},
+            "rdma":{"mlx":{"hcaHandles":1}},"unified":{"memory.high":"1"}}"#;
+        let said: oci::LinuxResources = serde_json::from_str(json).unwrap();
+        assert_eq!(Resources::from(&said), parse(json));
+    }
+}

@@ -1,0 +1,119 @@
+//! What is particular to version 1: cpusets that must be filled, the device lists, the freezer.
+
+use super::devices::Policy;
+use super::hierarchy::{Hierarchy, gone};
+use crate::sys::Error;
+use anyhow::{Result, bail};
+use rustix::fs::OFlags;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Fills the empty cpusets from the root down to the container's: no process can enter an empty one.
+/// The container's own files that are `set_later` are left alone.
+///
+/// # Errors
+/// A cpuset cannot be read or written.
+pub fn inherit_cpuset(cpuset: &Hierarchy, set_later: &[&str]) -> Result<(), Error> {
+    let (prefix, mut cpus, mut mems) = match cpuset.at("").read("cpuset.cpus") {
+        // The one controller that can be mounted without prefix, as Android does.
+        Err(error) if gone(&error) => ("", cpuset.at("").read("cpus")?, cpuset.at("").read("mems")?),
+        cpus => ("cpuset.", cpus?, cpuset.at("").read("cpuset.mems")?),
+    };
+    let mut at = PathBuf::new();
+    for name in &cpuset.path {
+        at.push(name);
+        let here = cpuset.at(&at);
+        let new = at == cpuset.path && cpuset.fresh();
+        for (file, above) in [("cpus", &mut cpus), ("mems", &mut mems)] {
+            if at == cpuset.path && set_later.contains(&format!("cpuset.{file}").as_str()) {
+                continue;
+            }
+            let file = format!("{prefix}{file}");
+            let value = if new { String::new() } else { here.read(&file)? };
+            if value.trim().is_empty() {
+                here.write(&file, above)?;
+            } else {
+                *above = value;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the device lists say what the policy says.
+///
+/// # Errors
+/// The kernel refuses a rule, for example one that the cgroup above does not allow.
+pub fn set_devices(devices: &Hierarchy, policy: &Policy) -> Result<(), Error> {
+    if policy.denies_nothing() && devices.fresh() {
+        return Ok(());
+    }
+    let (default, exceptions) = match policy.allow_by_default {
+        true => ("devices.allow", "devices.deny"),
+        false => ("devices.deny", "devices.allow"),
+    };
+    // "a" also forgets what the lists held before.
+    devices.write(default, "a")?;
+    let fd = devices.open(exceptions, OFlags::WRONLY)?;
+    for line in policy.lines() {
+        devices.put(rustix::fd::AsFd::as_fd(&fd), exceptions, &line)?;
+    }
+    Ok(())
+}
+
+const STATE: &str = "freezer.state";
+
+/// Freezes all processes; thaws them again if that does not come about.
+///
+/// # Errors
+/// There are always new processes, or the kernel refuses.
+pub fn freeze(freezer: &Hierarchy) -> Result<()> {
+    let frozen = try_freeze(freezer);
+    if frozen.is_err() {
+        // A cgroup that is left half frozen cannot be killed.
+        let _ = thaw(freezer);
+    }
+    frozen
+}
+
+fn try_freeze(freezer: &Hierarchy) -> Result<()> {
+    // Processes that fork while they are being frozen make the kernel stay at FREEZING: writing again
+    // collects them, letting go for a moment helps when they are many. There is nothing to wait on.
+    for round in 1..=1000u32 {
+        if round % 50 == 0 {
+            thaw(freezer)?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        freezer.write(STATE, "FROZEN")?;
+        if round % 25 == 0 {
+            std::thread::sleep(Duration::from_micros(10));
+        }
+        match freezer.read(STATE)?.trim() {
+            "FROZEN" => return Ok(()),
+            "FREEZING" => {}
+            other => bail!("{}/{STATE} is {other:?} while it is being frozen", freezer.dir().display()),
+        }
+    }
+    bail!("unable to freeze {}", freezer.dir().display())
+}
+
+/// Lets the processes run.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn thaw(freezer: &Hierarchy) -> Result<(), Error> {
+    freezer.write(STATE, "THAWED")
+}
+
+/// Whether this cgroup itself, and not one above it, was told to freeze.
+///
+/// # Errors
+/// The freezer is there and cannot be read.
+pub fn frozen(freezer: &Hierarchy) -> Result<bool, Error> {
+    Ok(freezer.read_if_there("freezer.self_freezing")?.is_some_and(|state| state.trim() == "1"))
+}
+
+/// The name of the hierarchy's mount, as containers know it: `cpu,cpuacct`.
+pub fn mount_name(hierarchy: &Hierarchy) -> String {
+    hierarchy.mount.file_name().unwrap_or(Path::new("cgroup").as_os_str()).to_string_lossy().into_owned()
+}
