@@ -5,7 +5,6 @@ pub mod delete;
 pub mod events;
 pub mod exec;
 pub mod features;
-mod json;
 pub mod kill;
 pub mod list;
 pub mod pause;
@@ -16,33 +15,3 @@ pub mod spec;
 pub mod start;
 pub mod state;
 pub mod update;
-
-use crate::cli::Command;
-use crate::cli::global::Global;
-use anyhow::{Result, bail};
-
-/// Runs the verb; the number is the exit code.
-///
-/// # Errors
-/// The verb did not do what it was asked for.
-pub fn dispatch(command: &Command, _global: &Global) -> Result<i32> {
-    match command {
-        Command::Features(_) => features::run(),
-        Command::Spec(args) => spec::run(args),
-        _ => bail!("not in this build"),
-    }
-}
-
-/// What stands before the message when `command` fails, and the exit code then.
-///
-/// 255 is what engines expect of an exec whose process did not come to be; all others give 1.
-/// The prefixes are runc's (in place of "orlop" goes the name that we are called by).
-pub fn failure(command: &Command) -> (&'static str, i32) {
-    match command {
-        Command::Create(_) => ("orlop create failed: ", 1),
-        Command::Run(_) => ("orlop run failed: ", 1),
-        Command::Restore(_) => ("orlop restore failed: ", 1),
-        Command::Exec(_) => ("exec failed: ", 255),
-        _ => ("", 1),
-    }
-}

@@ -1,1 +1,374 @@
-//! mount
+//! Mounts by file descriptor: the mount API of Linux 5.2 (fsopen, open_tree, move_mount) and mount_setattr (5.12).
+//!
+//! A mount is made detached, gets all its attributes, and is attached as the last step with both ends given as
+//! descriptors: nobody sees it half made, and no path is resolved twice.
+//! Not for: what to mount where (see `parts::mounts`).
+
+use super::{Called, Error, check};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::CWD;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags,
+};
+use std::ffi::CStr;
+use std::path::Path;
+
+/// `MOUNT_ATTR_RDONLY`
+pub const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+/// `MOUNT_ATTR_NOSUID`
+pub const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+/// `MOUNT_ATTR_NODEV`
+pub const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+/// `MOUNT_ATTR_NOEXEC`
+pub const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+/// `MOUNT_ATTR_NOSYMFOLLOW`
+pub const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+/// `MOUNT_ATTR_NODIRATIME`
+pub const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
+/// `MOUNT_ATTR__ATIME`, the mask of the three values that follow.
+pub const ATIME_MASK: u64 = libc::MOUNT_ATTR__ATIME;
+/// `MOUNT_ATTR_RELATIME`, which is 0.
+pub const RELATIME: u64 = libc::MOUNT_ATTR_RELATIME;
+/// `MOUNT_ATTR_NOATIME`
+pub const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
+/// `MOUNT_ATTR_STRICTATIME`
+pub const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
+
+/// How mount events travel (mount_namespaces(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Not at all.
+    Private,
+    /// In both directions.
+    Shared,
+    /// From the host, not to it.
+    Slave,
+    /// Not at all, and it cannot be bound elsewhere.
+    Unbindable,
+}
+
+impl Propagation {
+    fn bits(self) -> u64 {
+        match self {
+            Self::Private => libc::MS_PRIVATE,
+            Self::Shared => libc::MS_SHARED,
+            Self::Slave => libc::MS_SLAVE,
+            Self::Unbindable => libc::MS_UNBINDABLE,
+        }
+    }
+
+    fn flags(self) -> MountPropagationFlags {
+        match self {
+            Self::Private => MountPropagationFlags::PRIVATE,
+            Self::Shared => MountPropagationFlags::SHARED,
+            Self::Slave => MountPropagationFlags::DOWNSTREAM,
+            Self::Unbindable => MountPropagationFlags::UNBINDABLE,
+        }
+    }
+}
+
+/// Whether a call takes one mount or also those below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Depth {
+    /// The one mount.
+    One,
+    /// The tree of mounts.
+    Tree,
+}
+
+/// `struct mount_attr`: what mount_setattr(2) changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// `MOUNT_ATTR_*` to set; applied after `clear`.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+    /// The new propagation.
+    pub propagation: Option<Propagation>,
+}
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+fn mount_setattr(mount: BorrowedFd<'_>, depth: Depth, attr: &MountAttr) -> Result<(), Error> {
+    let recursive = if depth == Depth::Tree { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a static C string, and `attr` is a live `struct mount_attr` of the size that is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | recursive,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result).map(drop).called("mount_setattr", || {
+        format!(
+            "fd {} (set {:#x}, clear {:#x}, propagation {:#x})",
+            mount.as_raw_fd(),
+            attr.attr_set,
+            attr.attr_clr,
+            attr.propagation
+        )
+    })
+}
+
+/// Changes attributes and propagation in one step (mount_setattr(2), Linux 5.12).
+///
+/// # Errors
+/// ENOSYS before 5.12; EPERM for a flag that is locked in this user namespace.
+pub fn set_attributes(mount: BorrowedFd<'_>, depth: Depth, change: Change) -> Result<(), Error> {
+    let propagation = change.propagation.map_or(0, Propagation::bits);
+    mount_setattr(
+        mount,
+        depth,
+        &MountAttr { attr_set: change.set, attr_clr: change.clear, propagation, userns_fd: 0 },
+    )
+}
+
+/// Gives a detached mount the id maps of a user namespace (MOUNT_ATTR_IDMAP).
+///
+/// # Errors
+/// EINVAL: the file system does not support it; EPERM without privilege over the file system.
+pub fn set_idmap(mount: BorrowedFd<'_>, depth: Depth, userns: BorrowedFd<'_>) -> Result<(), Error> {
+    let userns_fd = u64::try_from(userns.as_raw_fd()).unwrap_or(u64::MAX);
+    mount_setattr(
+        mount,
+        depth,
+        &MountAttr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd },
+    )
+}
+
+/// A detached copy of the mount at `path`, relative to `at` (open_tree(2), OPEN_TREE_CLONE).
+///
+/// # Errors
+/// ENOENT and the like of a path; EPERM without CAP_SYS_ADMIN over our mount namespace.
+pub fn clone_at(at: BorrowedFd<'_>, path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if path.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    if depth == Depth::Tree {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(at, path, flags).called("open_tree", || match depth {
+        Depth::One => format!("{path:?} (OPEN_TREE_CLONE)"),
+        Depth::Tree => format!("{path:?} (OPEN_TREE_CLONE|AT_RECURSIVE)"),
+    })
+}
+
+/// [`clone_at`] for a path of the host, or of the container after the pivot.
+///
+/// # Errors
+/// As [`clone_at`].
+pub fn clone_path(path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
+    clone_at(CWD, path, depth)
+}
+
+/// Attaches a detached mount on `target` (move_mount(2)); the descriptor stays one of the mount.
+///
+/// # Errors
+/// ENOTDIR: a file on a directory or the other way round; EINVAL and EPERM as move_mount(2).
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Error> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rustix::mount::move_mount(mount, c"", target, c"", flags)
+        .called("move_mount", || format!("fd {} onto fd {}", mount.as_raw_fd(), target.as_raw_fd()))
+}
+
+/// A file system that is being configured.
+#[derive(Debug)]
+pub struct Context(OwnedFd);
+
+impl Context {
+    /// fsopen(2).
+    ///
+    /// # Errors
+    /// ENODEV: the kernel has no such file system; EPERM.
+    pub fn open(fstype: &CStr) -> Result<Self, Error> {
+        rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)
+            .called("fsopen", || format!("{fstype:?}"))
+            .map(Self)
+    }
+
+    /// The superblock of an existing mount, to be reconfigured (fspick(2)).
+    ///
+    /// # Errors
+    /// EINVAL: not a mount.
+    pub fn pick(mount: BorrowedFd<'_>) -> Result<Self, Error> {
+        let flags =
+            rustix::mount::FsPickFlags::FSPICK_CLOEXEC | rustix::mount::FsPickFlags::FSPICK_EMPTY_PATH;
+        rustix::mount::fspick(mount, c"", flags)
+            .called("fspick", || format!("fd {}", mount.as_raw_fd()))
+            .map(Self)
+    }
+
+    /// What the kernel had to say about the last failure: `e` lines of the context's log.
+    fn complaint(&self) -> String {
+        let mut said = Vec::new();
+        let mut line = [0_u8; 512];
+        // One message a read(2); ENODATA at the end. At most 8 are kept by the kernel.
+        for _ in 0..8 {
+            let Ok(length) = rustix::io::read(&self.0, &mut line) else { break };
+            let text = String::from_utf8_lossy(line.get(..length).unwrap_or_default());
+            let text = text.trim().trim_start_matches(['e', 'w', 'i']).trim();
+            if !text.is_empty() {
+                said.push(text.to_owned());
+            }
+        }
+        if said.is_empty() { String::new() } else { format!(" ({})", said.join("; ")) }
+    }
+
+    /// An option without a value (FSCONFIG_SET_FLAG).
+    ///
+    /// # Errors
+    /// EINVAL: the file system does not know it; the kernel's words are in the message.
+    pub fn flag(&self, key: &CStr) -> Result<(), Error> {
+        rustix::mount::fsconfig_set_flag(&self.0, key)
+            .called("fsconfig", || format!("{}{}", key.to_string_lossy(), self.complaint()))
+    }
+
+    /// An option with a value (FSCONFIG_SET_STRING).
+    ///
+    /// # Errors
+    /// As [`Context::flag`].
+    pub fn string(&self, key: &CStr, value: &CStr) -> Result<(), Error> {
+        rustix::mount::fsconfig_set_string(&self.0, key, value).called("fsconfig", || {
+            format!("{}={}{}", key.to_string_lossy(), value.to_string_lossy(), self.complaint())
+        })
+    }
+
+    /// Makes the superblock and a detached mount of it, born with `attributes` (FSCONFIG_CMD_CREATE, fsmount(2)).
+    ///
+    /// # Errors
+    /// Whatever the file system refuses; the kernel's words are in the message.
+    pub fn mount(&self, attributes: u64) -> Result<OwnedFd, Error> {
+        rustix::mount::fsconfig_create(&self.0)
+            .called("fsconfig", || format!("create{}", self.complaint()))?;
+        let attributes = u32::try_from(attributes).unwrap_or(u32::MAX);
+        rustix::mount::fsmount(
+            self.0.as_fd(),
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::from_bits_retain(attributes),
+        )
+        .called("fsmount", || format!("{attributes:#x}{}", self.complaint()))
+    }
+
+    /// Applies the options to the picked superblock (FSCONFIG_CMD_RECONFIGURE).
+    ///
+    /// # Errors
+    /// Whatever the file system refuses.
+    pub fn reconfigure(&self) -> Result<(), Error> {
+        rustix::mount::fsconfig_reconfigure(&self.0)
+            .called("fsconfig", || format!("reconfigure{}", self.complaint()))
+    }
+}
+
+/// Changes the propagation of the mount at `path` by mount(2): for "/" before and after the pivot.
+///
+/// # Errors
+/// EINVAL: not a mount point.
+pub fn set_propagation(path: &CStr, propagation: Propagation, depth: Depth) -> Result<(), Error> {
+    let recursive =
+        if depth == Depth::Tree { MountPropagationFlags::REC } else { MountPropagationFlags::empty() };
+    rustix::mount::mount_change(path, propagation.flags() | recursive)
+        .called("mount", || format!("{path:?} ({propagation:?}, {depth:?})"))
+}
+
+/// Sets exactly `attributes` on an attached mount by mount(2), for kernels without mount_setattr.
+///
+/// # Errors
+/// EPERM for locked flags.
+// Until Linux 5.12 is our floor: mount_setattr is missing. Needs a /proc that is ours, so before the pivot.
+pub fn remount_bind(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Error> {
+    use rustix::mount::MountFlags as Ms;
+    let names = [
+        (RDONLY, Ms::RDONLY),
+        (NOSUID, Ms::NOSUID),
+        (NODEV, Ms::NODEV),
+        (NOEXEC, Ms::NOEXEC),
+        (NOSYMFOLLOW, Ms::NOSYMFOLLOW),
+        (NOATIME, Ms::NOATIME),
+        (STRICTATIME, Ms::STRICTATIME),
+        (NODIRATIME, Ms::NODIRATIME),
+    ];
+    let flags =
+        names.iter().filter(|(attr, _)| attributes & attr != 0).fold(Ms::BIND, |sum, (_, ms)| sum | *ms);
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    rustix::mount::mount_remount(path.as_str(), flags, c"")
+        .called("mount", || format!("{path:?} (MS_REMOUNT|{flags:?})"))
+}
+
+/// The attributes that a mount has now, of those that can be locked in a user namespace (fstatfs(2)).
+///
+/// # Errors
+/// fstatfs(2) fails.
+pub fn attributes(mount: BorrowedFd<'_>) -> Result<u64, Error> {
+    use rustix::fs::StatVfsMountFlags as St;
+    let found =
+        rustix::fs::fstatvfs(mount).called("fstatvfs", || format!("fd {}", mount.as_raw_fd()))?.f_flag;
+    let names = [
+        (St::RDONLY, RDONLY),
+        (St::NOSUID, NOSUID),
+        (St::NODEV, NODEV),
+        (St::NOEXEC, NOEXEC),
+        (St::NOATIME, NOATIME),
+        (St::NODIRATIME, NODIRATIME),
+    ];
+    let mut set = names.iter().filter(|(st, _)| found.contains(*st)).fold(0, |sum, (_, attr)| sum | attr);
+    // There is no ST_STRICTATIME: it is the absence of the two others.
+    if !found.intersects(St::NOATIME | St::RELATIME) {
+        set |= STRICTATIME;
+    }
+    Ok(set)
+}
+
+/// Makes `new_root` the root of this mount namespace and detaches the old one (pivot_root(2)).
+///
+/// # Errors
+/// EINVAL: `new_root` is no mount point of this namespace.
+pub fn pivot(new_root: BorrowedFd<'_>) -> Result<(), Error> {
+    rustix::process::fchdir(new_root).called("fchdir", || "the rootfs".to_owned())?;
+    // pivot_root(".", ".") needs no directory for the old root: it is stacked on the new one, and "." is the new
+    // root below it, so that umount2(".") takes the top, the old root (pivot_root(2), NOTES).
+    rustix::process::pivot_root(c".", c".").called("pivot_root", || "\".\" \".\"".to_owned())?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH)
+        .called("umount2", || "\".\" (MNT_DETACH)".to_owned())?;
+    rustix::process::chdir(c"/").called("chdir", || "\"/\"".to_owned())
+}
+
+/// Makes `directory` the root of this process only (chroot(2)).
+///
+/// # Errors
+/// EPERM without CAP_SYS_CHROOT.
+pub fn chroot(directory: BorrowedFd<'_>) -> Result<(), Error> {
+    rustix::process::fchdir(directory).called("fchdir", || "the rootfs".to_owned())?;
+    rustix::process::chroot(c".").called("chroot", || "\".\"".to_owned())?;
+    rustix::process::chdir(c"/").called("chdir", || "\"/\"".to_owned())
+}
+
+/// Moves the mount `new_root` on top of "/" (move_mount(2)).
+///
+/// # Errors
+/// EINVAL: its parent mount is shared.
+pub fn move_to_root(new_root: BorrowedFd<'_>) -> Result<(), Error> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(new_root, c"", CWD, c"/", flags)
+        .called("move_mount", || "the rootfs onto \"/\"".to_owned())
+}
+
+/// Detaches the mount at `path`, so that it is gone when nobody uses it any more.
+///
+/// # Errors
+/// EINVAL: locked, or no mount point.
+pub fn detach(path: &Path) -> Result<(), Error> {
+    rustix::mount::unmount(path, UnmountFlags::DETACH).called("umount2", || format!("{path:?} (MNT_DETACH)"))
+}

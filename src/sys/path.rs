@@ -1,1 +1,322 @@
-//! path
+//! [`Root`]: the only way to anything below a container's root filesystem.
+//!
+//! A path below the rootfs is resolved by the kernel against a directory fd (openat2(2), RESOLVE_IN_ROOT), so a
+//! symbolic link of the image cannot lead out of it and no path string that contains the rootfs exists
+//! (CVE-2021-30465 and its relatives). There is no userspace walk where openat2 can do it: the one walk here
+//! is that of [`Root::create_dir_all`], which creates component by component, below fds that it holds.
+//! Not for: host paths, and /proc (see `sys::proc`).
+
+use super::{Called, Error};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+/// EAGAIN says that something was renamed on the system while the kernel walked a "..": with a rename storm
+/// on every core, 128 tries leave about one failure in a thousand (measured by libpathrs). Then fail closed.
+const TRIES: usize = 128;
+
+/// As the kernel's own limit on links in one path (MAXSYMLINKS).
+const MAX_LINKS: usize = 40;
+
+const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// An open directory that paths are resolved below.
+#[derive(Debug)]
+pub struct Root(OwnedFd);
+
+/// What a path below the root led to.
+#[derive(Debug)]
+pub struct Found {
+    /// An O_PATH descriptor of it, on the topmost mount there.
+    pub fd: OwnedFd,
+    /// A symbolic link was followed on the way, so the path is not the place's real name.
+    pub through_symlink: bool,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Root {
+    fn from(directory: OwnedFd) -> Self {
+        Self(directory)
+    }
+}
+
+fn open_below(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    // An empty path means the directory itself to the callers, ENOENT to openat2.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    for _ in 1..TRIES {
+        match rustix::fs::openat2(directory, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+    rustix::fs::openat2(directory, path, flags | OFlags::CLOEXEC, mode, resolve)
+}
+
+impl Root {
+    /// The directory at a path of the host, as a root.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is no directory.
+    pub fn open_host(path: &Path) -> Result<Self, Error> {
+        rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .called("open", || format!("{path:?} (O_PATH|O_DIRECTORY)"))
+            .map(Self)
+    }
+
+    /// Opens `path` in the root with `flags`; links are followed, and stay inside.
+    ///
+    /// # Errors
+    /// openat2(2) fails; ELOOP for a magic link.
+    pub fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Error> {
+        open_below(self.as_fd(), path, flags, Mode::empty(), IN_ROOT)
+            .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT)"))
+    }
+
+    /// Looks `path` up as a place to mount on: one system call where no link is met, two otherwise.
+    ///
+    /// # Errors
+    /// It does not exist (ENOENT), or openat2(2) fails.
+    pub fn find(&self, path: &Path) -> Result<Found, Error> {
+        let straight = IN_ROOT.union(ResolveFlags::NO_SYMLINKS);
+        match open_below(self.as_fd(), path, OFlags::PATH, Mode::empty(), straight) {
+            Err(Errno::LOOP) => self.open(path, OFlags::PATH).map(|fd| Found { fd, through_symlink: true }),
+            result => result
+                .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT)"))
+                .map(|fd| Found { fd, through_symlink: false }),
+        }
+    }
+
+    /// Like [`Root::find`], but the last component is not followed: a link there is what is found.
+    ///
+    /// # Errors
+    /// It does not exist (ENOENT), or openat2(2) fails.
+    pub fn find_nofollow(&self, path: &Path) -> Result<OwnedFd, Error> {
+        open_below(self.as_fd(), path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), IN_ROOT)
+            .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT, O_NOFOLLOW)"))
+    }
+
+    /// The directory `path`, created with its parents where it is missing.
+    ///
+    /// A dangling link on the way is followed inside the root and its target created, as runc does.
+    ///
+    /// # Errors
+    /// A component is no directory (ENOTDIR), or cannot be created; ELOOP when somebody swaps a link in.
+    pub fn create_dir_all(&self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
+        match open_below(self.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), IN_ROOT) {
+            Err(Errno::NOENT) => Walk::new(self).directory(path, mode),
+            result => result.called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT)")),
+        }
+    }
+
+    /// The directory that holds `path`'s last component, created if missing, and that component.
+    ///
+    /// # Errors
+    /// The path has no last component, or the directory cannot be had.
+    pub fn create_parent(&self, path: &Path, mode: u32) -> Result<(OwnedFd, CString), Error> {
+        let name = last_component(path)?;
+        let parent = path.parent().unwrap_or(Path::new(""));
+        Ok((self.create_dir_all(parent, mode)?, name))
+    }
+
+    /// A new empty file at `path`, where nothing is; its O_PATH-like descriptor can be mounted on.
+    ///
+    /// # Errors
+    /// Something is there (EEXIST; a dangling link is followed first), or it cannot be created.
+    pub fn create_file(&self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
+        let mut walk = Walk::new(self);
+        walk.file(path, mode)
+    }
+}
+
+/// The last component as a C string; "..", "/" and the empty path have none.
+fn last_component(path: &Path) -> Result<CString, Error> {
+    let refused = || Error::new("path", format!("{path:?}"), libc::EINVAL);
+    let Some(Component::Normal(name)) = path.components().next_back() else { return Err(refused()) };
+    CString::new(name.as_bytes()).map_err(|_| refused())
+}
+
+/// Walks and creates, one component a step; every step is relative to a directory fd that was opened without
+/// following links, so a racing rename moves the result, but never out of the root.
+struct Walk<'a> {
+    root: &'a Root,
+    /// Where we are: `None` is the root itself.
+    here: Option<OwnedFd>,
+    /// The way here, free of links: needed for "..".
+    done: Vec<OsString>,
+    /// What is left, last first.
+    left: Vec<OsString>,
+    links: usize,
+}
+
+enum Step {
+    /// At the directory of that name now.
+    Entered,
+    /// It was a link; what it says is in `left`.
+    Followed,
+    /// There is nothing of that name.
+    Missing,
+}
+
+impl<'a> Walk<'a> {
+    fn new(root: &'a Root) -> Self {
+        Self { root, here: None, done: Vec::new(), left: Vec::new(), links: 0 }
+    }
+
+    fn at(&self) -> BorrowedFd<'_> {
+        self.here.as_ref().map_or_else(|| self.root.as_fd(), AsFd::as_fd)
+    }
+
+    fn push(&mut self, path: &Path) {
+        for component in path.components().rev() {
+            match component {
+                Component::Normal(name) => self.left.push(name.to_owned()),
+                Component::ParentDir => self.left.push("..".into()),
+                Component::RootDir => self.left.push("/".into()),
+                Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+    }
+
+    /// Goes to a place whose name is known and free of links.
+    fn restart(&mut self) -> Result<(), Error> {
+        if self.done.is_empty() {
+            self.here = None;
+            return Ok(());
+        }
+        let path: PathBuf = self.done.iter().collect();
+        let resolve = IN_ROOT.union(ResolveFlags::NO_SYMLINKS);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let fd = open_below(self.root.as_fd(), &path, flags, Mode::empty(), resolve)
+            .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT|RESOLVE_NO_SYMLINKS)"))?;
+        self.here = Some(fd);
+        Ok(())
+    }
+
+    fn step(&mut self, name: &OsStr) -> Result<Step, Error> {
+        if name == "/" {
+            self.done.clear();
+            self.here = None;
+            return Ok(Step::Entered);
+        }
+        if name == ".." {
+            self.done.pop();
+            self.restart()?;
+            return Ok(Step::Entered);
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(self.at(), name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(Step::Missing),
+            result => result.called("openat", || format!("{name:?} (O_PATH|O_NOFOLLOW)"))?,
+        };
+        let stat = rustix::fs::fstat(&fd).called("fstat", || format!("{name:?}"))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                self.here = Some(fd);
+                self.done.push(name.to_owned());
+                Ok(Step::Entered)
+            }
+            FileType::Symlink => {
+                self.links += 1;
+                if self.links > MAX_LINKS {
+                    return Err(Error::new("openat", format!("{name:?}"), libc::ELOOP));
+                }
+                let target = rustix::fs::readlinkat(&fd, c"", Vec::new())
+                    .called("readlinkat", || format!("{name:?}"))?;
+                self.push(Path::new(OsStr::from_bytes(target.as_bytes())));
+                Ok(Step::Followed)
+            }
+            _ => Err(Error::new("openat", format!("{name:?} (O_DIRECTORY)"), libc::ENOTDIR)),
+        }
+    }
+
+    fn directory(mut self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
+        self.push(path);
+        while let Some(name) = self.left.pop() {
+            self.enter(&name, mode)?;
+        }
+        match self.here {
+            Some(fd) => Ok(fd),
+            None => rustix::io::fcntl_dupfd_cloexec(&self.root.0, 3).called("fcntl", || "F_DUPFD".to_owned()),
+        }
+    }
+
+    fn enter(&mut self, name: &OsStr, mode: u32) -> Result<(), Error> {
+        if !matches!(self.step(name)?, Step::Missing) {
+            return Ok(());
+        }
+        match rustix::fs::mkdirat(self.at(), name, Mode::from_raw_mode(mode)) {
+            // Somebody was faster: it is looked at like anything else that was there.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).called("mkdirat", || format!("{name:?}")),
+        }
+        match self.step(name)? {
+            Step::Entered | Step::Followed => Ok(()),
+            Step::Missing => Err(Error::new("openat", format!("{name:?}"), libc::ENOENT)),
+        }
+    }
+
+    fn file(&mut self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
+        self.push(path);
+        while let Some(name) = self.left.pop() {
+            if !self.left.is_empty() {
+                self.enter(&name, 0o755)?;
+                continue;
+            }
+            if let Step::Missing = self.step(&name)? {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                return rustix::fs::openat(self.at(), name.as_os_str(), flags, Mode::from_raw_mode(mode))
+                    .called("openat", || format!("{name:?} (O_CREAT|O_EXCL|O_NOFOLLOW)"));
+            }
+        }
+        Err(Error::new("openat", format!("{path:?} (O_CREAT)"), libc::EISDIR))
+    }
+}
+
+/// `path` as a C string.
+///
+/// # Errors
+/// EINVAL: it holds a NUL byte.
+pub fn c_path(path: &Path) -> Result<CString, Error> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::new("path", format!("{path:?}"), libc::EINVAL))
+}
+
+/// The path of a C string.
+pub fn as_path(path: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(path.to_bytes()))
+}
+
+/// `path` made absolute and free of ".", ".." and double slashes by its spelling alone, as from the
+/// container's root.
+pub fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// Owned bytes as a path.
+pub fn path_of(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
