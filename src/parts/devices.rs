@@ -1,1 +1,306 @@
-//! devices
+//! `linux.devices` and the default devices and links of `/dev` (config-linux.md, "Devices", "Default Devices").
+//!
+//! Every node is made by us or is a bind mount of a host device whose numbers were looked at: an inode that the
+//! image brought along is never trusted to be a device (CVE-2025-31133 and its relatives).
+//! Not for: who may open them (see the device rules of `cgroup`), and `/dev/console` (see `console`).
+
+use crate::sys::mount::{self, Depth};
+use crate::sys::path::{Root, c_path, clean};
+use crate::sys::{Called, Error};
+use anyhow::{Context as _, Result, bail, ensure};
+use oci_spec::runtime::{self as oci, LinuxDeviceType};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev};
+use rustix::io::Errno;
+use serde::Serialize;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What goes into `/dev`.
+#[derive(Debug, Serialize)]
+pub struct Devices {
+    /// The nodes, default ones first; empty with `/dev` of the host.
+    pub nodes: Vec<Node>,
+    /// Make the links of `/dev`: fd, stdin, stdout, stderr, ptmx, core.
+    pub links: bool,
+    /// In a user namespace no device may be made, so the host's is bound.
+    pub bind: bool,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Node {
+    /// Where, from the container's root; clean of "." and "..".
+    pub path: PathBuf,
+    /// Character, block or FIFO.
+    pub kind: Kind,
+    /// Major and minor number.
+    pub number: (u32, u32),
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Its place in `linux.devices`; a default device has none.
+    pub index: Option<usize>,
+}
+
+/// The kind of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// `c` or `u`
+    Char,
+    /// `b`
+    Block,
+    /// `p`
+    Fifo,
+}
+
+impl Kind {
+    fn file_type(self) -> FileType {
+        match self {
+            Self::Char => FileType::CharacterDevice,
+            Self::Block => FileType::BlockDevice,
+            Self::Fifo => FileType::Fifo,
+        }
+    }
+}
+
+const DEFAULT: [(&str, (u32, u32)); 6] = [
+    ("/dev/null", (1, 3)),
+    ("/dev/random", (1, 8)),
+    ("/dev/full", (1, 7)),
+    ("/dev/tty", (5, 0)),
+    ("/dev/zero", (1, 5)),
+    ("/dev/urandom", (1, 9)),
+];
+
+const LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+];
+
+/// The largest numbers of Linux: 12 and 20 bits.
+const MAX_MAJOR: i64 = 0xfff;
+const MAX_MINOR: i64 = 0xf_ffff;
+
+/// Decides what goes into `/dev`. `dev_is_bind`: some mount binds a directory of the host on `/dev`, then nothing
+/// is made there nor anywhere else, for it would be made on the host.
+///
+/// # Errors
+/// A device that cannot be meant, named by its index and path.
+pub fn plan(devices: &[oci::LinuxDevice], dev_is_bind: bool, user_namespace: bool) -> Result<Devices> {
+    if dev_is_bind {
+        return Ok(Devices { nodes: Vec::new(), links: false, bind: user_namespace });
+    }
+    let mut given = Vec::new();
+    for (index, device) in devices.iter().enumerate() {
+        let place = || format!("linux.devices[{index}] {}", device.path().display());
+        let node = plan_one(index, device).with_context(place)?;
+        // runc's ptmx is always the link to the container's own pts.
+        given.extend(Some(node).filter(|node| node.path != Path::new("/dev/ptmx")));
+    }
+    let default = |(path, number): &(&str, (u32, u32))| Node {
+        path: PathBuf::from(path),
+        kind: Kind::Char,
+        number: *number,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+        index: None,
+    };
+    let mut nodes: Vec<Node> = DEFAULT
+        .iter()
+        .map(default)
+        .filter(|node| given.iter().all(|other| other.path != node.path))
+        .collect();
+    nodes.append(&mut given);
+    Ok(Devices { nodes, links: true, bind: user_namespace })
+}
+
+fn plan_one(index: usize, device: &oci::LinuxDevice) -> Result<Node> {
+    let path = clean(device.path());
+    ensure!(path.file_name().is_some(), "no path");
+    c_path(&path)?;
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => Kind::Char,
+        LinuxDeviceType::B => Kind::Block,
+        LinuxDeviceType::P => Kind::Fifo,
+        LinuxDeviceType::A => bail!("\"a\" is not a type of device"),
+    };
+    let (major, minor) = (device.major(), device.minor());
+    let number = if kind == Kind::Fifo {
+        (0, 0)
+    } else {
+        ensure!((0..=MAX_MAJOR).contains(&major), "major {major} is out of range");
+        ensure!((0..=MAX_MINOR).contains(&minor), "minor {minor} is out of range");
+        (u32::try_from(major)?, u32::try_from(minor)?)
+    };
+    let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    // chown(2) reads -1 as "leave it".
+    ensure!(uid != u32::MAX && gid != u32::MAX, "owner 4294967295 is no id");
+    // The file type bits, which runc's own `spec` once wrote into fileMode, are said by `type`.
+    let mode = device.file_mode().unwrap_or(0o666) & 0o7777;
+    Ok(Node { path, kind, number, mode, uid, gid, index: Some(index) })
+}
+
+impl Devices {
+    /// Makes the devices and links. `dev` is the container's /dev where it is a new tmpfs (see `mounts::Late`).
+    ///
+    /// # Errors
+    /// Something else is in the place of a device, or it cannot be made.
+    pub fn apply(&self, root: &Root, dev: Option<BorrowedFd<'_>>) -> Result<()> {
+        if !self.links && self.nodes.is_empty() {
+            return Ok(());
+        }
+        let opened;
+        let dev = match dev {
+            Some(dev) => dev,
+            None => {
+                opened = root.create_dir_all(Path::new("dev"), 0o755).context("/dev")?;
+                opened.as_fd()
+            }
+        };
+        // mknod(2) takes the umask off the mode. Nothing else runs in this process.
+        let umask = rustix::process::umask(Mode::empty());
+        let made = self.nodes.iter().try_for_each(|node| {
+            self.node(root, dev, node).with_context(|| match node.index {
+                Some(index) => format!("linux.devices[{index}] {}", node.path.display()),
+                None => format!("default device {}", node.path.display()),
+            })
+        });
+        rustix::process::umask(umask);
+        made?;
+        if self.links { links(dev) } else { Ok(()) }
+    }
+
+    fn node(&self, root: &Root, dev: BorrowedFd<'_>, node: &Node) -> Result<()> {
+        let opened: OwnedFd;
+        let (directory, name) = match (node.path.parent(), node.path.file_name()) {
+            (Some(parent), Some(name)) if parent == Path::new("/dev") => {
+                (dev, CString::new(name.as_bytes())?)
+            }
+            _ => {
+                let (parent, name) = root.create_parent(&node.path, 0o755)?;
+                opened = parent;
+                (opened.as_fd(), name)
+            }
+        };
+        if self.bind && node.kind != Kind::Fifo {
+            return bind(directory, &name, node);
+        }
+        let number = makedev(node.number.0, node.number.1);
+        let mode = Mode::from_raw_mode(node.mode);
+        match rustix::fs::mknodat(directory, &name, node.kind.file_type(), mode, number) {
+            Ok(()) => own(directory, &name, node),
+            // It is kept if it is what is asked for: never changed, for others may use it.
+            Err(Errno::EXIST) => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let there = rustix::fs::openat(directory, &name, flags, Mode::empty())
+                    .called("openat", || format!("{name:?}"))?;
+                check_is(there.as_fd(), node, "what is there")
+            }
+            Err(Errno::PERM) if node.kind != Kind::Fifo => bind(directory, &name, node),
+            Err(errno) => bail!(Error::new("mknodat", describe(node), errno.raw_os_error())),
+        }
+    }
+}
+
+fn describe(node: &Node) -> String {
+    format!("{:?} ({:?} {}:{}, {:#o})", node.path, node.kind, node.number.0, node.number.1, node.mode)
+}
+
+fn own(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
+    if (node.uid, node.gid) == (0, 0) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .called("fchownat", || format!("{:?} {}:{}", node.path, node.uid, node.gid))?;
+    // chown(2) may have cleared set-id bits; a device with them is odd, but so it was said.
+    Ok(())
+}
+
+/// Puts the host's device of the same path over an empty file.
+fn bind(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
+    let source = mount::clone_path(&c_path(&node.path)?, Depth::One)?;
+    check_is(source.as_fd(), node, "the host's device")?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let target = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Err(Errno::EXIST) => {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(directory, name, flags, Mode::empty())
+        }
+        result => result,
+    }
+    .called("openat", || format!("{name:?} (O_CREAT|O_NOFOLLOW)"))?;
+    Ok(mount::attach(source.as_fd(), target.as_fd())?)
+}
+
+fn check_is(fd: BorrowedFd<'_>, node: &Node, who: &str) -> Result<()> {
+    let stat = rustix::fs::fstat(fd).called("fstat", || format!("{:?}", node.path))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    ensure!(kind == node.kind.file_type(), "{who} is a {kind:?}, not a {:?} device", node.kind);
+    let is = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    ensure!(
+        node.kind == Kind::Fifo || is == node.number,
+        "{who} is {}:{}, not {}:{}",
+        is.0,
+        is.1,
+        node.number.0,
+        node.number.1
+    );
+    Ok(())
+}
+
+fn links(dev: BorrowedFd<'_>) -> Result<()> {
+    let link = |target: &str, name: &str| rustix::fs::symlinkat(target, dev, name);
+    let named =
+        |name: &str, errno: Errno| Error::new("symlinkat", format!("/dev/{name}"), errno.raw_os_error());
+    for (target, name) in LINKS {
+        match link(target, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => bail!(named(name, errno)),
+        }
+    }
+    // Whatever ptmx the image has belongs to another devpts.
+    let ptmx = match link("pts/ptmx", "ptmx") {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(dev, "ptmx", AtFlags::empty())
+                .called("unlinkat", || "/dev/ptmx".to_owned())?;
+            link("pts/ptmx", "ptmx")
+        }
+        result => result,
+    };
+    ptmx.map_err(|errno| named("ptmx", errno))?;
+    // Only where the kernel has it (CONFIG_PROC_KCORE).
+    if rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_ok() {
+        match link("/proc/kcore", "core") {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => bail!(named("core", errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Attaches a detached mount of a file on `path` below the root, which is made as an empty file if it is missing;
+/// a link there is refused. For `/dev/console`.
+///
+/// # Errors
+/// `path` is a link (ELOOP) or a directory, or cannot be made.
+pub fn bind_fd_onto(root: &Root, source: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let target = match root.find_nofollow(path) {
+        Err(error) if error.errno() == libc::ENOENT => root.create_file(path, 0o666)?,
+        result => result?,
+    };
+    let stat = rustix::fs::fstat(&target).called("fstat", || format!("{path:?}"))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        bail!(Error::new("openat2", format!("{path:?} (O_NOFOLLOW)"), libc::ELOOP));
+    }
+    Ok(mount::attach(source, target.as_fd())?)
+}

@@ -1,1 +1,442 @@
-//! mounts
+//! `mounts` (config.md, "Mounts"): what is mounted where in the container's root.
+//!
+//! [`plan`] decides every mount; [`Mounts::hold`] opens in the parent what only the parent may open;
+//! [`Mounts::apply`] makes the mounts in init, before the pivot.
+//! Not for: device nodes (`devices`), masked and read-only paths (`paths`), the root itself (`rootfs`).
+
+mod apply;
+mod copy_up;
+
+pub use apply::{CgroupSource, Held, Late};
+
+use super::idmap::{Map, Range};
+use super::mount_options::{self, Options};
+use crate::host::CgroupMode;
+use crate::sys::mount::{ATIME_MASK, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
+use crate::sys::mount::{Change, Depth, Propagation};
+use crate::sys::path::clean;
+use anyhow::{Context as _, Result, bail, ensure};
+use oci_spec::runtime as oci;
+use serde::Serialize;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The container's user namespace, as far as mounts depend on it.
+#[derive(Clone, Copy, Debug)]
+pub enum UserNamespace<'a> {
+    /// The runtime's own.
+    Host,
+    /// A new one with these id maps.
+    New(&'a Map, &'a Map),
+    /// The one at this path.
+    Join(&'a Path),
+}
+
+/// What the plan of the mounts depends on besides the mounts.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Relative sources of bind mounts are relative to it.
+    pub bundle: &'a Path,
+    /// The container has a mount namespace that is not the runtime's.
+    pub own_mount_namespace: bool,
+    /// The container's user namespace.
+    pub user_namespace: UserNamespace<'a>,
+    /// The container has a cgroup namespace of its own.
+    pub own_cgroup_namespace: bool,
+    /// The layout of the host's cgroup tree.
+    pub cgroup_mode: CgroupMode,
+    /// We are not root: no privilege over the mount namespace that we are in.
+    pub rootless: bool,
+    /// `linux.mountLabel`
+    pub label: Option<&'a str>,
+    /// `linux.rootfsPropagation`
+    pub rootfs_propagation: Option<&'a str>,
+}
+
+/// Who opens the sources of bind mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourcesFrom {
+    /// The parent, before the fork: with all privileges, and a missing source costs nothing.
+    Parent,
+    /// Init, since the parent lacks the privilege (rootless) or is in the same mount namespace.
+    Init,
+    /// Init, so that flags which the host has set stay locked in the container's user namespace; the parent's
+    /// copy is for sources that container root may not reach.
+    InitElseParent,
+}
+
+/// All mounts, in order.
+#[derive(Debug, Serialize)]
+pub struct Mounts {
+    /// The mounts in the order of config.json.
+    pub list: Vec<Mount>,
+    /// Who opens the sources of bind mounts.
+    pub sources: SourcesFrom,
+    /// Set on every source of the host before the mount's own propagation.
+    pub source_propagation: Option<Propagation>,
+    /// An SELinux context for the mounts.
+    pub label: Option<CString>,
+    /// In a user namespace some file systems may only be had from the host.
+    pub in_user_namespace: bool,
+    /// We are not root on the host.
+    pub rootless: bool,
+}
+
+/// One entry of `mounts`.
+#[derive(Debug, Serialize)]
+pub struct Mount {
+    /// Its place in config.json, for messages.
+    pub index: usize,
+    /// Where, from the container's root; clean of "." and "..".
+    pub destination: PathBuf,
+    /// `source` as config.json says it, for messages.
+    pub source: String,
+    /// What is mounted.
+    pub what: What,
+    /// The mount's own attributes.
+    pub attributes: Attributes,
+    /// Propagation changes, in order.
+    pub propagation: Vec<(Propagation, Depth)>,
+}
+
+/// What is mounted.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// A directory or file of the host.
+    Bind(Bind),
+    /// A new instance of a file system.
+    New(New),
+    /// The container's cgroup directories.
+    Cgroup,
+    /// A change to what is mounted there already.
+    Remount(Remount),
+}
+
+/// A directory or file of the host.
+#[derive(Debug, Serialize)]
+pub struct Bind {
+    /// An absolute path of the host.
+    pub source: CString,
+    /// With what is mounted below it.
+    pub depth: Depth,
+    /// Other owners than on disk.
+    pub idmap: Option<IdMapping>,
+}
+
+/// Whose id maps a mount gets, and how deep.
+#[derive(Debug, Serialize)]
+pub struct IdMapping {
+    /// The maps.
+    pub maps: IdMaps,
+    /// For the mount, or also for those below it.
+    pub depth: Depth,
+}
+
+/// The source of id maps.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdMaps {
+    /// These.
+    Given(Map, Map),
+    /// Those of the user namespace at this path.
+    OfNamespace(PathBuf),
+}
+
+/// A new instance of a file system.
+#[derive(Debug, Serialize)]
+pub struct New {
+    /// Its type.
+    pub fstype: CString,
+    /// What mountinfo shows as the source, and a block device for those that have one.
+    pub source: CString,
+    /// Flags of the superblock (fsconfig(2) names).
+    pub flags: Vec<CString>,
+    /// The file system's own options: with a value or without.
+    pub data: Vec<(CString, Option<CString>)>,
+    /// Must be a real directory, not a link: proc and sysfs.
+    pub ordinary_directory: bool,
+    /// A tmpfs without `mode=` looks like the directory that it hides.
+    pub inherits_mode: bool,
+    /// Start with a copy of what is hidden.
+    pub copy_up: bool,
+    /// Becomes read-only only at the end, for the runtime still writes into it.
+    pub late_readonly: bool,
+    /// Takes a `context=` option.
+    pub labelled: bool,
+}
+
+/// A change to what is mounted there already.
+#[derive(Debug, Serialize)]
+pub struct Remount {
+    /// Flags and options of the superblock.
+    pub data: Vec<(CString, Option<CString>)>,
+}
+
+/// The attributes of a mount, ready for mount_setattr(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Attributes {
+    /// To set.
+    pub set: u64,
+    /// Not to have, said in so many words.
+    pub forbidden: u64,
+    /// Not to have, because a bind mount with options starts without those of its source.
+    pub dropped: u64,
+    /// To set in the whole tree.
+    pub tree_set: u64,
+    /// To clear in the whole tree.
+    pub tree_clear: u64,
+}
+
+impl Attributes {
+    fn of(options: &Options) -> Self {
+        let mut dropped = 0;
+        if options.mentions_attributes {
+            dropped |= RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
+        }
+        if options.chooses_atime {
+            dropped |= ATIME_MASK | NODIRATIME;
+        }
+        Self {
+            set: options.set,
+            forbidden: options.clear,
+            dropped: dropped & !options.clear & !(options.set & !ATIME_MASK),
+            tree_set: options.tree_set,
+            tree_clear: options.tree_clear,
+        }
+    }
+
+    /// The change to the mount itself, if there is one.
+    pub fn change(&self) -> Option<Change> {
+        let clear = self.forbidden | self.dropped;
+        (self.set | clear != 0).then_some(Change { set: self.set, clear, propagation: None })
+    }
+
+    /// The change to the mount and all below it, if there is one.
+    pub fn tree_change(&self) -> Option<Change> {
+        let (set, clear) = (self.tree_set, self.tree_clear);
+        (set | clear != 0).then_some(Change { set, clear, propagation: None })
+    }
+}
+
+/// What lxcfs and its like may put over files of a container's /proc. Everything else there is the kernel's.
+const BELOW_PROC: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// Decides every mount.
+///
+/// # Errors
+/// A mount that cannot be meant, named by its index and destination.
+pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Mounts> {
+    let list = mounts.iter().enumerate().map(|(index, mount)| {
+        plan_one(index, mount, facts)
+            .with_context(|| format!("mounts[{index}] {}", mount.destination().display()))
+    });
+    let in_user_namespace = !matches!(facts.user_namespace, UserNamespace::Host);
+    Ok(Mounts {
+        list: list.collect::<Result<_>>()?,
+        sources: match (facts.own_mount_namespace && !facts.rootless, in_user_namespace) {
+            (false, _) => SourcesFrom::Init,
+            (true, false) => SourcesFrom::Parent,
+            (true, true) => SourcesFrom::InitElseParent,
+        },
+        source_propagation: source_propagation(facts)?,
+        label: facts
+            .label
+            .filter(|label| !label.is_empty())
+            .map(|label| c_string("linux.mountLabel", label))
+            .transpose()?,
+        in_user_namespace,
+        rootless: facts.rootless,
+    })
+}
+
+/// A source that the parent opened is still a peer of the host's mount. It becomes a slave, as everything in the
+/// container's mount namespace does, unless rootfsPropagation asks for mounts that travel back to the host.
+fn source_propagation(facts: &Facts<'_>) -> Result<Option<Propagation>> {
+    if !facts.own_mount_namespace {
+        return Ok(None);
+    }
+    let Some(name) = facts.rootfs_propagation.filter(|name| !name.is_empty()) else {
+        return Ok(Some(Propagation::Slave));
+    };
+    match mount_options::propagation(name) {
+        Some((Propagation::Shared, _)) => Ok(None),
+        Some((Propagation::Slave, _)) => Ok(Some(Propagation::Slave)),
+        Some((Propagation::Private | Propagation::Unbindable, _)) => Ok(Some(Propagation::Private)),
+        None => bail!(
+            "linux.rootfsPropagation: {name:?} is not one of (r)shared, (r)slave, (r)private, (r)unbindable"
+        ),
+    }
+}
+
+fn c_string(what: &str, text: impl AsRef<[u8]>) -> Result<CString> {
+    let text = text.as_ref();
+    CString::new(text).with_context(|| format!("{what}: {:?}", String::from_utf8_lossy(text)))
+}
+
+fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount> {
+    let said = mount.destination();
+    ensure!(!said.as_os_str().is_empty(), "no destination");
+    c_string("destination", said.as_os_str().as_bytes())?;
+    let destination = clean(said);
+    ensure!(destination != Path::new("/"), "mountpoint is on the top of the rootfs");
+    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
+    let source = mount.source().clone().unwrap_or_default();
+    let fstype = match (options.bind, mount.typ().as_deref()) {
+        (Some(_), _) => "bind",
+        (None, fstype) => fstype.unwrap_or_default(),
+    };
+    check_proc(&destination, fstype, &options)?;
+    let idmap = plan_idmap(mount, &options, facts)?;
+    let what = if options.remount && options.bind.is_none() {
+        What::Remount(Remount { data: superblock_and_data(&options)? })
+    } else if options.remount {
+        What::Remount(Remount { data: Vec::new() })
+    } else if let Some(depth) = options.bind {
+        ensure!(
+            options.data.is_empty(),
+            "bind mounts cannot have any filesystem-specific options applied: {:?}",
+            options.data.join(",")
+        );
+        let source = facts.bundle.join(&source);
+        What::Bind(Bind { source: c_string("source", source.as_os_str().as_bytes())?, depth, idmap })
+    } else if matches!(fstype, "cgroup" | "cgroup2") {
+        What::Cgroup
+    } else {
+        What::New(plan_new(fstype, &source, &destination, &options)?)
+    };
+    Ok(Mount {
+        index,
+        destination,
+        source: source.to_string_lossy().into_owned(),
+        what,
+        attributes: Attributes::of(&options),
+        propagation: options.propagation,
+    })
+}
+
+/// /proc is how everything is checked and labelled: no mount may stand in for a part of it.
+fn check_proc(destination: &Path, fstype: &str, options: &Options) -> Result<()> {
+    let Ok(below) = destination.strip_prefix("/proc") else { return Ok(()) };
+    if options.remount {
+        return Ok(());
+    }
+    if below.as_os_str().is_empty() {
+        // A bind mount of a procfs is allowed; whether it is one is looked at when it is open.
+        ensure!(
+            matches!(fstype, "proc" | "bind"),
+            "{destination:?} cannot be mounted because it is not of type proc"
+        );
+        return Ok(());
+    }
+    ensure!(
+        BELOW_PROC.iter().any(|allowed| destination == Path::new(allowed)),
+        "{destination:?} cannot be mounted because it is inside /proc"
+    );
+    Ok(())
+}
+
+fn plan_new(fstype: &str, source: &Path, destination: &Path, options: &Options) -> Result<New> {
+    ensure!(!fstype.is_empty(), "no type, and neither \"bind\" nor \"rbind\" in the options: no such device");
+    ensure!(!options.copy_up || fstype == "tmpfs", "tmpcopyup is for tmpfs, not for {fstype:?}");
+    let mut flags: Vec<CString> = Vec::new();
+    for name in &options.superblock {
+        flags.push(c_string("options", name)?);
+    }
+    // Of a pseudo file system there may be one instance for all, so only the mount is read-only. Others may need
+    // to know: a read-only disk, an image.
+    let pseudo =
+        matches!(fstype, "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" | "bpf" | "debugfs" | "securityfs");
+    if options.set & RDONLY != 0 && !pseudo {
+        flags.push(c"ro".to_owned());
+    }
+    let data = split_data(&options.data)?;
+    let late = fstype == "tmpfs" || destination == Path::new("/dev");
+    Ok(New {
+        fstype: c_string("type", fstype)?,
+        source: c_string("source", source.as_os_str().as_bytes())?,
+        flags,
+        ordinary_directory: matches!(fstype, "proc" | "sysfs"),
+        inherits_mode: fstype == "tmpfs" && !data.iter().any(|(key, _)| key.as_c_str() == c"mode"),
+        copy_up: options.copy_up,
+        late_readonly: late && options.set & RDONLY != 0,
+        labelled: !matches!(fstype, "proc" | "sysfs" | "mqueue")
+            && !data.iter().any(|(key, _)| key.as_c_str() == c"context"),
+        data,
+    })
+}
+
+fn superblock_and_data(options: &Options) -> Result<Vec<(CString, Option<CString>)>> {
+    let mut all = Vec::new();
+    for name in &options.superblock {
+        all.push((c_string("options", name)?, None));
+    }
+    all.extend(split_data(&options.data)?);
+    Ok(all)
+}
+
+/// mount(2) takes one string, `key=value,key`; fsconfig(2) takes them one by one. A comma inside double quotes
+/// belongs to the value (SELinux contexts), and the quotes do not.
+fn split_data(options: &[String]) -> Result<Vec<(CString, Option<CString>)>> {
+    let joined = options.join(",");
+    let mut quoted = false;
+    let words = joined.split(|c: char| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    let mut data = Vec::new();
+    for word in words.filter(|word| !word.is_empty()) {
+        data.push(match word.split_once('=') {
+            Some((key, value)) => {
+                let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+                (c_string("options", key)?, Some(c_string("options", value)?))
+            }
+            None => (c_string("options", word)?, None),
+        });
+    }
+    Ok(data)
+}
+
+fn plan_idmap(mount: &oci::Mount, options: &Options, facts: &Facts<'_>) -> Result<Option<IdMapping>> {
+    let maps = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
+    if options.idmap.is_none() && maps == (None, None) {
+        return Ok(None);
+    }
+    ensure!(options.bind.is_some(), "id-mapped mounts are only supported for bind-mounts");
+    ensure!(!facts.rootless, "id-mapped mounts are not supported for rootless containers");
+    let maps = match (maps, facts.user_namespace) {
+        ((Some(uids), Some(gids)), _) if !uids.is_empty() && !gids.is_empty() => {
+            IdMaps::Given(map_of(uids)?, map_of(gids)?)
+        }
+        ((None, None), UserNamespace::New(uids, gids)) => IdMaps::Given(uids.clone(), gids.clone()),
+        ((None, None), UserNamespace::Join(path)) => IdMaps::OfNamespace(path.to_owned()),
+        _ => bail!("id-mapped mounts must have both uid and gid mappings specified"),
+    };
+    Ok(Some(IdMapping { maps, depth: options.idmap.unwrap_or(Depth::One) }))
+}
+
+fn map_of(rows: &[oci::LinuxIdMapping]) -> Result<Map> {
+    let range = |row: &oci::LinuxIdMapping| {
+        let (container, host, size) = (row.container_id(), row.host_id(), row.size());
+        ensure!(size > 0, "id mapping {container}:{host}:{size}: size is 0");
+        ensure!(
+            container.checked_add(size).is_some() && host.checked_add(size).is_some(),
+            "id mapping {container}:{host}:{size}: out of range"
+        );
+        Ok(Range { container, host, size })
+    };
+    rows.iter().map(range).collect::<Result<_>>().map(Map)
+}

@@ -1,1 +1,232 @@
-//! rootfs
+//! `root` and `linux.rootfsPropagation` (config.md, "Root"; config-linux.md, "Rootfs Mount Propagation").
+//!
+//! [`Rootfs::open`] makes the root a mount of its own and gives the one descriptor through which everything below
+//! it is reached; [`Rootfs::pivot`] makes it `/`.
+//! Not for: what is mounted in it (see `mounts`).
+
+use super::mount_options;
+use crate::sys::mount::{self, Change, Depth, Propagation};
+use crate::sys::path::{Root, as_path};
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fd::AsFd;
+use serde::Serialize;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// How the root becomes `/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enter {
+    /// pivot_root(2): nothing of the host stays reachable.
+    Pivot,
+    /// `--no-pivot`: on an initramfs pivot_root(2) does not work; the mount is moved over `/`.
+    Move,
+    /// No mount namespace of its own: chroot(2) only.
+    Chroot,
+}
+
+/// The container's root.
+#[derive(Debug, Serialize)]
+pub struct Rootfs {
+    /// Its absolute path on the host.
+    pub path: CString,
+    /// It becomes read-only as the last step.
+    pub readonly: bool,
+    /// How it becomes `/`.
+    pub enter: Enter,
+    /// The propagation of `/` in the end; private is what it is anyway.
+    pub propagation: Option<(Propagation, Depth)>,
+}
+
+/// Decides what the root is.
+///
+/// # Errors
+/// `/` as root, a NUL byte, an unknown propagation.
+pub fn plan(
+    bundle: &Path,
+    path: &Path,
+    readonly: bool,
+    propagation: Option<&str>,
+    own_mount_namespace: bool,
+    no_pivot: bool,
+) -> Result<Rootfs> {
+    ensure!(!path.as_os_str().is_empty(), "root.path: empty");
+    let absolute = bundle.join(path);
+    ensure!(absolute.components().count() > 1, "root.path: {path:?} is the host's root");
+    let enter = match (own_mount_namespace, no_pivot) {
+        (_, true) => Enter::Move,
+        (true, false) => Enter::Pivot,
+        (false, false) => Enter::Chroot,
+    };
+    let propagation = match propagation.filter(|name| !name.is_empty()) {
+        None => None,
+        Some(name) => match mount_options::propagation(name) {
+            None => bail!("linux.rootfsPropagation: {name:?} is not supported"),
+            Some((Propagation::Private, _)) => {
+                ensure!(!no_pivot, "linux.rootfsPropagation: {name:?} is not safe without pivot_root");
+                None
+            }
+            Some(said) => Some(said),
+        },
+    };
+    let path =
+        CString::new(absolute.as_os_str().as_bytes()).with_context(|| format!("root.path: {path:?}"))?;
+    Ok(Rootfs { path, readonly, enter, propagation })
+}
+
+impl Rootfs {
+    /// Opens the root in init, in the container's mount namespace.
+    ///
+    /// # Errors
+    /// It is not there or no directory, or the mount namespace is not ours to change.
+    pub fn open(&self) -> Result<Root> {
+        let open = || {
+            // Before any mount is made: with a shared "/" it would show up on the host. Whatever
+            // rootfsPropagation says: mounts that shall travel back come as descriptors from the parent.
+            if self.enter != Enter::Chroot {
+                mount::set_propagation(c"/", Propagation::Slave, Depth::Tree)?;
+            }
+            let directory = Root::open_host(as_path(&self.path))?;
+            if self.enter == Enter::Chroot {
+                return Ok(directory);
+            }
+            let tree = mount::clone_at(directory.as_fd(), c"", Depth::Tree)?;
+            let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
+            let pending = match mount::set_attributes(tree.as_fd(), Depth::One, private) {
+                // Until Linux 5.12 is our floor.
+                Err(error) if error.errno() == libc::ENOSYS => true,
+                result => result.map(|()| false)?,
+            };
+            mount::attach(tree.as_fd(), directory.as_fd())?;
+            if pending {
+                mount::set_propagation_of(tree.as_fd(), Propagation::Private, Depth::One)?;
+            }
+            Ok(Root::from(tree))
+        };
+        open().map_err(|error: crate::sys::Error| anyhow::Error::from(error).context("root.path"))
+    }
+
+    /// Makes the root `/`. From here on no path of the host can be named.
+    ///
+    /// # Errors
+    /// pivot_root(2), move_mount(2) or chroot(2) fails.
+    pub fn pivot(&self, root: &Root) -> Result<()> {
+        match self.enter {
+            Enter::Pivot => mount::pivot(root.as_fd())?,
+            Enter::Move => {
+                hide_host_pseudo_file_systems(as_path(&self.path))?;
+                mount::move_to_root(root.as_fd())?;
+                mount::chroot(root.as_fd())?;
+            }
+            Enter::Chroot => mount::chroot(root.as_fd())?,
+        }
+        if let (Some((propagation, depth)), true) = (self.propagation, self.enter != Enter::Chroot) {
+            mount::set_propagation(c"/", propagation, depth).context("linux.rootfsPropagation")?;
+        }
+        Ok(())
+    }
+
+    /// Makes `/` read-only if the config asks for it: after everything that writes into it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_readonly(&self, root: &Root) -> Result<()> {
+        if !self.readonly {
+            return Ok(());
+        }
+        // Without a mount of our own it is the host's mount that would become read-only.
+        ensure!(self.enter != Enter::Chroot, "root.readonly: needs a mount namespace");
+        let readonly = Change { set: mount::RDONLY, ..Change::default() };
+        match mount::set_attributes(root.as_fd(), Depth::One, readonly) {
+            Err(error) if error.errno() == libc::ENOSYS => {
+                mount::remount_bind(root.as_fd(), mount::attributes(root.as_fd())? | mount::RDONLY)
+            }
+            result => result,
+        }
+        .context("root.readonly")
+    }
+}
+
+/// With chroot(2) the host's mounts stay in the namespace, and as long as one of them shows a whole procfs or
+/// sysfs, the kernel lets the container mount another one without the masks. So they go, or are covered.
+fn hide_host_pseudo_file_systems(rootfs: &Path) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    for place in mounts.lines().filter_map(whole_pseudo_mount).filter(|place| !place.starts_with(rootfs)) {
+        let Err(error) = mount::detach(&place) else { continue };
+        match error.errno() {
+            // Its parent went before it.
+            libc::ENOENT => {}
+            libc::EINVAL | libc::EPERM => {
+                let empty = mount::empty_directory(None)?;
+                let target = Root::open_host(&place)?;
+                mount::attach(empty.as_fd(), target.as_fd())?;
+            }
+            _ => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The mount point of a line of mountinfo (proc_pid_mountinfo(5)) if it is a procfs or sysfs from its root.
+fn whole_pseudo_mount(line: &str) -> Option<PathBuf> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(3);
+    let (root, place) = (fields.next()?, fields.next()?);
+    let fstype = after.split(' ').next()?;
+    (root == "/" && matches!(fstype, "proc" | "sysfs")).then(|| crate::sys::path::path_of(unescape(place)))
+}
+
+/// Undoes the octal escapes of mountinfo (`\040`).
+fn unescape(text: &str) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = (byte == b'\\').then(|| tail.get(..3)).flatten();
+        let octal = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        plain.push(octal.unwrap_or(byte));
+        rest = if octal.is_some() { tail.get(3..).unwrap_or_default() } else { tail };
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(propagation: Option<&str>, own: bool, no_pivot: bool) -> Result<Rootfs> {
+        plan(Path::new("/bundle"), Path::new("rootfs"), true, propagation, own, no_pivot)
+    }
+
+    #[test]
+    fn a_relative_root_is_relative_to_the_bundle() {
+        assert_eq!(planned(None, true, false).unwrap().path.as_c_str(), c"/bundle/rootfs");
+    }
+
+    #[test]
+    fn without_a_mount_namespace_it_is_a_chroot() {
+        assert_eq!(planned(None, false, false).unwrap().enter, Enter::Chroot);
+        assert_eq!(planned(None, true, true).unwrap().enter, Enter::Move);
+        assert_eq!(planned(None, true, false).unwrap().enter, Enter::Pivot);
+    }
+
+    #[test]
+    fn private_needs_no_step_and_is_refused_without_pivot() {
+        assert_eq!(planned(Some("rprivate"), true, false).unwrap().propagation, None);
+        assert!(planned(Some("rprivate"), true, true).is_err());
+        assert!(planned(Some("sideways"), true, false).is_err());
+    }
+
+    #[test]
+    fn the_host_root_is_no_rootfs() {
+        assert!(plan(Path::new("/bundle"), Path::new("/"), false, None, true, false).is_err());
+    }
+
+    #[test]
+    fn only_whole_procfs_and_sysfs_mounts_are_hidden() {
+        let line = r"36 35 0:5 / /a\040b/proc rw,relatime shared:1 - proc proc rw";
+        assert_eq!(whole_pseudo_mount(line), Some(PathBuf::from("/a b/proc")));
+        assert_eq!(whole_pseudo_mount("36 35 0:5 /sys /x rw - proc proc rw"), None);
+        assert_eq!(whole_pseudo_mount("36 35 0:5 / /x rw - tmpfs tmpfs rw"), None);
+    }
+}

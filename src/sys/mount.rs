@@ -283,6 +283,38 @@ pub fn set_propagation(path: &CStr, propagation: Propagation, depth: Depth) -> R
         .called("mount", || format!("{path:?} ({propagation:?}, {depth:?})"))
 }
 
+/// [`set_propagation`] for an attached mount by its descriptor, for kernels without mount_setattr.
+///
+/// # Errors
+/// EINVAL: not attached.
+pub fn set_propagation_of(
+    mount: BorrowedFd<'_>,
+    propagation: Propagation,
+    depth: Depth,
+) -> Result<(), Error> {
+    let recursive =
+        if depth == Depth::Tree { MountPropagationFlags::REC } else { MountPropagationFlags::empty() };
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    rustix::mount::mount_change(path.as_str(), propagation.flags() | recursive)
+        .called("mount", || format!("{path:?} ({propagation:?}, {depth:?})"))
+}
+
+/// A detached, empty, read-only directory: a tmpfs with room for its root only.
+///
+/// # Errors
+/// The kernel refuses a tmpfs.
+pub fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd, Error> {
+    let context = Context::open(c"tmpfs")?;
+    context.string(c"source", c"tmpfs")?;
+    context.string(c"nr_blocks", c"1")?;
+    // Not 1: Ubuntu's 5.4 has a patch that refuses less than 2.
+    context.string(c"nr_inodes", c"2")?;
+    if let Some(label) = label {
+        context.string(c"context", label)?;
+    }
+    context.mount(RDONLY)
+}
+
 /// Sets exactly `attributes` on an attached mount by mount(2), for kernels without mount_setattr.
 ///
 /// # Errors
@@ -371,4 +403,46 @@ pub fn move_to_root(new_root: BorrowedFd<'_>) -> Result<(), Error> {
 /// EINVAL: locked, or no mount point.
 pub fn detach(path: &Path) -> Result<(), Error> {
     rustix::mount::unmount(path, UnmountFlags::DETACH).called("umount2", || format!("{path:?} (MNT_DETACH)"))
+}
+
+/// A user namespace with these maps (the text of uid_map and gid_map), to map the ids of a mount with.
+///
+/// A child is cloned into it for as long as its maps are written and it is opened.
+///
+/// # Errors
+/// No user namespaces on this host (ENOSPC, EPERM), or a map that the kernel refuses (EINVAL, EPERM).
+pub fn user_namespace_of(uid_map: &str, gid_map: &str) -> Result<OwnedFd, Error> {
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).called("pipe2", String::new)?;
+    // SAFETY: without CLONE_VM this is a fork: the child has its own copy of everything, and our process has one
+    // thread. It makes three system calls and ends by `_exit`, so no destructor of ours runs twice.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD, 0, 0, 0, 0) })
+            .called("clone", || "CLONE_NEWUSER".to_owned())?;
+    if pid == 0 {
+        drop(writer);
+        // EOF: the parent has what it wants, or is gone.
+        let _ = rustix::io::read(&reader, &mut [0_u8; 1]);
+        // SAFETY: ends this process, and nothing else.
+        unsafe { libc::_exit(0) }
+    }
+    let opened = open_user_namespace(pid, uid_map, gid_map);
+    drop(writer);
+    let child = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    // Reaped or not, the namespace is what counts; EINTR is the only error for a child of ours.
+    while matches!(
+        rustix::process::waitpid(child, rustix::process::WaitOptions::empty()),
+        Err(rustix::io::Errno::INTR)
+    ) {}
+    opened
+}
+
+fn open_user_namespace(pid: libc::c_long, uid_map: &str, gid_map: &str) -> Result<OwnedFd, Error> {
+    for (file, map) in [("uid_map", uid_map), ("gid_map", gid_map)] {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, map).called("write", || format!("{path:?} {:?}", map.trim_end()))?;
+    }
+    let path = format!("/proc/{pid}/ns/user");
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty()).called("open", || format!("{path:?}"))
 }

@@ -1,0 +1,624 @@
+//! Making the mounts: `hold` in the parent, `apply` in init before the pivot.
+
+use super::{Attributes, Bind, IdMapping, IdMaps, Mount, Mounts, New, Remount, SourcesFrom, What, copy_up};
+use crate::sys::mount::{self as sys, Change, Context, Depth, NODEV, NOEXEC, NOSUID, Propagation, RDONLY};
+use crate::sys::path::{Root, c_path};
+use crate::sys::{Error, errno_of};
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+use std::path::{Path, PathBuf};
+
+/// The sources that the parent opened, one place a mount.
+#[derive(Debug, Default)]
+pub struct Held(Vec<Option<Ready>>);
+
+/// What is left to do for mounts when the root is complete.
+#[derive(Debug, Default)]
+pub struct Late {
+    /// Mounts that become read-only now that the runtime has written into them.
+    readonly: Vec<(usize, PathBuf, OwnedFd)>,
+    /// The container's own /dev, if it is a new tmpfs: devices are made in it without looking up a path.
+    pub dev: Option<OwnedFd>,
+}
+
+/// What a mount of type `cgroup` shows: given by the cgroup module.
+#[derive(Debug)]
+pub enum CgroupSource {
+    /// The container's own directory (or, without a cgroup namespace, the root of the tree).
+    V2(Source),
+    /// One directory a hierarchy, named as its mount point (`cpu,cpuacct`).
+    V1(Vec<(String, Source)>),
+}
+
+/// A directory of the host.
+#[derive(Debug)]
+pub enum Source {
+    /// A detached mount of it (`sys::mount::clone_path` in the parent).
+    Held(OwnedFd),
+    /// Its path, to be opened by init.
+    Path(CString),
+    /// A mount of it that is in the container already.
+    Attached(OwnedFd),
+}
+
+/// A mount that only waits to be attached.
+#[derive(Debug)]
+struct Ready {
+    fd: OwnedFd,
+    /// Without mount_setattr, attributes and propagation can only be set once it is attached.
+    pending: bool,
+}
+
+/// A new tmpfs of ours, where mount points are made without looking up a path.
+struct Fresh {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+const LOCKABLE: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
+const ATIMES: u64 = sys::ATIME_MASK | sys::NODIRATIME;
+
+/// In a user namespace these want privilege over another namespace that the container shares with the host; what
+/// the host has is bound instead.
+const HOST_INSTEAD: [(&CStr, &CStr); 2] = [(c"sysfs", c"/sys"), (c"mqueue", c"/dev/mqueue")];
+
+impl Mounts {
+    /// Opens the sources of bind mounts, in the parent and before the fork.
+    ///
+    /// # Errors
+    /// A source is not there, or cannot be mounted as asked.
+    pub fn hold(&self) -> Result<Held> {
+        let hold = |mount: &Mount| match &mount.what {
+            What::Bind(bind) if self.sources != SourcesFrom::Init || bind.idmap.is_some() => {
+                self.hold_one(mount, bind).with_context(|| at(mount)).map(Some)
+            }
+            _ => Ok(None),
+        };
+        self.list.iter().map(hold).collect::<Result<_>>().map(Held)
+    }
+
+    fn hold_one(&self, mount: &Mount, bind: &Bind) -> Result<Ready> {
+        let fd = sys::clone_path(&bind.source, bind.depth)?;
+        if let Some(idmap) = &bind.idmap {
+            set_idmap(fd.as_fd(), idmap)?;
+        }
+        let lock = if self.sources == SourcesFrom::InitElseParent { Lock::Emulated } else { Lock::Kernel };
+        self.finish(fd, mount, bind.depth, lock)
+    }
+
+    /// Gives a detached bind mount its propagation and attributes.
+    fn finish(&self, fd: OwnedFd, mount: &Mount, depth: Depth, lock: Lock) -> Result<Ready> {
+        let calls = bind_calls(self.source_propagation, mount, depth);
+        for (change, depth) in calls {
+            match change_attributes(fd.as_fd(), depth, change, &mount.attributes, lock) {
+                Err(error) if error.errno() == libc::ENOSYS && mount.attributes.tree_change().is_none() => {
+                    return Ok(Ready { fd, pending: true });
+                }
+                result => result?,
+            }
+        }
+        Ok(Ready { fd, pending: false })
+    }
+
+    /// Makes all mounts below `root`, in order.
+    ///
+    /// # Errors
+    /// A mount failed; those before it stay, in a mount namespace that dies with init.
+    pub fn apply(&self, root: &Root, held: &mut Held, mut cgroup: Option<CgroupSource>) -> Result<Late> {
+        let mut late = Late::default();
+        let mut fresh = Vec::new();
+        for mount in &self.list {
+            let held = held.0.get_mut(mount.index).and_then(Option::take);
+            match &mount.what {
+                What::Bind(bind) => self.bind(root, mount, bind, held),
+                What::New(new) => self.new(root, mount, new, &mut fresh, &mut late),
+                What::Cgroup => self.cgroup(root, mount, cgroup.as_mut()),
+                What::Remount(change) => remount(root, mount, change),
+            }
+            .with_context(|| at(mount))?;
+        }
+        late.dev = fresh.into_iter().find(|fresh| fresh.path == Path::new("/dev")).map(|fresh| fresh.fd);
+        Ok(late)
+    }
+
+    fn bind(&self, root: &Root, mount: &Mount, bind: &Bind, held: Option<Ready>) -> Result<()> {
+        let ready = match (held, self.sources) {
+            (Some(ready), SourcesFrom::Parent) => ready,
+            (Some(ready), _) if bind.idmap.is_some() => ready,
+            (held, _) => match sys::clone_path(&bind.source, bind.depth) {
+                Ok(fd) => self.finish(fd, mount, bind.depth, Lock::Kernel)?,
+                // Container root may not reach it, the parent could.
+                Err(error) if error.errno() == libc::EACCES => held.ok_or(error)?,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if mount.destination == Path::new("/proc") {
+            ensure!(
+                is_procfs(ready.fd.as_fd())?,
+                "{:?} cannot be mounted because it is not of type proc",
+                mount.destination
+            );
+        }
+        let target = match root.find(&mount.destination) {
+            Ok(found) => {
+                if found.through_symlink {
+                    check_resolved(root, found.fd.as_fd(), &mount.destination)?;
+                }
+                found.fd
+            }
+            Err(error) if error.errno() == libc::ENOENT => {
+                if file_type(ready.fd.as_fd())? == FileType::Directory {
+                    root.create_dir_all(&mount.destination, 0o755)
+                } else {
+                    root.create_file(&mount.destination, 0o644)
+                }
+                .with_context(|| create_mountpoint(mount))?
+            }
+            Err(error) => return Err(error).with_context(|| create_mountpoint(mount)),
+        };
+        self.attach(ready, target.as_fd(), mount)
+    }
+
+    fn attach(&self, ready: Ready, target: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+        sys::attach(ready.fd.as_fd(), target)?;
+        if ready.pending {
+            change_attached(ready.fd.as_fd(), self.source_propagation, mount)?;
+        }
+        Ok(())
+    }
+
+    fn new(
+        &self,
+        root: &Root,
+        mount: &Mount,
+        new: &New,
+        fresh: &mut Vec<Fresh>,
+        late: &mut Late,
+    ) -> Result<()> {
+        let (target, existed) = directory_target(root, mount, new.ordinary_directory, fresh)?;
+        let target = target.as_fd();
+        let mode = if new.inherits_mode && existed { Some(mode_of(target)?) } else { None };
+        let fd = match self.new_detached(mount, new, mode) {
+            Ok(fd) => fd,
+            Err(error) if self.in_user_namespace && errno_of(&error) == Some(libc::EPERM) => {
+                let Some((_, host)) =
+                    HOST_INSTEAD.iter().find(|(fstype, _)| *fstype == new.fstype.as_c_str())
+                else {
+                    return Err(error);
+                };
+                let ready =
+                    self.finish(sys::clone_path(host, Depth::Tree)?, mount, Depth::Tree, Lock::Kernel)?;
+                return self.attach(ready, target, mount);
+            }
+            Err(error) => return Err(error),
+        };
+        if new.copy_up {
+            copy_up::copy(target, fd.as_fd()).context("tmpcopyup")?;
+        }
+        sys::attach(fd.as_fd(), target)?;
+        propagate_new(fd.as_fd(), mount)?;
+        if new.fstype.as_c_str() == c"mqueue"
+            && let Some(label) = &self.label
+        {
+            ns_label(fd.as_fd(), label)?;
+        }
+        remember(mount, new, fd, fresh, late)
+    }
+
+    fn new_detached(&self, mount: &Mount, new: &New, mode: Option<CString>) -> Result<OwnedFd> {
+        let context = Context::open(&new.fstype)?;
+        if !new.source.is_empty() {
+            context.string(c"source", &new.source)?;
+        }
+        for flag in &new.flags {
+            context.flag(flag)?;
+        }
+        if let Some(mode) = &mode {
+            context.string(c"mode", mode)?;
+        }
+        for (key, value) in &new.data {
+            set_option(&context, key, value.as_deref())?;
+        }
+        if let (true, Some(label)) = (new.labelled, &self.label) {
+            context.string(c"context", label)?;
+        }
+        let late = if new.late_readonly { RDONLY } else { 0 };
+        Ok(context.mount(mount.attributes.set & !late)?)
+    }
+
+    fn cgroup(&self, root: &Root, mount: &Mount, source: Option<&mut CgroupSource>) -> Result<()> {
+        match source {
+            None => bail!("the container has no cgroup to show"),
+            Some(CgroupSource::V2(source)) => {
+                let (target, _) = directory_target(root, mount, false, &[])?;
+                match self.cgroup_directory(mount, mount.attributes, source, target.as_fd()) {
+                    // Rootless, outside of the namespaces that have the tree: an empty directory hides what an
+                    // rbind of the host's /sys would show.
+                    Err(error) if self.rootless && errno_of(&error) == Some(libc::ENOENT) => {
+                        let empty = crate::sys::mount::empty_directory(self.label.as_deref())?;
+                        Ok(sys::attach(empty.as_fd(), target.as_fd())?)
+                    }
+                    result => result,
+                }
+            }
+            Some(CgroupSource::V1(hierarchies)) => self.cgroup_v1(root, mount, hierarchies),
+        }
+    }
+
+    fn cgroup_directory(
+        &self,
+        mount: &Mount,
+        attributes: Attributes,
+        source: &mut Source,
+        target: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let unused = CString::default();
+        let fd = match std::mem::replace(source, Source::Path(unused)) {
+            Source::Held(fd) => fd,
+            Source::Path(path) => {
+                let cloned = sys::clone_path(&path, Depth::One);
+                *source = Source::Path(path);
+                cloned?
+            }
+            Source::Attached(fd) => sys::clone_at(fd.as_fd(), c"", Depth::One)?,
+        };
+        let shown = Mount {
+            index: mount.index,
+            destination: mount.destination.clone(),
+            source: mount.source.clone(),
+            what: What::Cgroup,
+            attributes,
+            propagation: mount.propagation.clone(),
+        };
+        let ready = self.finish(fd, &shown, Depth::One, Lock::Kernel)?;
+        sys::attach(ready.fd.as_fd(), target)?;
+        if ready.pending {
+            change_attached(ready.fd.as_fd(), self.source_propagation, &shown)?;
+        }
+        if !matches!(source, Source::Path(path) if !path.is_empty()) {
+            *source = Source::Attached(ready.fd);
+        }
+        Ok(())
+    }
+
+    fn cgroup_v1(&self, root: &Root, mount: &Mount, hierarchies: &mut [(String, Source)]) -> Result<()> {
+        let (target, _) = directory_target(root, mount, false, &[])?;
+        let context = Context::open(c"tmpfs")?;
+        context.string(c"source", c"tmpfs")?;
+        context.string(c"mode", c"755")?;
+        if let Some(label) = &self.label {
+            context.string(c"context", label)?;
+        }
+        let safe = NOSUID | NODEV | NOEXEC;
+        let tmpfs = context.mount(safe)?;
+        sys::attach(tmpfs.as_fd(), target.as_fd())?;
+        propagate_new(tmpfs.as_fd(), mount)?;
+        let attributes = Attributes { set: safe | mount.attributes.set, ..mount.attributes };
+        for (name, source) in hierarchies {
+            let place = make_directory(tmpfs.as_fd(), name)?;
+            self.cgroup_directory(mount, attributes, source, place.as_fd())
+                .with_context(|| format!("hierarchy {name:?}"))?;
+            // cpu,cpuacct: programs look for either name.
+            for alias in name.split(',').filter(|alias| alias != name) {
+                match rustix::fs::symlinkat(name.as_str(), &tmpfs, alias) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => bail!(Error::new("symlinkat", format!("{alias:?}"), errno.raw_os_error())),
+                }
+            }
+        }
+        if mount.attributes.set & RDONLY != 0 {
+            set_readonly(tmpfs.as_fd())?;
+        }
+        Ok(())
+    }
+}
+
+impl Late {
+    /// Makes read-only what was to be so from the start, had the runtime not to write into it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_readonly(self) -> Result<()> {
+        for (index, destination, fd) in &self.readonly {
+            set_readonly(fd.as_fd()).with_context(|| format!("mounts[{index}] {}", destination.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The place in config.json, then runc's words: engines and their tests look for them.
+fn at(mount: &Mount) -> String {
+    let to = mount.destination.display();
+    format!(
+        "mounts[{}] {to}: error mounting {:?} to rootfs at {:?}",
+        mount.index, mount.source, mount.destination
+    )
+}
+
+fn create_mountpoint(mount: &Mount) -> String {
+    format!("create mountpoint for {} mount", mount.destination.display())
+}
+
+/// Whether flags that the source has are locked by the kernel, or shall be treated so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    Kernel,
+    /// The parent does for a container in a user namespace what that could not do for itself.
+    Emulated,
+}
+
+/// The mount_setattr(2) calls for a bind mount: attributes ride on a propagation change where the depths agree.
+fn bind_calls(base: Option<Propagation>, mount: &Mount, bind: Depth) -> Vec<(Change, Depth)> {
+    let deep = |depth: Depth| if bind == Depth::One { Depth::One } else { depth };
+    let mut calls = Vec::new();
+    let push = |calls: &mut Vec<(Change, Depth)>, propagation, depth| {
+        calls.push((Change { propagation: Some(propagation), ..Change::default() }, deep(depth)));
+    };
+    let overrides = |(first, depth): &(Propagation, Depth)| {
+        deep(*depth) == deep(Depth::Tree) && *first != Propagation::Shared
+    };
+    if let Some(base) = base
+        && !mount.propagation.first().is_some_and(overrides)
+    {
+        push(&mut calls, base, Depth::Tree);
+    }
+    for (propagation, depth) in &mount.propagation {
+        push(&mut calls, *propagation, *depth);
+    }
+    let tree = mount.attributes.tree_change().map(|change| (change, deep(Depth::Tree)));
+    for (change, depth) in
+        mount.attributes.change().map(|change| (change, Depth::One)).into_iter().chain(tree)
+    {
+        match calls.last_mut() {
+            Some((last, at)) if *at == depth => {
+                last.set = last.set & !change.clear | change.set;
+                last.clear |= change.clear;
+            }
+            _ => calls.push((change, depth)),
+        }
+    }
+    calls
+}
+
+fn change_attributes(
+    fd: BorrowedFd<'_>,
+    depth: Depth,
+    change: Change,
+    asked: &Attributes,
+    lock: Lock,
+) -> Result<(), Error> {
+    if lock == Lock::Emulated && change.set | change.clear != 0 {
+        return sys::set_attributes(fd, depth, keep_locked(fd, change, asked)?);
+    }
+    match sys::set_attributes(fd, depth, change) {
+        // A user namespace inherits the host's flags locked: those not spoken about stay as they are.
+        Err(error) if error.errno() == libc::EPERM && depth == Depth::One => {
+            sys::set_attributes(fd, depth, keep_locked(fd, change, asked)?)
+        }
+        // Until Linux 5.14 is our floor: MOUNT_ATTR_NOSYMFOLLOW is unknown. Nothing can have set it by then.
+        Err(error)
+            if error.errno() == libc::EINVAL
+                && change.clear & sys::NOSYMFOLLOW != 0
+                && change.set & sys::NOSYMFOLLOW == 0 =>
+        {
+            sys::set_attributes(fd, depth, Change { clear: change.clear & !sys::NOSYMFOLLOW, ..change })
+        }
+        result => result,
+    }
+}
+
+/// `change` without what would clear a locked flag of the source, unless it was asked for: then EPERM.
+fn keep_locked(fd: BorrowedFd<'_>, change: Change, asked: &Attributes) -> Result<Change, Error> {
+    let have = sys::attributes(fd)?;
+    let refused = asked.forbidden & have & LOCKABLE;
+    if refused != 0 {
+        return Err(Error::new(
+            "mount_setattr",
+            format!("cannot clear locked flags {refused:#x}"),
+            libc::EPERM,
+        ));
+    }
+    let asks_atime = change.clear & sys::ATIME_MASK != 0;
+    if asks_atime && change.set & ATIMES != have & ATIMES {
+        let locked = have & ATIMES;
+        return Err(Error::new(
+            "mount_setattr",
+            format!("cannot change locked atime flags {locked:#x}"),
+            libc::EPERM,
+        ));
+    }
+    Ok(Change {
+        set: change.set & !ATIMES,
+        clear: change.clear & !ATIMES & !(have & LOCKABLE),
+        propagation: change.propagation,
+    })
+}
+
+// Until Linux 5.12 is our floor: mount(2) can only change what is attached.
+fn change_attached(fd: BorrowedFd<'_>, base: Option<Propagation>, mount: &Mount) -> Result<()> {
+    for (propagation, depth) in base.map(|base| (base, Depth::Tree)).iter().chain(&mount.propagation) {
+        sys::set_propagation_of(fd, *propagation, *depth)?;
+    }
+    if let Some(change) = mount.attributes.change() {
+        let have = sys::attributes(fd)?;
+        let wanted = have & !change.clear | change.set;
+        match sys::remount_bind(fd, wanted) {
+            Err(error) if error.errno() == libc::EPERM => {
+                let kept = keep_locked(fd, change, &mount.attributes)?;
+                sys::remount_bind(fd, have & !kept.clear | kept.set)?;
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// A new mount is private and has its attributes from fsmount(2): only what differs is a call.
+fn propagate_new(fd: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+    for (propagation, depth) in &mount.propagation {
+        let change = Change { propagation: Some(*propagation), ..Change::default() };
+        match sys::set_attributes(fd, *depth, change) {
+            Err(error) if error.errno() == libc::ENOSYS => sys::set_propagation_of(fd, *propagation, *depth)?,
+            result => result?,
+        }
+    }
+    if let Some(change) = mount.attributes.tree_change() {
+        sys::set_attributes(fd, Depth::Tree, change)?;
+    }
+    Ok(())
+}
+
+fn set_readonly(fd: BorrowedFd<'_>) -> Result<(), Error> {
+    match sys::set_attributes(fd, Depth::One, Change { set: RDONLY, ..Change::default() }) {
+        Err(error) if error.errno() == libc::ENOSYS => sys::remount_bind(fd, sys::attributes(fd)? | RDONLY),
+        result => result,
+    }
+}
+
+fn remember(mount: &Mount, new: &New, fd: OwnedFd, fresh: &mut Vec<Fresh>, late: &mut Late) -> Result<()> {
+    // What is below a place that is mounted over is not what it was.
+    fresh.retain(|fresh| !fresh.path.starts_with(&mount.destination));
+    let keep = new.fstype.as_c_str() == c"tmpfs" && !new.copy_up;
+    let readonly = if !new.late_readonly {
+        None
+    } else if keep {
+        Some(
+            rustix::io::fcntl_dupfd_cloexec(&fd, 3)
+                .map_err(|e| Error::new("fcntl", "F_DUPFD", e.raw_os_error()))?,
+        )
+    } else {
+        return Ok(late.readonly.push((mount.index, mount.destination.clone(), fd)));
+    };
+    late.readonly.extend(readonly.map(|fd| (mount.index, mount.destination.clone(), fd)));
+    if keep {
+        fresh.push(Fresh { path: mount.destination.clone(), fd });
+    }
+    Ok(())
+}
+
+/// The directory to mount on, made if it is missing; and whether it was there.
+fn directory_target(root: &Root, mount: &Mount, ordinary: bool, fresh: &[Fresh]) -> Result<(OwnedFd, bool)> {
+    let destination = mount.destination.as_path();
+    let parent = fresh.iter().rev().find(|fresh| destination.parent() == Some(&fresh.path));
+    if let (Some(parent), Some(name)) = (parent, destination.file_name())
+        && rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(0o755)).is_ok()
+    {
+        return open_directory(parent.fd.as_fd(), Path::new(name)).map(|fd| (fd, false));
+    }
+    let found = if ordinary {
+        root.find_nofollow(destination).map(|fd| (fd, false))
+    } else {
+        root.find(destination).map(|found| (found.fd, found.through_symlink))
+    };
+    match found {
+        Ok((fd, through_symlink)) => {
+            if ordinary {
+                let fstype =
+                    if let What::New(new) = &mount.what { new.fstype.to_string_lossy() } else { "".into() };
+                ensure!(
+                    file_type(fd.as_fd())? == FileType::Directory,
+                    "filesystem {fstype:?} must be mounted on ordinary directory"
+                );
+            }
+            if through_symlink {
+                check_resolved(root, fd.as_fd(), destination)?;
+            }
+            Ok((fd, true))
+        }
+        Err(error) if error.errno() == libc::ENOENT => {
+            let created =
+                root.create_dir_all(destination, 0o755).with_context(|| create_mountpoint(mount))?;
+            Ok((created, false))
+        }
+        Err(error) => Err(error).with_context(|| create_mountpoint(mount)),
+    }
+}
+
+/// A link of the image may lead anywhere inside the root, but the rules about "/" and /proc are about places.
+fn check_resolved(root: &Root, target: BorrowedFd<'_>, destination: &Path) -> Result<()> {
+    let (top, here) = (stat(root.as_fd())?, stat(target)?);
+    ensure!(
+        (top.st_dev, top.st_ino) != (here.st_dev, here.st_ino),
+        "mountpoint {destination:?} is on the top of the rootfs"
+    );
+    ensure!(!is_procfs(target)?, "{destination:?} cannot be mounted because it is inside /proc");
+    Ok(())
+}
+
+fn remount(root: &Root, mount: &Mount, change: &Remount) -> Result<()> {
+    let found = root.find(&mount.destination)?;
+    if !change.data.is_empty() {
+        let context = Context::pick(found.fd.as_fd())?;
+        for (key, value) in &change.data {
+            set_option(&context, key, value.as_deref())?;
+        }
+        context.reconfigure()?;
+    }
+    for (change, depth) in bind_calls(None, mount, Depth::Tree) {
+        change_attributes(found.fd.as_fd(), depth, change, &mount.attributes, Lock::Kernel)?;
+    }
+    Ok(())
+}
+
+fn set_option(context: &Context, key: &CStr, value: Option<&CStr>) -> Result<(), Error> {
+    match value {
+        Some(value) => context.string(key, value),
+        None => context.flag(key),
+    }
+}
+
+fn set_idmap(fd: BorrowedFd<'_>, idmap: &IdMapping) -> Result<()> {
+    let userns = match &idmap.maps {
+        IdMaps::Given(uids, gids) => sys::user_namespace_of(&uids.as_proc_text(), &gids.as_proc_text())
+            .context("a user namespace for the id maps")?,
+        IdMaps::OfNamespace(path) => {
+            let path = c_path(path)?;
+            rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| Error::new("open", format!("{path:?}"), errno.raw_os_error()))?
+        }
+    };
+    sys::set_idmap(fd, idmap.depth, userns.as_fd())
+        .context("MOUNT_ATTR_IDMAP (EINVAL: this file system has no id-mapped mounts on this kernel)")
+}
+
+fn ns_label(mount: BorrowedFd<'_>, label: &CStr) -> Result<(), Error> {
+    use rustix::fd::AsRawFd as _;
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    rustix::fs::setxattr(&path, c"security.selinux", label.to_bytes(), rustix::fs::XattrFlags::empty())
+        .map_err(|errno| Error::new("setxattr", format!("{path:?} (security.selinux)"), errno.raw_os_error()))
+}
+
+fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
+        .map_err(|errno| Error::new("mkdirat", format!("{name:?}"), errno.raw_os_error()))?;
+    open_directory(parent, Path::new(name))
+}
+
+fn open_directory(parent: BorrowedFd<'_>, name: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())
+        .map_err(|errno| Error::new("openat", format!("{name:?}"), errno.raw_os_error()))?)
+}
+
+fn stat(fd: BorrowedFd<'_>) -> Result<rustix::fs::Stat, Error> {
+    rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH)
+        .map_err(|errno| Error::new("fstatat", "AT_EMPTY_PATH", errno.raw_os_error()))
+}
+
+fn file_type(fd: BorrowedFd<'_>) -> Result<FileType, Error> {
+    stat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode))
+}
+
+/// The permission bits as tmpfs takes them: `1777`.
+fn mode_of(fd: BorrowedFd<'_>) -> Result<CString, Error> {
+    let mode = format!("{:04o}", stat(fd)?.st_mode & 0o7777);
+    CString::new(mode).map_err(|_| Error::new("fstat", "mode", libc::EINVAL))
+}
+
+fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool, Error> {
+    let found = rustix::fs::fstatfs(fd).map_err(|errno| Error::new("fstatfs", "", errno.raw_os_error()))?;
+    Ok(found.f_type == rustix::fs::PROC_SUPER_MAGIC)
+}

@@ -1,0 +1,90 @@
+//! `tmpcopyup`: a new tmpfs starts with a copy of the directory that it will hide.
+//!
+//! Both sides are descriptors; links are copied, never followed, and the copy is not yet attached anywhere.
+
+use crate::sys::Error;
+use anyhow::{Context as _, Result, bail};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
+use std::ffi::CStr;
+
+/// Deeper than any sane tree, and far less than the stack holds.
+const DEPTH: usize = 256;
+
+/// Copies all that is in `from` into `to`.
+///
+/// # Errors
+/// Something cannot be read, or does not fit.
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    copy_directory(open(from, c".", OFlags::RDONLY | OFlags::DIRECTORY)?, to, DEPTH)
+}
+
+fn call<T>(name: &'static str, at: &CStr, result: rustix::io::Result<T>) -> Result<T, Error> {
+    result.map_err(|errno| Error::new(name, format!("{at:?}"), errno.raw_os_error()))
+}
+
+fn open(at: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Error> {
+    call(
+        "openat",
+        name,
+        rustix::fs::openat(at, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()),
+    )
+}
+
+fn copy_directory(from: OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()> {
+    if depth == 0 {
+        bail!("deeper than {DEPTH} directories");
+    }
+    let entries = call("getdents64", c".", Dir::read_from(&from))?;
+    for entry in entries {
+        let entry = call("getdents64", c".", entry)?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            copy_one(from.as_fd(), name, to, depth).with_context(|| name.to_string_lossy().into_owned())?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_one(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, depth: usize) -> Result<()> {
+    let stat = call("fstatat", name, rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    match kind {
+        FileType::Directory => {
+            call("mkdirat", name, rustix::fs::mkdirat(to, name, Mode::RWXU))?;
+            let inner = open(to, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            copy_directory(open(from, name, OFlags::RDONLY | OFlags::DIRECTORY)?, inner.as_fd(), depth - 1)?;
+        }
+        FileType::RegularFile => copy_file(from, name, to)?,
+        FileType::Symlink => {
+            let target = call("readlinkat", name, rustix::fs::readlinkat(from, name, Vec::new()))?;
+            call("symlinkat", name, rustix::fs::symlinkat(&target, to, name))?;
+        }
+        FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
+            call("mknodat", name, rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev))?;
+        }
+        // A socket file is of no use without its server.
+        FileType::Socket | FileType::Unknown => return Ok(()),
+    }
+    keep_owner(to, name, &stat)?;
+    if kind != FileType::Symlink {
+        // Last: chown clears the set-user-ID bit. Nobody else sees the new tmpfs, so the name is what we made.
+        call("fchmodat", name, rustix::fs::chmodat(to, name, mode, AtFlags::empty()))?;
+    }
+    Ok(())
+}
+
+fn keep_owner(to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Error> {
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    call("fchownat", name, rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW))
+}
+
+fn copy_file(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>) -> Result<()> {
+    // O_NONBLOCK: should it have become a FIFO meanwhile.
+    let mut source = std::fs::File::from(open(from, name, OFlags::RDONLY | OFlags::NONBLOCK)?);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let target = call("openat", name, rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR))?;
+    std::io::copy(&mut source, &mut std::fs::File::from(target))?;
+    Ok(())
+}
