@@ -304,3 +304,139 @@ pub fn bind_fd_onto(root: &Root, source: BorrowedFd<'_>, path: &Path) -> Result<
     }
     Ok(mount::attach(source, target.as_fd())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, symlink};
+
+    fn device(path: &str, typ: LinuxDeviceType, major: i64, minor: i64) -> oci::LinuxDevice {
+        oci::LinuxDeviceBuilder::default().path(path).typ(typ).major(major).minor(minor).build().unwrap()
+    }
+
+    fn root_in(directory: &Path) -> Root {
+        std::fs::create_dir(directory.join("root")).unwrap();
+        Root::open_host(&directory.join("root")).unwrap()
+    }
+
+    #[test]
+    fn a_device_of_the_config_replaces_the_default_one() {
+        let mut null = device("/dev/null", LinuxDeviceType::C, 1, 3);
+        null.set_file_mode(Some(0o020_600));
+        let plan = plan(&[null], false, false).unwrap();
+        let found: Vec<_> = plan.nodes.iter().filter(|node| node.path == Path::new("/dev/null")).collect();
+        assert_eq!(plan.nodes.len(), 6);
+        assert_eq!((found.len(), found[0].mode, found[0].index), (1, 0o600, Some(0)));
+    }
+
+    #[test]
+    fn ptmx_is_always_the_link() {
+        let plan = plan(&[device("/dev/ptmx", LinuxDeviceType::C, 5, 2)], false, false).unwrap();
+        assert!(plan.nodes.iter().all(|node| node.path != Path::new("/dev/ptmx")));
+    }
+
+    #[test]
+    fn with_dev_of_the_host_nothing_is_made() {
+        let plan = plan(&[device("/dev/x", LinuxDeviceType::C, 1, 3)], true, false).unwrap();
+        assert!(plan.nodes.is_empty() && !plan.links);
+    }
+
+    #[test]
+    fn impossible_devices_are_refused_by_name() {
+        for (device, reason) in [
+            (device("/dev/x", LinuxDeviceType::A, 1, 3), "not a type"),
+            (device("/dev/x", LinuxDeviceType::C, -1, 3), "major -1"),
+            (device("/dev/x", LinuxDeviceType::B, 1, 1 << 20), "minor 1048576"),
+        ] {
+            let text = format!("{:#}", plan(&[device], false, false).unwrap_err());
+            assert!(text.starts_with("linux.devices[0] /dev/x: ") && text.contains(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn devices_and_links_are_made_whatever_the_umask() {
+        mount::private::run(|directory| {
+            let root = root_in(directory);
+            let mut node = device("/dev/sub/fifo", LinuxDeviceType::P, 0, 0);
+            node.set_uid(Some(5)).set_gid(Some(6)).set_file_mode(Some(0o622));
+            plan(&[node], false, false).unwrap().apply(&root, None).unwrap();
+            let dev = directory.join("root/dev");
+            let null = std::fs::symlink_metadata(dev.join("null")).unwrap();
+            assert!(null.file_type().is_char_device());
+            assert_eq!((null.rdev(), null.mode() & 0o7777), (makedev(1, 3), 0o666));
+            let fifo = std::fs::symlink_metadata(dev.join("sub/fifo")).unwrap();
+            assert!(fifo.file_type().is_fifo());
+            assert_eq!((fifo.uid(), fifo.gid(), fifo.mode() & 0o7777), (5, 6, 0o622));
+            for (link, target) in
+                [("fd", "/proc/self/fd"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")]
+            {
+                assert_eq!(std::fs::read_link(dev.join(link)).unwrap(), Path::new(target));
+            }
+            // Once more: what is right is kept.
+            plan(&[], false, false).unwrap().apply(&root, None).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_file_of_the_image_in_the_place_of_a_device_is_an_error() {
+        mount::private::run(|directory| {
+            for wrong in ["file", "link"] {
+                let directory = &directory.join(wrong);
+                std::fs::create_dir(directory).unwrap();
+                let root = root_in(directory);
+                let dev = directory.join("root/dev");
+                std::fs::create_dir(&dev).unwrap();
+                match wrong {
+                    "file" => std::fs::write(dev.join("null"), "secret").unwrap(),
+                    _ => symlink("zero", dev.join("null")).unwrap(),
+                }
+                let error = plan(&[], false, false).unwrap().apply(&root, None).unwrap_err();
+                let text = format!("{error:#}");
+                assert!(text.starts_with("default device /dev/null: what is there is a "), "{text}");
+            }
+        });
+    }
+
+    #[test]
+    fn dev_as_a_link_does_not_lead_out() {
+        mount::private::run(|directory| {
+            let root = root_in(directory);
+            let outside = directory.join("outside");
+            std::fs::create_dir(&outside).unwrap();
+            symlink(&outside, directory.join("root/dev")).unwrap();
+            plan(&[], false, false).unwrap().apply(&root, None).unwrap();
+            assert!(std::fs::read_dir(&outside).unwrap().next().is_none());
+        });
+    }
+
+    #[test]
+    fn in_a_user_namespace_the_host_device_is_bound_if_it_is_the_one() {
+        mount::private::run(|directory| {
+            let root = root_in(directory);
+            plan(&[], false, true).unwrap().apply(&root, None).unwrap();
+            let zero = std::fs::metadata(directory.join("root/dev/zero")).unwrap();
+            assert_eq!(zero.rdev(), makedev(1, 5));
+            let other = plan(&[device("/dev/null", LinuxDeviceType::C, 8, 0)], false, true).unwrap();
+            let text = format!("{:#}", other.apply(&root, None).unwrap_err());
+            assert_eq!(text, "linux.devices[0] /dev/null: the host's device is 1:3, not 8:0");
+        });
+    }
+
+    #[test]
+    fn console_is_not_bound_through_a_link() {
+        mount::private::run(|directory| {
+            let root = root_in(directory);
+            let victim = directory.join("victim");
+            std::fs::create_dir(directory.join("root/dev")).unwrap();
+            symlink(&victim, directory.join("root/dev/console")).unwrap();
+            let source = mount::clone_path(c"/dev/null", Depth::One).unwrap();
+            let error = bind_fd_onto(&root, source.as_fd(), Path::new("dev/console")).unwrap_err();
+            assert_eq!(crate::sys::errno_of(&error), Some(libc::ELOOP));
+            std::fs::remove_file(directory.join("root/dev/console")).unwrap();
+            bind_fd_onto(&root, source.as_fd(), Path::new("dev/console")).unwrap();
+            assert!(
+                std::fs::metadata(directory.join("root/dev/console")).unwrap().file_type().is_char_device()
+            );
+        });
+    }
+}

@@ -6,8 +6,10 @@
 
 mod apply;
 mod copy_up;
+#[cfg(test)]
+mod tests;
 
-pub use apply::{CgroupSource, Held, Late};
+pub use apply::{CgroupSource, Held, Late, Source};
 
 use super::idmap::{Map, Range};
 use super::mount_options::{self, Options};

@@ -170,3 +170,100 @@ impl<'a> Mask<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::mount::private;
+    use std::path::Path;
+
+    fn paths(masked: &[&str], readonly: &[&str]) -> Result<Paths> {
+        let owned = |list: &[&str]| list.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+        plan(&owned(masked), &owned(readonly), None, true)
+    }
+
+    #[test]
+    fn a_relative_path_is_refused_by_name() {
+        let text = format!("{:#}", paths(&["/a", "b"], &[]).unwrap_err());
+        assert_eq!(text, "linux.maskedPaths[1] \"b\": not an absolute path");
+    }
+
+    #[test]
+    fn a_path_is_masked_once() {
+        assert_eq!(paths(&["/a", "/x/../a/"], &[]).unwrap().masked, [c"/a".to_owned()]);
+    }
+
+    #[test]
+    fn nothing_is_restricted_without_a_mount_namespace() {
+        assert!(plan(&["/a".to_owned()], &[], None, false).is_err());
+        assert!(plan(&[], &[], None, false).is_ok());
+    }
+
+    /// A root with a place for each kind, entered as in init.
+    fn inside(test: impl FnOnce(&Path, &Root) + Send + 'static) {
+        private::run(|directory| {
+            for name in ["secret/deep", "secret2", "conf", "dev"] {
+                std::fs::create_dir_all(directory.join("rootfs").join(name)).unwrap();
+            }
+            for name in ["secret/file", "key", "key2", "conf/set"] {
+                std::fs::write(directory.join("rootfs").join(name), "text").unwrap();
+            }
+            // What the image says is the null device must not matter.
+            std::fs::write(directory.join("rootfs/dev/null"), "fake").unwrap();
+            let rootfs =
+                crate::parts::rootfs::plan(directory, Path::new("rootfs"), true, None, true, false).unwrap();
+            let root = rootfs.open().unwrap();
+            test(directory, &root);
+        });
+    }
+
+    #[test]
+    fn masked_paths_are_empty_and_readonly_paths_cannot_be_written() {
+        inside(|directory, root| {
+            let paths =
+                paths(&["/secret", "/secret2", "/key", "/key2", "/none"], &["/conf", "/nowhere"]).unwrap();
+            let null = paths.hold().unwrap();
+            paths.apply(root, &null).unwrap();
+            let at = |name: &str| directory.join("rootfs").join(name);
+            for name in ["key", "key2"] {
+                assert_eq!(std::fs::read_to_string(at(name)).unwrap(), "");
+            }
+            for name in ["secret", "secret2"] {
+                assert!(std::fs::read_dir(at(name)).unwrap().next().is_none());
+                let error = std::fs::write(at(name).join("new"), "").unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+            }
+            assert_eq!(std::fs::write(at("conf/set"), "x").unwrap_err().raw_os_error(), Some(libc::EROFS));
+            assert_eq!(std::fs::read_to_string(at("conf/set")).unwrap(), "text");
+        });
+    }
+
+    #[test]
+    fn after_the_pivot_the_host_is_gone_and_the_root_can_be_readonly() {
+        private::run(|directory| {
+            std::fs::create_dir(directory.join("rootfs")).unwrap();
+            std::fs::write(directory.join("rootfs/key"), "text").unwrap();
+            let rootfs = crate::parts::rootfs::plan(
+                directory,
+                Path::new("rootfs"),
+                true,
+                Some("rshared"),
+                true,
+                false,
+            )
+            .unwrap();
+            let paths = paths(&["/key"], &[]).unwrap();
+            let root = rootfs.open().unwrap();
+            let null = paths.hold().unwrap();
+            rootfs.pivot(&root).unwrap();
+            paths.apply(&root, &null).unwrap();
+            rootfs.set_readonly(&root).unwrap();
+            let names: Vec<_> =
+                std::fs::read_dir("/").unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(names, ["key"]);
+            assert_eq!(std::fs::read_to_string("/key").unwrap(), "");
+            assert_eq!(std::fs::write("/new", "").unwrap_err().raw_os_error(), Some(libc::EROFS));
+            assert_eq!(std::env::current_dir().unwrap(), Path::new("/"));
+        });
+    }
+}

@@ -405,6 +405,33 @@ pub fn detach(path: &Path) -> Result<(), Error> {
     rustix::mount::unmount(path, UnmountFlags::DETACH).called("umount2", || format!("{path:?} (MNT_DETACH)"))
 }
 
+/// mount(2) with one string of options, for what does not fit into fsconfig(2): `target` by descriptor, `flags` by
+/// their fsconfig(2) names.
+///
+/// # Errors
+/// As mount(2).
+pub fn mount_with_data(
+    source: &CStr,
+    target: BorrowedFd<'_>,
+    fstype: &CStr,
+    flags: &[std::ffi::CString],
+    data: &CStr,
+) -> Result<(), Error> {
+    use rustix::mount::MountFlags as Ms;
+    let names = [
+        (c"ro", Ms::RDONLY),
+        (c"sync", Ms::SYNCHRONOUS),
+        (c"dirsync", Ms::DIRSYNC),
+        (c"lazytime", Ms::LAZYTIME),
+        (c"mand", Ms::PERMIT_MANDATORY_FILE_LOCKING),
+    ];
+    let has = |name: &CStr| flags.iter().any(|flag| flag.as_c_str() == name);
+    let bits = names.iter().filter(|(name, _)| has(name)).fold(Ms::empty(), |sum, (_, bit)| sum | *bit);
+    let path = format!("/proc/self/fd/{}", target.as_raw_fd());
+    rustix::mount::mount(source, path.as_str(), fstype, bits, data)
+        .called("mount", || format!("{source:?} {path:?} {fstype:?} ({bits:?}) {data:?}"))
+}
+
 /// A user namespace with these maps (the text of uid_map and gid_map), to map the ids of a mount with.
 ///
 /// A child is cloned into it for as long as its maps are written and it is opened.
@@ -445,4 +472,43 @@ fn open_user_namespace(pid: libc::c_long, uid_map: &str, gid_map: &str) -> Resul
     let path = format!("/proc/{pid}/ns/user");
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
     rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty()).called("open", || format!("{path:?}"))
+}
+
+/// For tests: a mount namespace that nobody else sees.
+#[cfg(test)]
+pub mod private {
+    use super::{Depth, Propagation, set_propagation};
+
+    /// Runs `test` in a thread with a mount namespace, root and working directory of its own; they die with it.
+    /// Its directory is removed from outside, where none of the mounts is, so that no removal enters one.
+    /// Says so and does nothing where we may not.
+    pub fn run(test: impl FnOnce(&std::path::Path) + Send + 'static) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let thread = std::thread::spawn(move || {
+            if let Err(errno) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS) {
+                eprintln!("skipped: unshare CLONE_NEWNS: {errno}");
+                return;
+            }
+            set_propagation(c"/", Propagation::Slave, Depth::Tree).unwrap();
+            test(&path);
+        });
+        let result = thread.join();
+        directory.close().unwrap();
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// The lines of this thread's mountinfo whose mount point is `place`: (options, optional fields, super options).
+    pub fn mounts_at(place: &str) -> Vec<(String, String, String)> {
+        let text = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let parse = |line: &str| {
+            let (before, after) = line.split_once(" - ").unwrap();
+            let fields: Vec<&str> = before.split(' ').collect();
+            let superblock = after.rsplit(' ').next().unwrap();
+            (fields[4] == place).then(|| (fields[5].to_owned(), fields[6..].join(" "), superblock.to_owned()))
+        };
+        text.lines().filter_map(parse).collect()
+    }
 }

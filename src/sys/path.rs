@@ -320,3 +320,89 @@ pub fn clean(path: &Path) -> PathBuf {
 pub fn path_of(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("root/there/deep")).unwrap();
+        std::fs::create_dir(directory.path().join("outside")).unwrap();
+        let root = Root::open_host(&directory.path().join("root")).unwrap();
+        (directory, root)
+    }
+
+    #[test]
+    fn an_absolute_link_stays_in_the_root() {
+        let (directory, root) = root();
+        symlink(directory.path().join("outside"), directory.path().join("root/data")).unwrap();
+        root.create_dir_all(Path::new("/data/new"), 0o755).unwrap();
+        assert!(!directory.path().join("outside/new").exists());
+        let inside = directory.path().strip_prefix("/").unwrap();
+        assert!(directory.path().join("root").join(inside).join("outside/new").is_dir());
+    }
+
+    #[test]
+    fn dots_do_not_leave_the_root() {
+        let (directory, root) = root();
+        symlink("../../../../../../../../outside", directory.path().join("root/up")).unwrap();
+        root.create_dir_all(Path::new("/up/new"), 0o755).unwrap();
+        root.create_dir_all(Path::new("/../../outside/other"), 0o755).unwrap();
+        assert!(std::fs::read_dir(directory.path().join("outside")).unwrap().next().is_none());
+        assert!(directory.path().join("root/outside/new").is_dir());
+        assert!(directory.path().join("root/outside/other").is_dir());
+    }
+
+    #[test]
+    fn a_relative_link_is_followed_from_where_it_stands() {
+        let (directory, root) = root();
+        symlink("../there/./deep", directory.path().join("root/there/back")).unwrap();
+        root.create_dir_all(Path::new("/there/back/a/../b"), 0o755).unwrap();
+        assert!(directory.path().join("root/there/deep/b").is_dir());
+        assert!(directory.path().join("root/there/deep/a").is_dir());
+    }
+
+    #[test]
+    fn links_in_a_circle_are_an_error() {
+        let (directory, root) = root();
+        symlink("two", directory.path().join("root/one")).unwrap();
+        symlink("one", directory.path().join("root/two")).unwrap();
+        assert_eq!(root.create_dir_all(Path::new("one/x"), 0o755).unwrap_err().errno(), libc::ELOOP);
+        assert_eq!(root.find(Path::new("one")).unwrap_err().errno(), libc::ELOOP);
+    }
+
+    #[test]
+    fn a_file_on_the_way_is_an_error() {
+        let (directory, root) = root();
+        std::fs::write(directory.path().join("root/file"), "").unwrap();
+        assert_eq!(root.create_dir_all(Path::new("file/x"), 0o755).unwrap_err().errno(), libc::ENOTDIR);
+        assert_eq!(root.create_dir_all(Path::new("file"), 0o755).unwrap_err().errno(), libc::ENOTDIR);
+    }
+
+    #[test]
+    fn a_new_file_has_its_parents_made_and_a_dangling_link_filled() {
+        let (directory, root) = root();
+        root.create_file(Path::new("/etc/x/hosts"), 0o644).unwrap();
+        assert!(directory.path().join("root/etc/x/hosts").is_file());
+        symlink("/run/resolv.conf", directory.path().join("root/etc/resolv.conf")).unwrap();
+        root.create_file(Path::new("/etc/resolv.conf"), 0o644).unwrap();
+        assert!(directory.path().join("root/run/resolv.conf").is_file());
+        assert_eq!(root.create_file(Path::new("/there"), 0o644).unwrap_err().errno(), libc::EISDIR);
+    }
+
+    #[test]
+    fn find_says_whether_a_link_was_followed() {
+        let (directory, root) = root();
+        symlink("there", directory.path().join("root/link")).unwrap();
+        assert!(!root.find(Path::new("/there")).unwrap().through_symlink);
+        assert!(root.find(Path::new("/link")).unwrap().through_symlink);
+    }
+
+    #[test]
+    fn clean_knows_no_way_above_the_root() {
+        assert_eq!(clean(Path::new("a//b/../../../c/.")), PathBuf::from("/c"));
+        assert_eq!(clean(Path::new("/../..")), PathBuf::from("/"));
+    }
+}

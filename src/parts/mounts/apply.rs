@@ -59,6 +59,8 @@ struct Fresh {
 }
 
 const LOCKABLE: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
+/// Longer values are EINVAL to fsconfig(2).
+const LONGEST_VALUE: usize = 255;
 const ATIMES: u64 = sys::ATIME_MASK | sys::NODIRATIME;
 
 /// In a user namespace these want privilege over another namespace that the container shares with the host; what
@@ -114,7 +116,7 @@ impl Mounts {
             let held = held.0.get_mut(mount.index).and_then(Option::take);
             match &mount.what {
                 What::Bind(bind) => self.bind(root, mount, bind, held),
-                What::New(new) => self.new(root, mount, new, &mut fresh, &mut late),
+                What::New(new) => self.fresh_fs(root, mount, new, &mut fresh, &mut late),
                 What::Cgroup => self.cgroup(root, mount, cgroup.as_mut()),
                 What::Remount(change) => remount(root, mount, change),
             }
@@ -170,7 +172,7 @@ impl Mounts {
         Ok(())
     }
 
-    fn new(
+    fn fresh_fs(
         &self,
         root: &Root,
         mount: &Mount,
@@ -181,6 +183,13 @@ impl Mounts {
         let (target, existed) = directory_target(root, mount, new.ordinary_directory, fresh)?;
         let target = target.as_fd();
         let mode = if new.inherits_mode && existed { Some(mode_of(target)?) } else { None };
+        if new
+            .data
+            .iter()
+            .any(|(_, value)| value.as_ref().is_some_and(|value| value.count_bytes() > LONGEST_VALUE))
+        {
+            return self.mount_long(root, mount, new, target);
+        }
         let fd = match self.new_detached(mount, new, mode) {
             Ok(fd) => fd,
             Err(error) if self.in_user_namespace && errno_of(&error) == Some(libc::EPERM) => {
@@ -206,6 +215,30 @@ impl Mounts {
             ns_label(fd.as_fd(), label)?;
         }
         remember(mount, new, fd, fresh, late)
+    }
+
+    /// mount(2) takes a page of options; the layers of an overlay may need it.
+    fn mount_long(&self, root: &Root, mount: &Mount, new: &New, target: BorrowedFd<'_>) -> Result<()> {
+        let mut data = Vec::new();
+        for (key, value) in &new.data {
+            data.extend_from_slice(if data.is_empty() { b"" } else { b"," });
+            data.extend_from_slice(key.to_bytes());
+            if let Some(value) = value {
+                data.push(b'=');
+                data.extend_from_slice(value.to_bytes());
+            }
+        }
+        if let (true, Some(label)) = (new.labelled, &self.label) {
+            data.extend([b",context=\"", label.to_bytes(), b"\""].concat());
+        }
+        sys::mount_with_data(&new.source, target, &new.fstype, &new.flags, &CString::new(data)?)?;
+        // mount(2) gives no descriptor: what is on top of the place is what we have just put there.
+        let mounted = root.find(&mount.destination)?.fd;
+        if mount.attributes.set != 0 {
+            let change = Change { set: mount.attributes.set, clear: sys::ATIME_MASK, propagation: None };
+            sys::set_attributes(mounted.as_fd(), Depth::One, change)?;
+        }
+        propagate_new(mounted.as_fd(), mount)
     }
 
     fn new_detached(&self, mount: &Mount, new: &New, mode: Option<CString>) -> Result<OwnedFd> {
@@ -326,6 +359,15 @@ impl Late {
             set_readonly(fd.as_fd()).with_context(|| format!("mounts[{index}] {}", destination.display()))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Held {
+    /// Attaches the first source, to look at what the parent made of it.
+    pub(super) fn attach_first(&self, target: &Root) {
+        let ready = self.0.first().and_then(Option::as_ref).expect("a source is held");
+        sys::attach(ready.fd.as_fd(), target.as_fd()).expect("it can be attached");
     }
 }
 
@@ -490,7 +532,8 @@ fn remember(mount: &Mount, new: &New, fd: OwnedFd, fresh: &mut Vec<Fresh>, late:
                 .map_err(|e| Error::new("fcntl", "F_DUPFD", e.raw_os_error()))?,
         )
     } else {
-        return Ok(late.readonly.push((mount.index, mount.destination.clone(), fd)));
+        late.readonly.push((mount.index, mount.destination.clone(), fd));
+        return Ok(());
     };
     late.readonly.extend(readonly.map(|fd| (mount.index, mount.destination.clone(), fd)));
     if keep {
