@@ -5,6 +5,7 @@
 //! Not for: device nodes (`devices`), masked and read-only paths (`paths`), the root itself (`rootfs`).
 
 mod apply;
+mod attributes;
 mod copy_up;
 #[cfg(test)]
 mod tests;

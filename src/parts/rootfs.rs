@@ -193,6 +193,7 @@ fn unescape(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::path::c_path;
 
     fn planned(propagation: Option<&str>, own: bool, no_pivot: bool) -> Result<Rootfs> {
         plan(Path::new("/bundle"), Path::new("rootfs"), true, propagation, own, no_pivot)
@@ -228,5 +229,83 @@ mod tests {
         assert_eq!(whole_pseudo_mount(line), Some(PathBuf::from("/a b/proc")));
         assert_eq!(whole_pseudo_mount("36 35 0:5 /sys /x rw - proc proc rw"), None);
         assert_eq!(whole_pseudo_mount("36 35 0:5 / /x rw - tmpfs tmpfs rw"), None);
+    }
+
+    const DEFAULT: &str = r#"[
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+         "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+         "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+         "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}]"#;
+    const MASKED: [&str; 9] = [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/timer_list",
+        "/proc/sched_debug",
+        "/sys/firmware",
+        "/proc/scsi",
+    ];
+    const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+    /// Also what `strace -f -e trace=...` counts: the whole root of a default container, between two calls of
+    /// getppid(2).
+    #[test]
+    fn the_default_bundle_becomes_a_complete_root() {
+        use crate::parts::{devices, mounts, paths};
+        mount::private::run(|directory| {
+            std::fs::create_dir(directory.join("rootfs")).unwrap();
+            std::fs::create_dir(directory.join("group")).unwrap();
+            let list: Vec<oci_spec::runtime::Mount> = serde_json::from_str(DEFAULT).unwrap();
+            let facts = mounts::Facts {
+                bundle: directory,
+                own_mount_namespace: true,
+                user_namespace: mounts::UserNamespace::Host,
+                own_cgroup_namespace: true,
+                cgroup_mode: crate::host::CgroupMode::Unified,
+                rootless: false,
+                label: None,
+                rootfs_propagation: None,
+            };
+            let mounts = mounts::plan(&list, &facts).unwrap();
+            let rootfs = plan(directory, Path::new("rootfs"), true, None, true, false).unwrap();
+            let devices = devices::plan(&[], false, false).unwrap();
+            let owned = |list: &[&str]| list.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+            let paths = paths::plan(&owned(&MASKED), &owned(&READONLY), None, true).unwrap();
+            let group = c_path(&directory.join("group")).unwrap();
+
+            let _ = rustix::process::getppid();
+            let mut held = mounts.hold().unwrap();
+            let group = mounts::Source::Held(mount::clone_path(&group, Depth::One).unwrap());
+            let root = rootfs.open().unwrap();
+            let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group))).unwrap();
+            devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd)).unwrap();
+            let null = paths.hold().unwrap();
+            rootfs.pivot(&root).unwrap();
+            late.set_readonly().unwrap();
+            paths.apply(&root, &null).unwrap();
+            rootfs.set_readonly(&root).unwrap();
+            let _ = rustix::process::getppid();
+
+            for name in
+                ["/dev/pts/ptmx", "/dev/null", "/dev/stdin", "/dev/shm", "/proc/self/ns/mnt", "/sys/kernel"]
+            {
+                assert!(Path::new(name).symlink_metadata().is_ok(), "{name}");
+            }
+            let readonly = |name| std::fs::write(name, "").unwrap_err().raw_os_error() == Some(libc::EROFS);
+            assert!(
+                readonly("/new") && readonly("/sys/fs/cgroup/new") && readonly("/proc/sys/kernel/hostname")
+            );
+            assert_eq!(std::fs::read("/proc/timer_list").unwrap_or_default(), b"");
+            assert!(std::fs::read_dir("/sys/firmware").unwrap().next().is_none());
+        });
     }
 }

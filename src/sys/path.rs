@@ -109,6 +109,16 @@ impl Root {
             .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT, O_NOFOLLOW)"))
     }
 
+    /// The directory `path`, whose last component must be one and no link to one (ENOTDIR, ELOOP).
+    ///
+    /// # Errors
+    /// It does not exist (ENOENT), is something else, or openat2(2) fails.
+    pub fn find_directory_nofollow(&self, path: &Path) -> Result<OwnedFd, Error> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY;
+        open_below(self.as_fd(), path, flags, Mode::empty(), IN_ROOT)
+            .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT, O_NOFOLLOW|O_DIRECTORY)"))
+    }
+
     /// The directory `path`, created with its parents where it is missing.
     ///
     /// A dangling link on the way is followed inside the root and its target created, as runc does.
@@ -120,6 +130,14 @@ impl Root {
             Err(Errno::NOENT) => Walk::new(self).directory(path, mode),
             result => result.called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT)")),
         }
+    }
+
+    /// [`Root::create_dir_all`] for what was not there a moment ago: without looking once more.
+    ///
+    /// # Errors
+    /// As [`Root::create_dir_all`].
+    pub fn create_missing_dir(&self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
+        Walk::new(self).directory(path, mode)
     }
 
     /// The directory that holds `path`'s last component, created if missing, and that component.
@@ -218,29 +236,31 @@ impl<'a> Walk<'a> {
             return Ok(Step::Entered);
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(self.at(), name, flags, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(Step::Missing),
-            result => result.called("openat", || format!("{name:?} (O_PATH|O_NOFOLLOW)"))?,
-        };
-        let stat = rustix::fs::fstat(&fd).called("fstat", || format!("{name:?}"))?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
+        match rustix::fs::openat(self.at(), name, flags | OFlags::DIRECTORY, Mode::empty()) {
+            Ok(fd) => {
                 self.here = Some(fd);
                 self.done.push(name.to_owned());
-                Ok(Step::Entered)
+                return Ok(Step::Entered);
             }
-            FileType::Symlink => {
-                self.links += 1;
-                if self.links > MAX_LINKS {
-                    return Err(Error::new("openat", format!("{name:?}"), libc::ELOOP));
-                }
-                let target = rustix::fs::readlinkat(&fd, c"", Vec::new())
-                    .called("readlinkat", || format!("{name:?}"))?;
-                self.push(Path::new(OsStr::from_bytes(target.as_bytes())));
-                Ok(Step::Followed)
-            }
-            _ => Err(Error::new("openat", format!("{name:?} (O_DIRECTORY)"), libc::ENOTDIR)),
+            Err(Errno::NOENT) => return Ok(Step::Missing),
+            // Not a directory: a link, perhaps.
+            Err(Errno::NOTDIR | Errno::LOOP) => {}
+            Err(errno) => return Err(errno).called("openat", || format!("{name:?} (O_PATH|O_NOFOLLOW)")),
         }
+        let link = rustix::fs::openat(self.at(), name, flags, Mode::empty())
+            .called("openat", || format!("{name:?} (O_PATH|O_NOFOLLOW)"))?;
+        let stat = rustix::fs::fstat(&link).called("fstat", || format!("{name:?}"))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            return Err(Error::new("openat", format!("{name:?} (O_DIRECTORY)"), libc::ENOTDIR));
+        }
+        self.links += 1;
+        if self.links > MAX_LINKS {
+            return Err(Error::new("openat", format!("{name:?}"), libc::ELOOP));
+        }
+        let target =
+            rustix::fs::readlinkat(&link, c"", Vec::new()).called("readlinkat", || format!("{name:?}"))?;
+        self.push(Path::new(OsStr::from_bytes(target.as_bytes())));
+        Ok(Step::Followed)
     }
 
     fn directory(mut self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {

@@ -1,8 +1,9 @@
 //! Making the mounts: `hold` in the parent, `apply` in init before the pivot.
 
+use super::attributes::{Lock, bind_calls, change_attached, change_attributes, propagate_new, set_readonly};
 use super::{Attributes, Bind, IdMapping, IdMaps, Mount, Mounts, New, Remount, SourcesFrom, What, copy_up};
-use crate::sys::mount::{self as sys, Change, Context, Depth, NODEV, NOEXEC, NOSUID, Propagation, RDONLY};
-use crate::sys::path::{Root, c_path};
+use crate::sys::mount::{self as sys, Change, Context, Depth, NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::sys::path::{Found, Root, c_path};
 use crate::sys::{Error, errno_of};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -58,10 +59,8 @@ struct Fresh {
     fd: OwnedFd,
 }
 
-const LOCKABLE: u64 = RDONLY | NOSUID | NODEV | NOEXEC;
 /// Longer values are EINVAL to fsconfig(2).
 const LONGEST_VALUE: usize = 255;
-const ATIMES: u64 = sys::ATIME_MASK | sys::NODIRATIME;
 
 /// In a user namespace these want privilege over another namespace that the container shares with the host; what
 /// the host has is bound instead.
@@ -153,7 +152,7 @@ impl Mounts {
             }
             Err(error) if error.errno() == libc::ENOENT => {
                 if file_type(ready.fd.as_fd())? == FileType::Directory {
-                    root.create_dir_all(&mount.destination, 0o755)
+                    root.create_missing_dir(&mount.destination, 0o755)
                 } else {
                     root.create_file(&mount.destination, 0o644)
                 }
@@ -384,142 +383,6 @@ fn create_mountpoint(mount: &Mount) -> String {
     format!("create mountpoint for {} mount", mount.destination.display())
 }
 
-/// Whether flags that the source has are locked by the kernel, or shall be treated so.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lock {
-    Kernel,
-    /// The parent does for a container in a user namespace what that could not do for itself.
-    Emulated,
-}
-
-/// The mount_setattr(2) calls for a bind mount: attributes ride on a propagation change where the depths agree.
-fn bind_calls(base: Option<Propagation>, mount: &Mount, bind: Depth) -> Vec<(Change, Depth)> {
-    let deep = |depth: Depth| if bind == Depth::One { Depth::One } else { depth };
-    let mut calls = Vec::new();
-    let push = |calls: &mut Vec<(Change, Depth)>, propagation, depth| {
-        calls.push((Change { propagation: Some(propagation), ..Change::default() }, deep(depth)));
-    };
-    let overrides = |(first, depth): &(Propagation, Depth)| {
-        deep(*depth) == deep(Depth::Tree) && *first != Propagation::Shared
-    };
-    if let Some(base) = base
-        && !mount.propagation.first().is_some_and(overrides)
-    {
-        push(&mut calls, base, Depth::Tree);
-    }
-    for (propagation, depth) in &mount.propagation {
-        push(&mut calls, *propagation, *depth);
-    }
-    let tree = mount.attributes.tree_change().map(|change| (change, deep(Depth::Tree)));
-    for (change, depth) in
-        mount.attributes.change().map(|change| (change, Depth::One)).into_iter().chain(tree)
-    {
-        match calls.last_mut() {
-            Some((last, at)) if *at == depth => {
-                last.set = last.set & !change.clear | change.set;
-                last.clear |= change.clear;
-            }
-            _ => calls.push((change, depth)),
-        }
-    }
-    calls
-}
-
-fn change_attributes(
-    fd: BorrowedFd<'_>,
-    depth: Depth,
-    change: Change,
-    asked: &Attributes,
-    lock: Lock,
-) -> Result<(), Error> {
-    if lock == Lock::Emulated && change.set | change.clear != 0 {
-        return sys::set_attributes(fd, depth, keep_locked(fd, change, asked)?);
-    }
-    match sys::set_attributes(fd, depth, change) {
-        // A user namespace inherits the host's flags locked: those not spoken about stay as they are.
-        Err(error) if error.errno() == libc::EPERM && depth == Depth::One => {
-            sys::set_attributes(fd, depth, keep_locked(fd, change, asked)?)
-        }
-        // Until Linux 5.14 is our floor: MOUNT_ATTR_NOSYMFOLLOW is unknown. Nothing can have set it by then.
-        Err(error)
-            if error.errno() == libc::EINVAL
-                && change.clear & sys::NOSYMFOLLOW != 0
-                && change.set & sys::NOSYMFOLLOW == 0 =>
-        {
-            sys::set_attributes(fd, depth, Change { clear: change.clear & !sys::NOSYMFOLLOW, ..change })
-        }
-        result => result,
-    }
-}
-
-/// `change` without what would clear a locked flag of the source, unless it was asked for: then EPERM.
-fn keep_locked(fd: BorrowedFd<'_>, change: Change, asked: &Attributes) -> Result<Change, Error> {
-    let have = sys::attributes(fd)?;
-    let refused = asked.forbidden & have & LOCKABLE;
-    if refused != 0 {
-        return Err(Error::new(
-            "mount_setattr",
-            format!("cannot clear locked flags {refused:#x}"),
-            libc::EPERM,
-        ));
-    }
-    let asks_atime = change.clear & sys::ATIME_MASK != 0;
-    if asks_atime && change.set & ATIMES != have & ATIMES {
-        let locked = have & ATIMES;
-        return Err(Error::new(
-            "mount_setattr",
-            format!("cannot change locked atime flags {locked:#x}"),
-            libc::EPERM,
-        ));
-    }
-    Ok(Change {
-        set: change.set & !ATIMES,
-        clear: change.clear & !ATIMES & !(have & LOCKABLE),
-        propagation: change.propagation,
-    })
-}
-
-// Until Linux 5.12 is our floor: mount(2) can only change what is attached.
-fn change_attached(fd: BorrowedFd<'_>, base: Option<Propagation>, mount: &Mount) -> Result<()> {
-    for (propagation, depth) in base.map(|base| (base, Depth::Tree)).iter().chain(&mount.propagation) {
-        sys::set_propagation_of(fd, *propagation, *depth)?;
-    }
-    if let Some(change) = mount.attributes.change() {
-        let have = sys::attributes(fd)?;
-        let wanted = have & !change.clear | change.set;
-        match sys::remount_bind(fd, wanted) {
-            Err(error) if error.errno() == libc::EPERM => {
-                let kept = keep_locked(fd, change, &mount.attributes)?;
-                sys::remount_bind(fd, have & !kept.clear | kept.set)?;
-            }
-            result => result?,
-        }
-    }
-    Ok(())
-}
-
-/// A new mount is private and has its attributes from fsmount(2): only what differs is a call.
-fn propagate_new(fd: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
-    for (propagation, depth) in &mount.propagation {
-        let change = Change { propagation: Some(*propagation), ..Change::default() };
-        match sys::set_attributes(fd, *depth, change) {
-            Err(error) if error.errno() == libc::ENOSYS => sys::set_propagation_of(fd, *propagation, *depth)?,
-            result => result?,
-        }
-    }
-    if let Some(change) = mount.attributes.tree_change() {
-        sys::set_attributes(fd, Depth::Tree, change)?;
-    }
-    Ok(())
-}
-
-fn set_readonly(fd: BorrowedFd<'_>) -> Result<(), Error> {
-    match sys::set_attributes(fd, Depth::One, Change { set: RDONLY, ..Change::default() }) {
-        Err(error) if error.errno() == libc::ENOSYS => sys::remount_bind(fd, sys::attributes(fd)? | RDONLY),
-        result => result,
-    }
-}
-
 fn remember(mount: &Mount, new: &New, fd: OwnedFd, fresh: &mut Vec<Fresh>, late: &mut Late) -> Result<()> {
     // What is below a place that is mounted over is not what it was.
     fresh.retain(|fresh| !fresh.path.starts_with(&mount.destination));
@@ -552,29 +415,26 @@ fn directory_target(root: &Root, mount: &Mount, ordinary: bool, fresh: &[Fresh])
         return open_directory(parent.fd.as_fd(), Path::new(name)).map(|fd| (fd, false));
     }
     let found = if ordinary {
-        root.find_nofollow(destination).map(|fd| (fd, false))
+        root.find_directory_nofollow(destination).map(|fd| Found { fd, through_symlink: false })
     } else {
-        root.find(destination).map(|found| (found.fd, found.through_symlink))
+        root.find(destination)
     };
     match found {
-        Ok((fd, through_symlink)) => {
-            if ordinary {
-                let fstype =
-                    if let What::New(new) = &mount.what { new.fstype.to_string_lossy() } else { "".into() };
-                ensure!(
-                    file_type(fd.as_fd())? == FileType::Directory,
-                    "filesystem {fstype:?} must be mounted on ordinary directory"
-                );
+        Ok(found) => {
+            if found.through_symlink {
+                check_resolved(root, found.fd.as_fd(), destination)?;
             }
-            if through_symlink {
-                check_resolved(root, fd.as_fd(), destination)?;
-            }
-            Ok((fd, true))
+            Ok((found.fd, true))
         }
         Err(error) if error.errno() == libc::ENOENT => {
             let created =
-                root.create_dir_all(destination, 0o755).with_context(|| create_mountpoint(mount))?;
+                root.create_missing_dir(destination, 0o755).with_context(|| create_mountpoint(mount))?;
             Ok((created, false))
+        }
+        Err(error) if ordinary && matches!(error.errno(), libc::ENOTDIR | libc::ELOOP) => {
+            let fstype =
+                if let What::New(new) = &mount.what { new.fstype.to_string_lossy() } else { "".into() };
+            Err(anyhow::anyhow!("filesystem {fstype:?} must be mounted on ordinary directory"))
         }
         Err(error) => Err(error).with_context(|| create_mountpoint(mount)),
     }
