@@ -14,7 +14,6 @@ pub use apply::{CgroupSource, Held, Late, Source};
 
 use super::idmap::{Map, Range};
 use super::mount_options::{self, Options};
-use crate::host::CgroupMode;
 use crate::sys::mount::{ATIME_MASK, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
 use crate::sys::mount::{Change, Depth, Propagation};
 use crate::sys::path::clean;
@@ -45,10 +44,6 @@ pub struct Facts<'a> {
     pub own_mount_namespace: bool,
     /// The container's user namespace.
     pub user_namespace: UserNamespace<'a>,
-    /// The container has a cgroup namespace of its own.
-    pub own_cgroup_namespace: bool,
-    /// The layout of the host's cgroup tree.
-    pub cgroup_mode: CgroupMode,
     /// We are not root: no privilege over the mount namespace that we are in.
     pub rootless: bool,
     /// `linux.mountLabel`

@@ -151,7 +151,8 @@ impl Rootfs {
 /// With chroot(2) the host's mounts stay in the namespace, and as long as one of them shows a whole procfs or
 /// sysfs, the kernel lets the container mount another one without the masks. So they go, or are covered.
 fn hide_host_pseudo_file_systems(rootfs: &Path) -> Result<()> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    let mounts =
+        std::fs::read_to_string("/proc/thread-self/mountinfo").context("/proc/thread-self/mountinfo")?;
     for place in mounts.lines().filter_map(whole_pseudo_mount).filter(|place| !place.starts_with(rootfs)) {
         let Err(error) = mount::detach(&place) else { continue };
         match error.errno() {
@@ -256,56 +257,112 @@ mod tests {
     ];
     const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-    /// Also what `strace -f -e trace=...` counts: the whole root of a default container, between two calls of
-    /// getppid(2).
+    /// The whole root of a container as `spec` prints it. Between its two calls of getppid(2), `strace -f` counts
+    /// what that costs.
+    fn default_root(directory: &Path, user_namespace: bool) {
+        use crate::parts::{devices, idmap::Map, mounts, paths};
+        std::fs::create_dir(directory.join("rootfs")).unwrap();
+        std::fs::create_dir(directory.join("group")).unwrap();
+        // Group 5 is not in a map of one id; `spec --rootless` leaves it out too.
+        let text = if user_namespace { DEFAULT.replace(r#", "gid=5""#, "") } else { DEFAULT.to_owned() };
+        let list: Vec<oci_spec::runtime::Mount> = serde_json::from_str(&text).unwrap();
+        let map = Map::default();
+        let facts = mounts::Facts {
+            bundle: directory,
+            own_mount_namespace: true,
+            user_namespace: match user_namespace {
+                true => mounts::UserNamespace::New(&map, &map),
+                false => mounts::UserNamespace::Host,
+            },
+            rootless: false,
+            label: None,
+            rootfs_propagation: None,
+        };
+        let mounts = mounts::plan(&list, &facts).unwrap();
+        let rootfs = plan(directory, Path::new("rootfs"), true, None, true, false).unwrap();
+        let devices = devices::plan(&[], false, user_namespace).unwrap();
+        let owned = |list: &[&str]| list.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+        let paths = paths::plan(&owned(&MASKED), &owned(&READONLY), None, true).unwrap();
+        let group = c_path(&directory.join("group")).unwrap();
+
+        let _ = rustix::process::getppid();
+        let mut held = mounts.hold().unwrap();
+        let group = mounts::Source::Held(mount::clone_path(&group, Depth::One).unwrap());
+        let root = rootfs.open().unwrap();
+        let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group))).unwrap();
+        devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd)).unwrap();
+        let null = paths.hold().unwrap();
+        rootfs.pivot(&root).unwrap();
+        late.set_readonly().unwrap();
+        paths.apply(&root, &null).unwrap();
+        rootfs.set_readonly(&root).unwrap();
+        let _ = rustix::process::getppid();
+
+        for name in
+            ["/dev/pts/ptmx", "/dev/null", "/dev/stdin", "/dev/shm", "/proc/self/ns/mnt", "/sys/kernel"]
+        {
+            assert!(Path::new(name).symlink_metadata().is_ok(), "{name}");
+        }
+        std::fs::write("/dev/null", "gone").unwrap();
+        let readonly = |name| std::fs::write(name, "").unwrap_err().raw_os_error() == Some(libc::EROFS);
+        assert!(readonly("/new") && readonly("/sys/fs/cgroup/new") && readonly("/proc/sys/kernel/hostname"));
+        assert_eq!(std::fs::read("/proc/timer_list").unwrap_or_default(), b"");
+        assert!(std::fs::read_dir("/sys/firmware").unwrap().next().is_none());
+    }
+
     #[test]
     fn the_default_bundle_becomes_a_complete_root() {
-        use crate::parts::{devices, mounts, paths};
-        mount::private::run(|directory| {
-            std::fs::create_dir(directory.join("rootfs")).unwrap();
-            std::fs::create_dir(directory.join("group")).unwrap();
-            let list: Vec<oci_spec::runtime::Mount> = serde_json::from_str(DEFAULT).unwrap();
-            let facts = mounts::Facts {
-                bundle: directory,
-                own_mount_namespace: true,
-                user_namespace: mounts::UserNamespace::Host,
-                own_cgroup_namespace: true,
-                cgroup_mode: crate::host::CgroupMode::Unified,
-                rootless: false,
-                label: None,
-                rootfs_propagation: None,
-            };
-            let mounts = mounts::plan(&list, &facts).unwrap();
-            let rootfs = plan(directory, Path::new("rootfs"), true, None, true, false).unwrap();
-            let devices = devices::plan(&[], false, false).unwrap();
-            let owned = |list: &[&str]| list.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
-            let paths = paths::plan(&owned(&MASKED), &owned(&READONLY), None, true).unwrap();
-            let group = c_path(&directory.join("group")).unwrap();
+        mount::private::run(|directory| default_root(directory, false));
+    }
 
-            let _ = rustix::process::getppid();
-            let mut held = mounts.hold().unwrap();
-            let group = mounts::Source::Held(mount::clone_path(&group, Depth::One).unwrap());
-            let root = rootfs.open().unwrap();
-            let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group))).unwrap();
-            devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd)).unwrap();
-            let null = paths.hold().unwrap();
-            rootfs.pivot(&root).unwrap();
-            late.set_readonly().unwrap();
-            paths.apply(&root, &null).unwrap();
-            rootfs.set_readonly(&root).unwrap();
-            let _ = rustix::process::getppid();
+    #[test]
+    #[ignore = "run by in_a_user_namespace_the_root_is_complete_too, which makes its namespaces"]
+    fn inside_a_user_namespace() {
+        default_root(Path::new(&std::env::var_os("ROOT_TEST_DIRECTORY").unwrap()), true);
+    }
 
-            for name in
-                ["/dev/pts/ptmx", "/dev/null", "/dev/stdin", "/dev/shm", "/proc/self/ns/mnt", "/sys/kernel"]
-            {
-                assert!(Path::new(name).symlink_metadata().is_ok(), "{name}");
+    #[test]
+    fn in_a_user_namespace_the_root_is_complete_too() {
+        // With and without a network namespace: without one the host's /sys has to serve.
+        for namespaces in ["-Urmpfni", "-Urmpfi"] {
+            let directory = tempfile::tempdir().unwrap();
+            let may = std::process::Command::new("unshare").args([namespaces, "true"]).output();
+            if !may.is_ok_and(|output| output.status.success()) {
+                eprintln!("skipped: unshare {namespaces} does not work here");
+                continue;
             }
-            let readonly = |name| std::fs::write(name, "").unwrap_err().raw_os_error() == Some(libc::EROFS);
-            assert!(
-                readonly("/new") && readonly("/sys/fs/cgroup/new") && readonly("/proc/sys/kernel/hostname")
-            );
-            assert_eq!(std::fs::read("/proc/timer_list").unwrap_or_default(), b"");
-            assert!(std::fs::read_dir("/sys/firmware").unwrap().next().is_none());
+            let output = std::process::Command::new("unshare")
+                .arg(namespaces)
+                .arg(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "parts::rootfs::tests::inside_a_user_namespace",
+                    "--ignored",
+                    "--nocapture",
+                ])
+                .env("ROOT_TEST_DIRECTORY", directory.path())
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && text.contains("1 passed"), "{namespaces}: {text}");
+        }
+    }
+
+    #[test]
+    fn without_pivot_the_root_is_moved_and_no_whole_procfs_stays() {
+        mount::private::run(|directory| {
+            std::fs::create_dir_all(directory.join("rootfs/proc")).unwrap();
+            let rootfs = plan(directory, Path::new("rootfs"), false, None, true, true).unwrap();
+            let root = rootfs.open().unwrap();
+            let procfs = mount::Context::open(c"proc").unwrap().mount(0).unwrap();
+            mount::attach(procfs.as_fd(), root.find(Path::new("proc")).unwrap().fd.as_fd()).unwrap();
+            rootfs.pivot(&root).unwrap();
+            let names: Vec<_> =
+                std::fs::read_dir("/").unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(names, ["proc"]);
+            let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            let whole: Vec<_> = mounts.lines().filter_map(whole_pseudo_mount).collect();
+            assert_eq!(whole, [Path::new("/proc")]);
         });
     }
 }

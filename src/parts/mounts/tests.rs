@@ -9,8 +9,6 @@ fn facts() -> Facts<'static> {
         bundle: Path::new("/bundle"),
         own_mount_namespace: true,
         user_namespace: UserNamespace::Host,
-        own_cgroup_namespace: true,
-        cgroup_mode: CgroupMode::Unified,
         rootless: false,
         label: None,
         rootfs_propagation: None,
@@ -490,5 +488,37 @@ fn cgroup_v1_is_a_directory_of_hierarchies_with_aliases() {
                 "{name}: {options}"
             );
         }
+    });
+}
+
+#[test]
+fn rootless_without_a_cgroup_sees_an_empty_directory() {
+    private::run(|base| {
+        let place = Place::new(base);
+        let facts = Facts { bundle: place.directory.as_path(), rootless: true, ..facts() };
+        let planned = plan(&[mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro")], &facts).unwrap();
+        let rootfs =
+            crate::parts::rootfs::plan(facts.bundle, Path::new("rootfs"), false, None, true, false).unwrap();
+        let root = rootfs.open().unwrap();
+        let gone = CgroupSource::V2(Source::Path(c"/does/not/exist".to_owned()));
+        planned.apply(&root, &mut Held::default(), Some(gone)).unwrap();
+        assert!(has(&place.options_at("rootfs/sys/fs/cgroup").0, "ro"));
+    });
+}
+
+#[test]
+fn remount_changes_what_is_there() {
+    private::run(|base| {
+        let place = Place::new(base);
+        let mounts = [
+            mount("/m", "tmpfs", "tmpfs", "size=4k"),
+            mount("/m", "tmpfs", "tmpfs", "remount,noexec,size=8k"),
+            mount("/b", "bind", "source", "bind"),
+            mount("/b", "bind", "source", "bind,remount,ro"),
+        ];
+        place.apply(&mounts).unwrap();
+        let (options, _, superblock) = place.options_at("rootfs/m");
+        assert!(has(&options, "noexec") && has(&superblock, "size=8k"), "{options} {superblock}");
+        assert!(has(&place.options_at("rootfs/b").0, "ro"));
     });
 }
