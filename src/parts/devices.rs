@@ -179,6 +179,44 @@ impl Devices {
         if self.links { links(dev) } else { Ok(()) }
     }
 
+    /// After the pivot: standard streams that are the host's null device become the container's, so that no descriptor
+    /// of the host's /dev is left in the container.
+    ///
+    /// # Errors
+    /// The container's /dev/null is not the null device.
+    pub fn reopen_null(&self, root: &Root) -> Result<()> {
+        let is_null = |fd: BorrowedFd<'_>| -> Result<bool, Error> {
+            let stat = rustix::fs::fstat(fd).called("fstat", String::new)?;
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            Ok(kind == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3))
+        };
+        if !self.links {
+            return Ok(());
+        }
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let null = [is_null(stdin.as_fd())?, is_null(stdout.as_fd())?, is_null(stderr.as_fd())?];
+        if !null.contains(&true) {
+            return Ok(());
+        }
+        // Made or looked at by `apply`; looked at once more, since links on the way may have changed.
+        let opened = root.open(Path::new("/dev/null"), OFlags::RDWR | OFlags::NOCTTY)?;
+        ensure!(is_null(opened.as_fd())?, "the container's /dev/null is not the null device");
+        let replaced = || {
+            if null[0] {
+                nix::unistd::dup2_stdin(&opened)?;
+            }
+            if null[1] {
+                nix::unistd::dup2_stdout(&opened)?;
+            }
+            if null[2] {
+                nix::unistd::dup2_stderr(&opened)?;
+            }
+            Ok(())
+        };
+        replaced().map_err(|errno: nix::errno::Errno| Error::new("dup2", "\"/dev/null\"", errno as i32))?;
+        Ok(())
+    }
+
     fn node(&self, root: &Root, dev: BorrowedFd<'_>, node: &Node) -> Result<()> {
         let opened: OwnedFd;
         let (directory, name) = match (node.path.parent(), node.path.file_name()) {

@@ -140,7 +140,7 @@ impl Rootfs {
         let readonly = Change { set: mount::RDONLY, ..Change::default() };
         match mount::set_attributes(root.as_fd(), Depth::One, readonly) {
             Err(error) if error.errno() == libc::ENOSYS => {
-                mount::remount_bind(root.as_fd(), mount::attributes(root.as_fd())? | mount::RDONLY)
+                mount::remount_root(mount::attributes(root.as_fd())? | mount::RDONLY)
             }
             result => result,
         }
@@ -293,6 +293,10 @@ mod tests {
         devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd)).unwrap();
         let null = paths.hold().unwrap();
         rootfs.pivot(&root).unwrap();
+        if user_namespace {
+            // There, the process is the test's own.
+            devices.reopen_null(&root).unwrap();
+        }
         late.set_readonly().unwrap();
         paths.apply(&root, &null).unwrap();
         rootfs.set_readonly(&root).unwrap();

@@ -319,8 +319,20 @@ pub fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd, Error> {
 ///
 /// # Errors
 /// EPERM for locked flags.
-// Until Linux 5.12 is our floor: mount_setattr is missing. Needs a /proc that is ours, so before the pivot.
+// Until Linux 5.12 is our floor: mount_setattr is missing. Needs a procfs at /proc.
 pub fn remount_bind(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Error> {
+    remount(&format!("/proc/self/fd/{}", mount.as_raw_fd()), attributes)
+}
+
+/// [`remount_bind`] for "/".
+///
+/// # Errors
+/// As [`remount_bind`].
+pub fn remount_root(attributes: u64) -> Result<(), Error> {
+    remount("/", attributes)
+}
+
+fn remount(path: &str, attributes: u64) -> Result<(), Error> {
     use rustix::mount::MountFlags as Ms;
     let names = [
         (RDONLY, Ms::RDONLY),
@@ -332,10 +344,13 @@ pub fn remount_bind(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Error>
         (STRICTATIME, Ms::STRICTATIME),
         (NODIRATIME, Ms::NODIRATIME),
     ];
-    let flags =
-        names.iter().filter(|(attr, _)| attributes & attr != 0).fold(Ms::BIND, |sum, (_, ms)| sum | *ms);
-    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-    rustix::mount::mount_remount(path.as_str(), flags, c"")
+    // Without a word on access times mount(2) keeps those of before.
+    let relatime = if attributes & ATIME_MASK == RELATIME { Ms::RELATIME } else { Ms::empty() };
+    let flags = names
+        .iter()
+        .filter(|(attr, _)| attributes & attr != 0)
+        .fold(Ms::BIND | relatime, |sum, (_, ms)| sum | *ms);
+    rustix::mount::mount_remount(path, flags, c"")
         .called("mount", || format!("{path:?} (MS_REMOUNT|{flags:?})"))
 }
 
@@ -510,5 +525,54 @@ pub mod private {
             (fields[4] == place).then(|| (fields[5].to_owned(), fields[6..].join(" "), superblock.to_owned()))
         };
         text.lines().filter_map(parse).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::path::Root;
+
+    /// What `hold` relies on for containers in a user namespace: the parent's detached mount can be attached by a
+    /// child that has no right to the source.
+    #[test]
+    fn a_mount_of_the_parent_can_be_attached_in_a_user_namespace() {
+        private::run(|directory| {
+            std::fs::create_dir_all(directory.join("closed/source")).unwrap();
+            std::fs::create_dir(directory.join("target")).unwrap();
+            std::fs::write(directory.join("closed/source/mark"), "").unwrap();
+            let source = crate::sys::path::c_path(&directory.join("closed/source")).unwrap();
+            let held = clone_path(&source, Depth::One).unwrap();
+            let change = Change { set: RDONLY, clear: 0, propagation: Some(Propagation::Slave) };
+            set_attributes(held.as_fd(), Depth::One, change).unwrap();
+            let (place, mark) = (directory.join("target"), directory.join("target/mark"));
+            let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::SIGCHLD;
+            // SAFETY: a fork of this thread only; the child allocates nothing, for another thread of the test may
+            // hold the allocator's lock, and ends by `_exit`.
+            let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) }).unwrap();
+            if pid == 0 {
+                let attached =
+                    Root::open_host(&place).and_then(|target| attach(held.as_fd(), target.as_fd())).is_ok();
+                let shown = mark.exists();
+                // SAFETY: ends the child, and nothing else.
+                unsafe { libc::_exit(i32::from(!(attached && shown))) }
+            }
+            let child = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
+            let (_, status) =
+                rustix::process::waitpid(child, rustix::process::WaitOptions::empty()).unwrap().unwrap();
+            assert_eq!(status.exit_status(), Some(0));
+            assert!(!mark.exists());
+        });
+    }
+
+    #[test]
+    fn a_user_namespace_for_id_maps_has_these_maps() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: writing an id map of foreign ids needs root");
+            return;
+        }
+        assert!(user_namespace_of("0 100000 10\n", "0 200000 10\n").is_ok());
+        let error = user_namespace_of("0 100000 0\n", "0 200000 10\n").unwrap_err();
+        assert!(error.to_string().ends_with("uid_map\" \"0 100000 0\": invalid argument"), "{error}");
     }
 }

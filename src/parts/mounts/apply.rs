@@ -1,6 +1,8 @@
 //! Making the mounts: `hold` in the parent, `apply` in init before the pivot.
 
-use super::attributes::{Lock, bind_calls, change_attached, change_attributes, propagate_new, set_readonly};
+use super::attributes::{
+    Lock, bind_calls, change_attached, change_attributes, propagate_new, set_attached, set_readonly,
+};
 use super::{Attributes, Bind, IdMapping, IdMaps, Mount, Mounts, New, Remount, SourcesFrom, What, copy_up};
 use crate::sys::mount::{self as sys, Change, Context, Depth, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::sys::path::{Found, Root, c_path};
@@ -211,7 +213,7 @@ impl Mounts {
         if new.fstype.as_c_str() == c"mqueue"
             && let Some(label) = &self.label
         {
-            ns_label(fd.as_fd(), label)?;
+            label_mount(fd.as_fd(), label)?;
         }
         remember(mount, new, fd, fresh, late)
     }
@@ -235,7 +237,7 @@ impl Mounts {
         let mounted = root.find(&mount.destination)?.fd;
         if mount.attributes.set != 0 {
             let change = Change { set: mount.attributes.set, clear: sys::ATIME_MASK, propagation: None };
-            sys::set_attributes(mounted.as_fd(), Depth::One, change)?;
+            set_attached(mounted.as_fd(), change)?;
         }
         propagate_new(mounted.as_fd(), mount)
     }
@@ -461,7 +463,12 @@ fn remount(root: &Root, mount: &Mount, change: &Remount) -> Result<()> {
         context.reconfigure()?;
     }
     for (change, depth) in bind_calls(None, mount, Depth::Tree) {
-        change_attributes(found.fd.as_fd(), depth, change, &mount.attributes, Lock::Kernel)?;
+        match change_attributes(found.fd.as_fd(), depth, change, &mount.attributes, Lock::Kernel) {
+            Err(error) if error.errno() == libc::ENOSYS && mount.attributes.tree_change().is_none() => {
+                return change_attached(found.fd.as_fd(), None, mount);
+            }
+            result => result?,
+        }
     }
     Ok(())
 }
@@ -483,11 +490,15 @@ fn set_idmap(fd: BorrowedFd<'_>, idmap: &IdMapping) -> Result<()> {
                 .map_err(|errno| Error::new("open", format!("{path:?}"), errno.raw_os_error()))?
         }
     };
-    sys::set_idmap(fd, idmap.depth, userns.as_fd())
-        .context("MOUNT_ATTR_IDMAP (EINVAL: this file system has no id-mapped mounts on this kernel)")
+    match sys::set_idmap(fd, idmap.depth, userns.as_fd()) {
+        Err(error) if error.errno() == libc::EINVAL => {
+            Err(error).context("idmap (this file system or kernel may have no id-mapped mounts)")
+        }
+        result => result.context("idmap"),
+    }
 }
 
-fn ns_label(mount: BorrowedFd<'_>, label: &CStr) -> Result<(), Error> {
+fn label_mount(mount: BorrowedFd<'_>, label: &CStr) -> Result<(), Error> {
     use rustix::fd::AsRawFd as _;
     let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
     rustix::fs::setxattr(&path, c"security.selinux", label.to_bytes(), rustix::fs::XattrFlags::empty())

@@ -142,8 +142,15 @@ pub(super) fn propagate_new(fd: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
 }
 
 pub(super) fn set_readonly(fd: BorrowedFd<'_>) -> Result<(), Error> {
-    match sys::set_attributes(fd, Depth::One, Change { set: RDONLY, ..Change::default() }) {
-        Err(error) if error.errno() == libc::ENOSYS => sys::remount_bind(fd, sys::attributes(fd)? | RDONLY),
+    set_attached(fd, Change { set: RDONLY, ..Change::default() })
+}
+
+/// Changes the attributes of a mount that is attached.
+pub(super) fn set_attached(fd: BorrowedFd<'_>, change: Change) -> Result<(), Error> {
+    match sys::set_attributes(fd, Depth::One, change) {
+        Err(error) if error.errno() == libc::ENOSYS => {
+            sys::remount_bind(fd, sys::attributes(fd)? & !change.clear | change.set)
+        }
         result => result,
     }
 }
