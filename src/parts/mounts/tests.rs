@@ -522,3 +522,47 @@ fn remount_changes_what_is_there() {
         assert!(has(&place.options_at("rootfs/b").0, "ro"));
     });
 }
+
+/// CVE-2021-30465: another container swaps a directory of a shared volume for a link while we mount there.
+#[test]
+fn a_link_swapped_in_during_the_mount_does_not_lead_out() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    private::run(|base| {
+        let place = Place::new(base);
+        std::fs::create_dir_all(place.path("rootfs/volume/real")).unwrap();
+        symlink(place.path("outside"), place.path("rootfs/volume/link")).unwrap();
+        let (real, link) = (place.path("rootfs/volume/real"), place.path("rootfs/volume/link"));
+        let stop = AtomicBool::new(false);
+        let mounted = std::thread::scope(|scope| {
+            let swaps = scope.spawn(|| {
+                let mut swaps = 0_u32;
+                while !stop.load(Ordering::Relaxed) {
+                    swaps += u32::from(renameat_with(CWD, &real, CWD, &link, RenameFlags::EXCHANGE).is_ok());
+                }
+                swaps
+            });
+            let planned: Vec<Mounts> = (0..200)
+                .map(|n| {
+                    plan(&[mount(&format!("/volume/real/{n}/x"), "tmpfs", "tmpfs", "mode=755")], &facts())
+                })
+                .collect::<Result<_>>()
+                .unwrap();
+            let rootfs =
+                crate::parts::rootfs::plan(base, &place.directory.join("rootfs"), false, None, true, false);
+            let root = rootfs.unwrap().open().unwrap();
+            // Failing is allowed (a component is gone, or became a link under our hands); leading out is not.
+            let done =
+                planned.iter().filter(|one| one.apply(&root, &mut Held::default(), None).is_ok()).count();
+            stop.store(true, Ordering::Relaxed);
+            assert!(swaps.join().unwrap() > 0, "nothing was swapped");
+            done
+        });
+        assert!(mounted > 0, "nothing was mounted");
+        assert!(std::fs::read_dir(place.path("outside")).unwrap().next().is_none());
+        let outside = place.path("outside");
+        let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let led_out = |line: &str| line.split(' ').nth(4).is_some_and(|at| at.starts_with(&outside));
+        assert!(!mounts.lines().any(led_out), "{mounts}");
+    });
+}
