@@ -1,17 +1,17 @@
 //! One file per verb, and which verb runs which.
 
 pub mod create;
-pub mod delete;
-pub mod events;
-pub mod exec;
-pub mod features;
-pub mod kill;
-pub mod list;
-pub mod pause;
-pub mod ps;
-pub mod resume;
 pub mod run;
-pub mod spec;
 pub mod start;
+pub mod exec;
+pub mod kill;
+pub mod delete;
 pub mod state;
+pub mod list;
+pub mod ps;
+pub mod events;
+pub mod pause;
+pub mod resume;
 pub mod update;
+pub mod spec;
+pub mod features;

@@ -5,7 +5,7 @@
 //! Not for: making mounts (see `parts::mounts`).
 
 use crate::sys::mount::{
-    ATIME_MASK, Change, Depth, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, Propagation, RDONLY,
+    ATIME_MASK, Depth, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, Propagation, RDONLY,
     RELATIME, STRICTATIME,
 };
 use serde::Serialize;
@@ -168,15 +168,6 @@ pub struct Options {
 }
 
 impl Options {
-    /// What `rro` and its like ask for, if any of them is there.
-    pub fn tree_change(&self) -> Option<Change> {
-        (self.tree_set | self.tree_clear != 0).then_some(Change {
-            set: self.tree_set,
-            clear: self.tree_clear,
-            propagation: None,
-        })
-    }
-
     fn apply(&mut self, effect: Effect) {
         match effect {
             Set(bit) => {

@@ -219,6 +219,20 @@ impl Attributes {
     }
 }
 
+impl Mounts {
+    /// Whether `/dev` is a directory of the host: then no device is made in it (see `devices::plan`).
+    pub fn bind_dev(&self) -> bool {
+        let binds =
+            |mount: &Mount| matches!(mount.what, What::Bind(_)) && mount.destination == Path::new("/dev");
+        self.list.iter().any(binds)
+    }
+
+    /// Whether some mount shows the container's cgroup: then `apply` needs a source for it.
+    pub fn show_cgroup(&self) -> bool {
+        self.list.iter().any(|mount| matches!(mount.what, What::Cgroup))
+    }
+}
+
 /// What lxcfs and its like may put over files of a container's /proc. Everything else there is the kernel's.
 const BELOW_PROC: [&str; 10] = [
     "/proc/cpuinfo",

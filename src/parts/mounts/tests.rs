@@ -60,6 +60,14 @@ fn a_relative_source_is_relative_to_the_bundle() {
 }
 
 #[test]
+fn the_other_parts_can_ask_about_dev_and_cgroup() {
+    let asked = |one| plan(&[one], &facts()).map(|plan| (plan.bind_dev(), plan.show_cgroup())).unwrap();
+    assert_eq!(asked(mount("/dev/", "", "/dev", "rbind")), (true, false));
+    assert_eq!(asked(mount("/dev", "tmpfs", "tmpfs", "")), (false, false));
+    assert_eq!(asked(mount("/sys/fs/cgroup", "cgroup2", "cgroup", "")), (false, true));
+}
+
+#[test]
 fn options_of_the_file_system_are_split_at_commas_outside_of_quotes() {
     let words = ["size=1k,mode=755".to_owned(), "context=\"a:b:c1,c2\"".to_owned(), "huge".to_owned()];
     let text: Vec<String> = split_data(&words).unwrap().iter().map(|pair| format!("{pair:?}")).collect();
