@@ -1,0 +1,16 @@
+//! The black-box tests: bundles are built, the binary is run on them, and what the guest inside saw is compared.
+//!
+//! `ORLOP=/path/to/another/runtime cargo test --test main` runs them on another runtime, to tell a wrong test from a
+//! wrong runtime. What is asked only of ours then fails, or skips and says so.
+
+mod support;
+
+mod lifecycle;
+
+/// Printed with `--nocapture`; it also ends early and clearly if there is nothing to test.
+#[test]
+fn the_runtime_under_test_answers() {
+    let output = support::output(&["--version"]);
+    eprintln!("runtime under test: {}: {}", support::runtime(), output.out.lines().next().unwrap_or("silent"));
+    output.ok();
+}

@@ -1,0 +1,419 @@
+//! A bundle built in a line: a rootfs with nothing but the guest, and a config.json that is edited by pointer.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::container::Container;
+use super::leftovers::{leftovers, sweep};
+use super::runtime::{Output, Running, View, eventually, runtime, start};
+
+/// A bundle, its own state root, and how the runtime is to be called for it.
+pub struct Bundle {
+    pub id: String,
+    /// Holds config.json, rootfs, state (the `--root`), and the output of the commands.
+    pub dir: PathBuf,
+    config: Value,
+    raw: Option<Vec<u8>>,
+    wrapper: Vec<String>,
+    globals: Vec<String>,
+    options: Vec<String>,
+    variables: Vec<(String, String)>,
+    stdin: Option<std::fs::File>,
+    _temp: TempDir,
+}
+
+impl Bundle {
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let id = format!("orlop-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let temp = tempfile::Builder::new().prefix(&format!("{id}.")).tempdir().expect("a bundle directory");
+        // The root user of a user namespace has to come through here.
+        fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o711)).expect("chmod of the bundle");
+        let dir = temp.path().to_owned();
+        for name in ["rootfs", "state"] {
+            fs::create_dir(dir.join(name)).expect("a directory in the bundle");
+        }
+        let (from, to) = (guest(), dir.join("rootfs/guest"));
+        fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(|_| ())).expect("the guest in the rootfs");
+        Self {
+            id,
+            dir,
+            config: base(),
+            raw: None,
+            wrapper: Vec::new(),
+            globals: Vec::new(),
+            options: Vec::new(),
+            variables: Vec::new(),
+            stdin: None,
+            _temp: temp,
+        }
+    }
+
+    // --- config.json ---
+
+    /// Sets what the JSON pointer names; missing objects on the way are made, `-` appends to an array.
+    pub fn set(mut self, pointer: &str, value: Value) -> Self {
+        let mut place = &mut self.config;
+        for key in pointer.split('/').skip(1) {
+            if key == "-" {
+                if place.is_null() {
+                    *place = json!([]);
+                }
+                let array = place.as_array_mut().expect("'-' appends to an array");
+                array.push(Value::Null);
+                place = array.last_mut().expect("it was just appended");
+            } else if place.is_array() {
+                place = place.get_mut(key.parse::<usize>().expect("an index")).expect("an element");
+            } else {
+                if place.is_null() {
+                    *place = json!({});
+                }
+                place = place.as_object_mut().expect("an object").entry(key).or_insert(Value::Null);
+            }
+        }
+        *place = value;
+        self
+    }
+
+    pub fn remove(mut self, pointer: &str) -> Self {
+        let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+        let parent = self.config.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object");
+        parent.remove(key).expect("it is in the base config");
+        self
+    }
+
+    pub fn args<const N: usize>(self, args: [&str; N]) -> Self {
+        self.set("/process/args", json!(args.as_slice()))
+    }
+
+    /// The process is the guest with these words.
+    pub fn guest(self, words: &str) -> Self {
+        let args: Vec<_> = std::iter::once("/guest").chain(words.split_whitespace()).collect();
+        self.set("/process/args", json!(args.as_slice()))
+    }
+
+    /// One more mount; the base config has seven, so the first of these is `mounts[7]`.
+    pub fn mount(self, destination: &str, mut mount: Value) -> Self {
+        mount["destination"] = json!(destination);
+        self.set("/mounts/-", mount)
+    }
+
+    /// One more namespace, or the same with another path.
+    pub fn namespace(mut self, kind: &str, path: Option<&str>) -> Self {
+        self = self.without_namespace(kind);
+        let entry = match path {
+            Some(path) => json!({"type": kind, "path": path}),
+            None => json!({"type": kind}),
+        };
+        self.set("/linux/namespaces/-", entry)
+    }
+
+    pub fn without_namespace(mut self, kind: &str) -> Self {
+        let namespaces = self.config["linux"]["namespaces"].as_array_mut().expect("the base config has some");
+        namespaces.retain(|entry| entry["type"] != kind);
+        self
+    }
+
+    /// A user namespace in which root is host uid 100000.
+    pub fn user_namespace(self) -> Self {
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        let this =
+            self.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        std::os::unix::fs::chown(this.dir.join("rootfs"), Some(100_000), Some(100_000)).expect("chown");
+        this
+    }
+
+    /// Exactly these bytes as config.json.
+    pub fn raw(mut self, text: impl Into<Vec<u8>>) -> Self {
+        self.raw = Some(text.into());
+        self
+    }
+
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    // --- the rootfs and the bundle ---
+
+    /// A path in the rootfs, as the host sees it.
+    pub fn rootfs(&self, path: &str) -> PathBuf {
+        self.dir.join("rootfs").join(path.trim_start_matches('/'))
+    }
+
+    pub fn file(self, path: &str, text: &str) -> Self {
+        let path = self.rootfs(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("the parents of a file");
+        fs::write(&path, text).expect("a file in the rootfs");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        self
+    }
+
+    pub fn directory(self, path: &str) -> Self {
+        fs::create_dir_all(self.rootfs(path)).expect("a directory in the rootfs");
+        self
+    }
+
+    pub fn symlink(self, path: &str, target: &str) -> Self {
+        let link = self.rootfs(path);
+        fs::create_dir_all(link.parent().expect("a parent")).expect("the parents of a symlink");
+        std::os::unix::fs::symlink(target, link).expect("a symlink in the rootfs");
+        self
+    }
+
+    /// A directory of the host, outside the rootfs, with one file in it.
+    pub fn host_directory(&self, name: &str) -> String {
+        let path = self.dir.join(name);
+        fs::create_dir_all(&path).expect("a host directory");
+        fs::write(path.join("file"), "from the host").expect("a host file");
+        path.display().to_string()
+    }
+
+    // --- how the runtime is called ---
+
+    /// Options before the command.
+    pub fn global(mut self, words: &str) -> Self {
+        self.globals.extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// Options of create and run.
+    pub fn option(mut self, words: &str) -> Self {
+        self.options.extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    pub fn view(self, view: View) -> Self {
+        self.wrapped(view.wrapper())
+    }
+
+    /// The runtime is the last words of this shell script's `"$@"`.
+    pub fn through(self, script: &str) -> Self {
+        self.wrapped(["sh", "-c", script, "_"].map(str::to_owned).to_vec())
+    }
+
+    fn wrapped(mut self, words: Vec<String>) -> Self {
+        self.wrapper.extend(words);
+        self
+    }
+
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn stdin(mut self, file: std::fs::File) -> Self {
+        self.stdin = Some(file);
+        self
+    }
+
+    /// The runtime with these words, from the bundle's directory.
+    pub fn command<S: AsRef<str>>(&self, words: &[S]) -> Command {
+        let runtime = [runtime(), "--root".to_owned(), self.dir.join("state").display().to_string()];
+        let mut line = self.wrapper.iter().chain(&runtime).chain(&self.globals);
+        let mut command = Command::new(line.next().expect("the runtime at least"));
+        command.args(line).args(words.iter().map(AsRef::as_ref)).current_dir(&self.dir);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        match &self.stdin {
+            Some(file) => command.stdin(file.try_clone().expect("dup of stdin")),
+            None => command.stdin(Stdio::null()),
+        };
+        command
+    }
+
+    /// Calls the runtime to its end.
+    #[track_caller]
+    pub fn call<S: AsRef<str>>(&self, words: &[S]) -> Output {
+        start(self.command(words), &self.dir).finish()
+    }
+
+    pub fn write_config(&self) {
+        let text = match &self.raw {
+            Some(raw) => raw.clone(),
+            None => serde_json::to_vec_pretty(&self.config).expect("a JSON value is JSON"),
+        };
+        fs::write(self.dir.join("config.json"), text).expect("config.json");
+    }
+
+    /// `create` or `run`, with this bundle's options, still running.
+    pub fn start(&self, verb: &str) -> Running {
+        self.write_config();
+        let mut words = vec![verb.to_owned()];
+        words.extend(self.options.iter().cloned());
+        words.push(self.id.clone());
+        start(self.command(&words), &self.dir)
+    }
+
+    /// `run` in the foreground.
+    #[track_caller]
+    pub fn run(self) -> Attempt {
+        let output = self.start("run").finish();
+        Attempt { bundle: self, output }
+    }
+
+    /// `create`, of which the test expects an error; see `container` for the other case.
+    #[track_caller]
+    pub fn create(self) -> Attempt {
+        let output = self.start("create").finish();
+        Attempt { bundle: self, output }
+    }
+
+    /// A created container.
+    #[track_caller]
+    pub fn container(self) -> Container {
+        let running = self.start("create");
+        let output = running.finish_but_keep();
+        Container::new(self, output)
+    }
+
+    /// A running container. Without other args its process is one that waits.
+    #[track_caller]
+    pub fn started(self) -> Container {
+        let waiting = self.config["process"]["args"] == base()["process"]["args"];
+        let container = if waiting { self.guest("pause") } else { self }.container();
+        container.start();
+        container
+    }
+
+    /// Nothing of this container is left on the host.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        // The kernel ends a killed process in its own time; what is still there then has been forgotten.
+        let patience = std::time::Instant::now() + std::time::Duration::from_millis(300);
+        let mut left = leftovers(&self.id, &self.dir);
+        while !left.is_empty() && std::time::Instant::now() < patience {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            left = leftovers(&self.id, &self.dir);
+        }
+        assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+    }
+
+    /// Waits for a file in the bundle to appear, and reads it.
+    #[track_caller]
+    pub fn wait_for(&self, name: &str) -> String {
+        eventually(&format!("{name} is there"), || self.dir.join(name).exists());
+        fs::read_to_string(self.dir.join(name)).expect("it is there")
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        if leftovers(&self.id, &self.dir).is_empty() {
+            return;
+        }
+        let delete = self.command(&["delete", "--force", &self.id]).stderr(Stdio::null()).status();
+        drop(delete); // If the runtime cannot, the next line does.
+        sweep(&self.id, &self.dir);
+    }
+}
+
+/// What came of `run` or of a failing `create`. Every assertion also looks for what was left behind.
+pub struct Attempt {
+    pub bundle: Bundle,
+    pub output: Output,
+}
+
+impl Attempt {
+    /// Success, this on stdout, nothing on stderr, nothing left.
+    #[track_caller]
+    pub fn prints(self, expected: &str) {
+        let output = self.output.prints(expected);
+        assert_eq!(output.err, "", "stderr of {output}");
+        self.bundle.assert_clean();
+    }
+
+    #[track_caller]
+    pub fn says(self, part: &str) {
+        self.output.ok().says(part);
+        self.bundle.assert_clean();
+    }
+
+    #[track_caller]
+    pub fn exits(self, code: i32) {
+        self.output.exits(code);
+        self.bundle.assert_clean();
+    }
+
+    /// Exit status 1, one line that contains this, nothing left.
+    #[track_caller]
+    pub fn fails_with(self, part: &str) {
+        self.fails_with_all(&[part]);
+    }
+
+    #[track_caller]
+    pub fn fails_with_all(self, parts: &[&str]) {
+        self.output.fails(1, parts);
+        self.bundle.assert_clean();
+    }
+
+    /// What the container printed, after success and a look for leftovers.
+    #[track_caller]
+    pub fn facts(self) -> String {
+        let out = self.output.ok().out;
+        self.bundle.assert_clean();
+        out.trim_end_matches('\n').to_owned()
+    }
+}
+
+/// A bind mount, for `Bundle::mount`.
+pub fn bind(source: &str, options: &[&str]) -> Value {
+    let options: Vec<_> = ["bind"].iter().chain(options).collect();
+    json!({"type": "bind", "source": source, "options": options})
+}
+
+/// A tmpfs, for `Bundle::mount`.
+pub fn tmpfs(options: &[&str]) -> Value {
+    json!({"type": "tmpfs", "source": "tmpfs", "options": options})
+}
+
+fn guest() -> PathBuf {
+    let bin = Path::new(env!("CARGO_BIN_EXE_orlop"));
+    let guest = bin.parent().expect("the target directory").join("examples/guest");
+    assert!(guest.exists(), "{} is missing: `cargo test` builds it, `cargo build --examples` too", guest.display());
+    guest
+}
+
+/// The config that every test starts from: what `spec` writes, without a terminal and with a writable root.
+fn base() -> Value {
+    let caps = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["/guest", "pid"],
+            "env": ["PATH=/usr/bin:/bin", "TERM=xterm"],
+            "cwd": "/",
+            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": true
+        },
+        "root": {"path": "rootfs"},
+        "hostname": "orlop-test",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+             "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+             "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs",
+             "options": ["nosuid", "noexec", "nodev", "ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}
+        ],
+        "linux": {
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": [
+                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}
+            ]
+        }
+    })
+}

@@ -1,0 +1,25 @@
+//! What the black-box tests are written with: a bundle that is built in a line, the runtime under test, and the
+//! assertions a user would make. Knows nothing of the program but its command line.
+
+mod bundle;
+mod container;
+mod leftovers;
+mod receive;
+mod runtime;
+
+pub use bundle::{Attempt, Bundle, bind, tmpfs};
+pub use container::Container;
+pub use leftovers::leftovers;
+pub use receive::{accept_fd, terminal};
+pub use runtime::{Output, Running, View, eventually, is_root, output, runtime, under_runc};
+
+/// Ends the test early where it cannot be run, and says so: a skip without a reason looks like a pass.
+#[macro_export]
+macro_rules! skip_unless {
+    ($condition:expr, $reason:expr) => {
+        if !$condition {
+            eprintln!("skipped: {}", $reason);
+            return;
+        }
+    };
+}

@@ -1,0 +1,225 @@
+//! The runtime under test: which binary, how it is called, what came out. Every call ends: by itself or by a kill.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How long any one command may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The binary under test: ours, or what `ORLOP` names (to try the tests themselves on another runtime).
+pub fn runtime() -> String {
+    std::env::var("ORLOP").unwrap_or_else(|_| env!("CARGO_BIN_EXE_orlop").to_owned())
+}
+
+/// True if the tests run on runc: what we promise beyond runc is not asked of it.
+pub fn under_runc() -> bool {
+    Path::new(&runtime()).file_name().is_some_and(|name| name == "runc")
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// How the host's cgroup tree looks to the runtime.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    /// As the host has it.
+    Host,
+    /// Only v1 hierarchies.
+    V1,
+    /// Only the v2 tree, at /sys/fs/cgroup.
+    V2,
+}
+
+impl View {
+    pub const ALL: [View; 3] = [View::Host, View::V1, View::V2];
+
+    /// The words in front of a command which give it this view, in a private mount namespace; the cgroups
+    /// themselves are the host's in every view, so each command may be given a view of its own.
+    pub fn wrapper(self) -> Vec<String> {
+        let script = match self {
+            View::Host => return Vec::new(),
+            View::V1 => "umount /sys/fs/cgroup/unified; exec \"$@\"",
+            View::V2 => "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"",
+        };
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "_"].map(str::to_owned).to_vec()
+    }
+
+    /// Why this view cannot be had here, if it cannot.
+    pub fn missing(self) -> Option<&'static str> {
+        let hybrid = Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
+        match self {
+            View::V1 if !hybrid => Some("the host has no v1 hierarchies to show"),
+            View::V1 | View::V2 if !is_root() => Some("changing the view of the cgroup tree needs root"),
+            _ => None,
+        }
+    }
+
+    /// The controllers a container can be limited by in this view.
+    pub fn has(self, controller: &str) -> bool {
+        let v2 = |tree: &str| {
+            let controllers = fs::read_to_string(format!("{tree}/cgroup.controllers")).unwrap_or_default();
+            controllers.split_whitespace().any(|name| name == controller)
+        };
+        let v1 = || Path::new("/sys/fs/cgroup").join(controller).join("tasks").exists();
+        match self {
+            View::Host => v1() || v2("/sys/fs/cgroup"),
+            View::V1 => v1(),
+            View::V2 => v2("/sys/fs/cgroup/unified") || v2("/sys/fs/cgroup"),
+        }
+    }
+}
+
+/// What a command left: its exit status and its words.
+#[derive(Debug)]
+pub struct Output {
+    /// The exit status; 128 + the signal if one killed the command itself.
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+    /// The command line, for messages.
+    pub command: String,
+}
+
+impl Output {
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "exit status of {self}");
+        self
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        self.exits(0)
+    }
+
+    /// Success, and exactly this on stdout but for the last newline.
+    #[track_caller]
+    pub fn prints(self, expected: &str) -> Self {
+        let this = self.ok();
+        assert_eq!(this.out.trim_end_matches('\n'), expected, "stdout of {this}");
+        this
+    }
+
+    #[track_caller]
+    pub fn says(self, part: &str) -> Self {
+        assert!(self.out.contains(part), "stdout has no {part:?}: {self}");
+        self
+    }
+
+    /// This exit status, and one line on stderr that contains all of these parts.
+    #[track_caller]
+    pub fn fails(self, code: i32, parts: &[&str]) -> Self {
+        let this = self.exits(code);
+        for part in parts {
+            assert!(this.err.contains(part), "stderr has no {part:?}: {this}");
+        }
+        // runc logs warnings beside the error; we promise one line, because podman reads no more.
+        let lines = this.err.lines().filter(|line| !line.is_empty()).count();
+        assert!(lines == 1 || under_runc(), "an error is one line, and here are {lines}: {this}");
+        this
+    }
+}
+
+impl std::fmt::Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\n  exit {}\n  out: {}\n  err: {}", self.command, self.code, self.out, self.err)
+    }
+}
+
+/// Starts a command with its output in files: a created container holds on to both, so that a pipe would not end
+/// before the container does.
+pub fn start(mut command: Command, dir: &Path) -> Running {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let (out, err) = (dir.join(format!("out.{number}")), dir.join(format!("err.{number}")));
+    let file = |path| File::create(path).expect("a file for the output");
+    command.stdout(file(&out)).stderr(file(&err));
+    for leaked in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "XDG_RUNTIME_DIR"] {
+        if command.get_envs().all(|(name, _)| name != leaked) {
+            command.env_remove(leaked);
+        }
+    }
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let child = command.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
+    Running { child, line, out, err }
+}
+
+/// A command that has not been waited for.
+pub struct Running {
+    pub child: Child,
+    line: String,
+    out: std::path::PathBuf,
+    err: std::path::PathBuf,
+}
+
+impl Running {
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.out).unwrap_or_default()).into_owned()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.err).unwrap_or_default()).into_owned()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the command is running");
+    }
+
+    /// Waits until it ends, but not for ever.
+    #[track_caller]
+    pub fn finish(mut self) -> Output {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a pidfd");
+        let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).expect("poll");
+        if ended == 0 {
+            let _ = self.child.kill(); // It may just have ended.
+            let _ = self.child.wait();
+            panic!("{} hung for {PATIENCE:?}\n  out: {}\n  err: {}", self.line, self.out(), self.err());
+        }
+        let status = self.child.wait().expect("the command was not waited for before");
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0);
+        let code = status.code().unwrap_or(128 + signal);
+        Output { code, out: self.out(), err: self.err(), command: self.line }
+    }
+
+    /// As `finish`, and says where the output goes on: a created container keeps writing there.
+    #[track_caller]
+    pub fn finish_but_keep(self) -> (Output, std::path::PathBuf) {
+        let path = self.out.clone();
+        (self.finish(), path)
+    }
+
+    /// Waits until it has written this.
+    #[track_caller]
+    pub fn until(&self, text: &str) {
+        eventually(&format!("{} says {text:?}", self.line), || self.out().contains(text));
+    }
+}
+
+/// Runs the runtime with these words and without a bundle.
+#[track_caller]
+pub fn output(args: &[&str]) -> Output {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new(runtime());
+    command.args(args).stdin(Stdio::null()).current_dir(dir.path());
+    start(command, dir.path()).finish()
+}
+
+/// Waits for something that another process does.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
