@@ -15,7 +15,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::exit;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -80,7 +80,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("fork-bomb",      "COUNT",              fork_bomb),      // forked K[, then EAGAIN]
     ("eat-memory",     "MIB",                eat_memory),
     ("burn-cpu",       "SECONDS",            burn_cpu),
-    ("escape",         "HOST-PATH",          escape),         // looks for a host file behind every fd, cwd and root
+    ("hunt",           "HOST-PATH SECONDS",  hunt),           // looks for a host file behind every fd, cwd and root
 ];
 
 /// Called by the C library; see the module's comment for why this is not a Rust `main`.
@@ -113,11 +113,13 @@ fn run(args: &[String]) -> Fact {
 }
 
 fn multi(args: &[String]) -> Fact {
-    let mut facts = Vec::new();
-    for one in args.split(|arg| arg == "--") {
-        facts.push(run(one)?.trim_end_matches('\n').to_owned());
+    let mut commands: Vec<_> = args.split(|arg| arg == "--").collect();
+    let last = commands.pop().unwrap_or_default();
+    for one in commands {
+        // At once, not at the end: a later one may never return.
+        println!("{}", run(one)?.trim_end_matches('\n'));
     }
-    Ok(facts.join("\n"))
+    run(last)
 }
 
 // --- words in, words out ---
@@ -300,7 +302,9 @@ fn mknod(args: &[String]) -> Fact {
     use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
     let kind = if word(args, 1)? == "b" { FileType::BlockDevice } else { FileType::CharacterDevice };
     let device = makedev(number(args, 2)?, number(args, 3)?);
-    Ok(tried(mknodat(CWD, word(args, 0)?.as_str(), kind, Mode::from_raw_mode(0o666), device).map_err(Into::into)))
+    Ok(tried(
+        mknodat(CWD, word(args, 0)?.as_str(), kind, Mode::from_raw_mode(0o666), device).map_err(Into::into),
+    ))
 }
 
 fn mount(args: &[String]) -> Fact {
@@ -322,19 +326,21 @@ fn fds(_: &[String]) -> Fact {
     Ok(open.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
 }
 
-fn escape(args: &[String]) -> Fact {
+fn hunt(args: &[String]) -> Fact {
     let wanted = word(args, 0)?;
-    let mut found = Vec::new();
-    for process in fs::read_dir("/proc").map_err(|e| e.to_string())?.flatten() {
-        let process = process.path();
-        let links = ["root".to_owned(), "cwd".to_owned()].into_iter().chain((0..64).map(|n| format!("fd/{n}")));
-        for link in links.map(|link| process.join(link)) {
-            if fs::metadata(format!("{}{wanted}", link.display())).is_ok() {
-                found.push(link.display().to_string());
+    let until = Instant::now() + Duration::from_secs_f64(number(args, 1)?);
+    while Instant::now() < until {
+        for process in fs::read_dir("/proc").map_err(|e| e.to_string())?.flatten() {
+            let links =
+                ["root".to_owned(), "cwd".to_owned()].into_iter().chain((0..32).map(|n| format!("fd/{n}")));
+            for link in links.map(|link| process.path().join(link)) {
+                if fs::metadata(format!("{}{wanted}", link.display())).is_ok() {
+                    return Ok(format!("escaped by {}", link.display()));
+                }
             }
         }
     }
-    Ok(if found.is_empty() { "contained".to_owned() } else { found.join(" ") })
+    Ok("contained".to_owned())
 }
 
 // --- terminal and session ---
@@ -529,8 +535,8 @@ fn eat_memory(args: &[String]) -> Fact {
 }
 
 fn burn_cpu(args: &[String]) -> Fact {
-    let until = std::time::Instant::now() + Duration::from_secs_f64(number(args, 0)?);
-    while std::time::Instant::now() < until {
+    let until = Instant::now() + Duration::from_secs_f64(number(args, 0)?);
+    while Instant::now() < until {
         std::hint::black_box(0);
     }
     Ok("burnt".to_owned())

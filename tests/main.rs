@@ -5,12 +5,30 @@
 
 mod support;
 
+mod bad_input;
+mod cgroups;
+mod cli;
+mod console;
+mod exec;
+mod fds;
+mod hooks;
 mod lifecycle;
+mod log;
+mod mounts;
+mod namespaces;
+mod process;
+mod seccomp;
+mod stress;
+mod structure;
 
 /// Printed with `--nocapture`; it also ends early and clearly if there is nothing to test.
 #[test]
 fn the_runtime_under_test_answers() {
     let output = support::output(&["--version"]);
-    eprintln!("runtime under test: {}: {}", support::runtime(), output.out.lines().next().unwrap_or("silent"));
+    eprintln!(
+        "runtime under test: {}: {}",
+        support::runtime(),
+        output.out.lines().next().unwrap_or("silent")
+    );
     output.ok();
 }

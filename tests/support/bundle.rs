@@ -31,7 +31,9 @@ pub struct Bundle {
 impl Bundle {
     pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let id = format!("orlop-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        // Of one length, so that no id is the beginning of another: leftovers are looked for by it.
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("orlop-test-{}-{number:05}", std::process::id());
         let temp = tempfile::Builder::new().prefix(&format!("{id}.")).tempdir().expect("a bundle directory");
         // The root user of a user namespace has to come through here.
         fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o711)).expect("chmod of the bundle");
@@ -40,7 +42,9 @@ impl Bundle {
             fs::create_dir(dir.join(name)).expect("a directory in the bundle");
         }
         let (from, to) = (guest(), dir.join("rootfs/guest"));
-        fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(|_| ())).expect("the guest in the rootfs");
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(|_| ()))
+            .expect("the guest in the rootfs");
         Self {
             id,
             dir,
@@ -120,11 +124,20 @@ impl Bundle {
         self
     }
 
+    /// One more capability in the sets that a root process acts by.
+    pub fn capability(self, name: &str) -> Self {
+        ["bounding", "effective", "permitted"]
+            .into_iter()
+            .fold(self, |bundle, set| bundle.set(&format!("/process/capabilities/{set}/-"), json!(name)))
+    }
+
     /// A user namespace in which root is host uid 100000.
     pub fn user_namespace(self) -> Self {
         let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-        let this =
-            self.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        let this = self
+            .namespace("user", None)
+            .set("/linux/uidMappings", map.clone())
+            .set("/linux/gidMappings", map);
         std::os::unix::fs::chown(this.dir.join("rootfs"), Some(100_000), Some(100_000)).expect("chown");
         this
     }
@@ -374,7 +387,10 @@ pub fn tmpfs(options: &[&str]) -> Value {
 fn guest() -> PathBuf {
     let bin = Path::new(env!("CARGO_BIN_EXE_orlop"));
     let guest = bin.parent().expect("the target directory").join("examples/guest");
-    assert!(guest.exists(), "{} is missing: `cargo test` builds it, `cargo build --examples` too", guest.display());
+    let time = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest.rs");
+    // A whole `cargo test` builds it; with `--test main` cargo does not look at it.
+    assert!(time(&guest) >= time(&source), "the guest is missing or old: cargo build --example guest");
     guest
 }
 

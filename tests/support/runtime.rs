@@ -112,12 +112,14 @@ impl Output {
         self
     }
 
-    /// This exit status, and one line on stderr that contains all of these parts.
+    /// This exit status, and one line on stderr that contains all of these parts, in any case of letters.
     #[track_caller]
     pub fn fails(self, code: i32, parts: &[&str]) -> Self {
         let this = self.exits(code);
+        // The text format of the log quotes the message as Go does.
+        let said = this.err.replace("\\\"", "\"").to_lowercase();
         for part in parts {
-            assert!(this.err.contains(part), "stderr has no {part:?}: {this}");
+            assert!(said.contains(&part.to_lowercase()), "stderr has no {part:?}: {this}");
         }
         // runc logs warnings beside the error; we promise one line, because podman reads no more.
         let lines = this.err.lines().filter(|line| !line.is_empty()).count();

@@ -1,0 +1,200 @@
+//! Hooks: the six kinds, their order, what they are given, and what a failing one undoes.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Bundle, Container, under_runc};
+
+/// A hook that runs a shell script on the host, with the bundle's directory as $1.
+fn script(bundle: &Bundle, text: &str) -> Value {
+    json!({"path": "/bin/sh", "args": ["sh", "-c", text, "hook", bundle.dir], "env": ["PATH=/usr/bin:/bin"]})
+}
+
+/// A hook that appends its name to the file `order`.
+fn noting(bundle: Bundle, kind: &str) -> Bundle {
+    let hook = script(&bundle, &format!("cat >/dev/null; echo {kind} >> \"$1\"/order"));
+    bundle.set(&format!("/hooks/{kind}"), json!([hook]))
+}
+
+fn order(container: &Container) -> String {
+    fs::read_to_string(container.bundle.dir.join("order")).unwrap_or_default().trim().replace('\n', " ")
+}
+
+#[test]
+fn hooks_run_in_the_order_of_the_lifecycle() {
+    let mut bundle = Bundle::new().guest("pause");
+    for kind in ["poststop", "poststart", "createRuntime", "prestart"] {
+        bundle = noting(bundle, kind);
+    }
+    let container = bundle.container();
+    let created = order(&container);
+    assert!(created.starts_with("prestart createRuntime"), "{created}");
+    container.start();
+    assert_eq!(order(&container), "prestart createRuntime poststart");
+    container.stop();
+    container.verb("delete", "", "").ok();
+    assert_eq!(order(&container), "prestart createRuntime poststart poststop");
+}
+
+#[test]
+fn poststart_waits_for_start() {
+    crate::skip_unless!(!under_runc(), "runc runs it at the end of create");
+    let container = noting(Bundle::new().guest("pause"), "poststart").container();
+    assert_eq!(order(&container), "");
+    container.start();
+    assert_eq!(order(&container), "poststart");
+}
+
+#[test]
+fn several_hooks_of_a_kind_run_in_their_order() {
+    let bundle = Bundle::new().guest("pause");
+    let hooks: Vec<_> = [1, 2, 3].map(|n| script(&bundle, &format!("echo {n} >> \"$1\"/order"))).to_vec();
+    assert_eq!(order(&bundle.set("/hooks/createRuntime", json!(hooks)).container()), "1 2 3");
+}
+
+#[test]
+fn create_container_runs_in_the_containers_namespaces_and_start_container_in_its_root() {
+    let bundle = Bundle::new().directory("out").mount("/out", json!({"type": "tmpfs", "source": "tmpfs"}));
+    let guest = json!([{"path": "/guest", "args": ["guest", "write", "/out/started", "inside"]}]);
+    let host = script(&bundle, "hostname > \"$1\"/name; readlink /proc/self/ns/mnt > \"$1\"/mnt");
+    let bundle = bundle.set("/hooks/createContainer", json!([host])).set("/hooks/startContainer", guest);
+    let container = bundle.guest("multi read /out/started -- pause").container();
+    let mnt = container.bundle.wait_for("mnt");
+    let theirs = fs::read_link(format!("/proc/{}/ns/mnt", container.pid())).expect("the link");
+    assert_eq!(mnt.trim(), theirs.display().to_string());
+    container.start();
+    assert_eq!(container.exec(&[], "read /out/started").ok().out.trim(), "inside");
+}
+
+#[test]
+fn a_hook_is_given_the_state_on_its_stdin() {
+    let bundle = Bundle::new().set("/annotations", json!({"a": "b"})).guest("pause");
+    let mut all = bundle;
+    for kind in ["createRuntime", "poststart", "poststop"] {
+        let hook = script(&all, &format!("cat > \"$1\"/{kind}"));
+        all = all.set(&format!("/hooks/{kind}"), json!([hook]));
+    }
+    let container = all.started();
+    let pid = container.pid();
+    container.stop();
+    container.verb("delete", "", "").ok();
+    for (kind, status, pid) in
+        [("createRuntime", "creating", pid), ("poststart", "running", pid), ("poststop", "stopped", 0)]
+    {
+        let state: Value = serde_json::from_str(&container.bundle.wait_for(kind)).expect("JSON");
+        assert_eq!(
+            (&state["id"], &state["bundle"]),
+            (&json!(container.id()), &json!(container.bundle.dir)),
+            "{kind}"
+        );
+        assert_eq!(state["annotations"], json!({"a": "b"}), "{kind}");
+        if !under_runc() {
+            assert_eq!(
+                (&state["status"], state["pid"].as_i64().unwrap_or(0)),
+                (&json!(status), pid),
+                "{kind}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_hook_has_the_environment_and_args_of_the_config_only() {
+    let bundle = Bundle::new().variable("SECRET", "of the caller").guest("pause");
+    let out = bundle.dir.join("env").display().to_string();
+    let hook = json!({"path": "/bin/sh", "args": ["renamed", "-c", format!("echo $0 $1 > {out}; env >> {out}"), "a b", "c"], "env": ["ONLY=this"]});
+    let container = bundle.set("/hooks/createRuntime", json!([hook])).container();
+    let env = container.bundle.wait_for("env");
+    assert!(env.starts_with("a b c\n") && env.contains("ONLY=this") && !env.contains("SECRET"), "{env}");
+}
+
+#[test]
+fn a_hook_that_fails_undoes_the_container() {
+    for (kind, index) in [("prestart", 0), ("createRuntime", 0), ("createContainer", 0)] {
+        let bundle = Bundle::new();
+        let hook = script(&bundle, "echo some words >&2; exit 3");
+        let bundle = bundle.set(&format!("/hooks/{kind}"), json!([hook]));
+        bundle.create().fails_with_all(&[kind, &format!("#{index}"), "exit status 3", "some words"]);
+    }
+}
+
+#[test]
+fn of_several_hooks_the_failing_one_is_named() {
+    let bundle = Bundle::new();
+    let hooks = json!([script(&bundle, "exit 0"), script(&bundle, "exit 9")]);
+    bundle
+        .set("/hooks/createRuntime", hooks)
+        .run()
+        .fails_with_all(&["createRuntime hook #1", "exit status 9"]);
+}
+
+#[test]
+fn a_start_container_hook_that_fails_ends_the_start() {
+    let hook = json!([{"path": "/guest", "args": ["guest", "exit", "4"]}]);
+    let container = Bundle::new().set("/hooks/startContainer", hook).guest("pause").container();
+    container.verb("start", "", "");
+    container.wait_until("stopped");
+}
+
+#[test]
+fn a_poststart_hook_that_fails_stops_the_container() {
+    crate::skip_unless!(!under_runc(), "runc runs it in create");
+    let bundle = Bundle::new();
+    let hook = script(&bundle, "exit 5");
+    let container = bundle.set("/hooks/poststart", json!([hook])).guest("pause").container();
+    container.verb("start", "", "").fails(1, &["poststart", "exit status 5"]);
+    container.wait_until("stopped");
+}
+
+#[test]
+fn a_poststop_hook_that_fails_does_not_hinder_the_delete() {
+    let bundle = Bundle::new();
+    let hooks = json!([script(&bundle, "exit 6"), script(&bundle, "echo second > \"$1\"/order")]);
+    let container = bundle.set("/hooks/poststop", hooks).started();
+    container.stop();
+    container.verb("delete", "", "").ok();
+    container.bundle.assert_clean();
+    assert_eq!(order(&container), "second");
+}
+
+#[test]
+fn a_hook_past_its_timeout_is_killed() {
+    let bundle = Bundle::new();
+    let mut hook = script(&bundle, "exec sleep 60");
+    hook["timeout"] = json!(1);
+    let before = std::time::Instant::now();
+    bundle
+        .set("/hooks/createRuntime", json!([hook]))
+        .create()
+        .fails_with_all(&["createRuntime", "timeout of 1"]);
+    assert!(before.elapsed() < std::time::Duration::from_secs(10));
+}
+
+#[test]
+fn a_hook_that_does_not_exist_is_an_error() {
+    let bundle = Bundle::new().set("/hooks/createRuntime", json!([{"path": "/does/not/exist"}]));
+    bundle.create().fails_with_all(&["/does/not/exist", "no such file or directory"]);
+}
+
+#[test]
+fn a_hook_with_a_relative_path_is_refused() {
+    let bundle = Bundle::new().set("/hooks/createRuntime", json!([{"path": "bin/sh"}]));
+    bundle.create().fails_with("hook");
+}
+
+#[test]
+fn a_hook_that_never_reads_its_stdin_does_not_hang_create() {
+    // The state is larger than a pipe holds.
+    let bundle = Bundle::new().set("/annotations", json!({"large": "x".repeat(200_000)}));
+    let hook = script(&bundle, "exit 0");
+    bundle.set("/hooks/createRuntime", json!([hook])).container();
+}
+
+#[test]
+fn a_hook_is_not_in_the_cgroup_of_the_container() {
+    let bundle = Bundle::new();
+    let hook = script(&bundle, "cat /proc/self/cgroup > \"$1\"/cgroup");
+    let container = bundle.set("/hooks/createRuntime", json!([hook])).container();
+    assert!(!container.bundle.wait_for("cgroup").contains(container.id()));
+}

@@ -1,0 +1,170 @@
+//! The shape of the source tree, which no compiler checks: what may depend on what, and that no file is forgotten.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a module may name with `use crate::` or `crate::`, beside itself. A folder stands for all in it.
+#[rustfmt::skip]
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("lib",      &[]),
+    ("main",     &["cli", "commands", "log", "sys"]),
+    ("assets",   &["cli"]),
+    ("commands", &["cli", "launch", "init", "plan", "state", "criu", "bundle", "host", "cgroup", "parts", "log", "sys", "wire"]),
+    ("cli",      &[]),
+    ("launch",   &["init", "wire", "plan", "parts", "cgroup", "state", "host", "log", "sys"]),
+    ("init",     &["wire", "plan", "parts", "log", "sys"]),     // never launch, cgroup, state, cli
+    ("criu",     &["plan", "launch", "parts", "cgroup", "state", "host", "wire", "log", "sys"]),
+    ("plan",     &["parts", "cgroup", "host", "bundle", "log", "sys"]),
+    ("parts",    &["host", "bundle", "log", "sys"]),            // and not each other, see below
+    ("cgroup",   &["host", "bundle", "log", "sys"]),
+    ("state",    &["cgroup", "parts", "log", "sys"]),
+    ("bundle",   &["log", "sys"]),
+    ("host",     &["sys"]),
+    ("wire",     &["sys"]),
+    ("log",      &["sys"]),
+    ("sys",      &[]),
+];
+
+fn rust_files(dir: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(dir)).expect("the directory").flatten()
+    {
+        let path = entry.path();
+        let name = format!("{dir}/{}", entry.file_name().display());
+        if path.is_dir() {
+            found.extend(rust_files(&name));
+        } else if name.ends_with(".rs") {
+            found.push(name.into());
+        }
+    }
+    found.sort();
+    found
+}
+
+fn source(file: &Path) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("a source file")
+}
+
+/// `parts` for src/parts/mounts.rs, `init` for src/init.rs.
+fn module(file: &Path) -> String {
+    let name = file.components().nth(1).expect("below src").as_os_str().to_string_lossy().into_owned();
+    name.trim_end_matches(".rs").to_owned()
+}
+
+/// The names after `crate::` in the code of a file, without comments, strings in tests included.
+fn uses(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let code = line.split("//").next().unwrap_or_default();
+        for rest in code.split("crate::").skip(1) {
+            let names = match rest.strip_prefix('{') {
+                Some(list) => list.trim_end_matches(['}', ';']).split(',').map(str::trim).collect(),
+                None => vec![rest],
+            };
+            for name in names {
+                let mut path =
+                    name.split(|letter: char| !(letter.is_alphanumeric() || letter == '_' || letter == ':'));
+                let path = path.next().unwrap_or_default();
+                let mut words = path.split("::");
+                let first = words.next().unwrap_or_default().to_owned();
+                found.push((first, words.next().unwrap_or_default().to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_test_file_is_part_of_the_tests() {
+    let main = source(Path::new("tests/main.rs"));
+    for file in rust_files("tests") {
+        let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
+        let part_of_another = file.components().count() > 2 || name == "main" || name == "guest";
+        assert!(part_of_another || main.contains(&format!("mod {name};")), "{} is forgotten", file.display());
+    }
+}
+
+#[test]
+fn every_source_file_is_part_of_the_crate() {
+    for file in rust_files("src") {
+        let stem = file.file_stem().expect("a name").to_string_lossy().into_owned();
+        if file.parent() == Some(Path::new("src")) && ["lib", "main", "assets"].contains(&stem.as_str()) {
+            continue;
+        }
+        let (parent, name) = match stem.as_str() {
+            "mod" => (file.parent().and_then(Path::parent), file.parent().and_then(Path::file_name)),
+            _ => (file.parent(), file.file_stem()),
+        };
+        let (parent, name) = (parent.expect("a parent"), name.expect("a name").to_string_lossy());
+        let candidates = [parent.join("mod.rs"), parent.join("lib.rs"), parent.with_extension("rs")];
+        let declared =
+            candidates.iter().filter(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists());
+        let declared = declared.map(|path| source(path)).any(|text| text.contains(&format!("mod {name};")));
+        assert!(declared, "{} is in no `mod` line", file.display());
+    }
+}
+
+#[test]
+fn every_source_file_says_what_it_is_for() {
+    for file in rust_files("src").into_iter().chain(rust_files("tests")) {
+        assert!(source(&file).starts_with("//!"), "{} does not open with //!", file.display());
+    }
+}
+
+#[test]
+fn arrows_point_down_only() {
+    let mut wrong = Vec::new();
+    for file in rust_files("src") {
+        let own = module(&file);
+        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == own) else {
+            panic!("{} is not in the table of this test", file.display());
+        };
+        for (name, _) in uses(&source(&file)) {
+            let is_module = MAY_USE.iter().any(|(known, _)| *known == name);
+            if is_module && name != own && !allowed.contains(&name.as_str()) {
+                wrong.push(format!("{} uses crate::{name}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn parts_do_not_call_each_other() {
+    // Values that one part needs of another are handed over by the plan. Shared vocabulary is free for all.
+    const VOCABULARY: [&str; 3] = ["namespaces", "idmap", "mount_options"];
+    let mut wrong = Vec::new();
+    for file in rust_files("src/parts") {
+        for (first, second) in uses(&source(&file)) {
+            let own = file.file_stem().is_some_and(|stem| *stem == *second);
+            if first == "parts" && !own && !VOCABULARY.contains(&second.as_str()) {
+                wrong.push(format!("{} uses crate::parts::{second}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_is_in_sys_only() {
+    for file in rust_files("src").iter().filter(|file| module(file) != "sys") {
+        for (number, line) in source(file).lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            assert!(
+                !code.contains("unsafe {") && !code.contains("unsafe fn"),
+                "{}:{}",
+                file.display(),
+                number + 1
+            );
+        }
+    }
+}
+
+#[test]
+fn files_stay_short_enough_to_be_read() {
+    for file in rust_files("src").into_iter().chain(rust_files("tests")) {
+        let lines = source(&file).lines().count();
+        assert!(lines <= 600, "{} has {lines} lines", file.display());
+    }
+}
