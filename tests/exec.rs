@@ -220,9 +220,8 @@ fn exec_in_a_user_namespace_is_its_root() {
 #[test]
 fn no_part_of_the_host_is_reachable_while_exec_enters() {
     // CVE-2016-9962 and CVE-2024-21626: an fd, cwd or root of the entering runtime, seen from inside.
-    let mark = "/tmp/orlop-test-mark";
-    fs::write(mark, "host").expect("a mark on the host");
     let container = Bundle::new().capability("CAP_SYS_PTRACE").started();
+    let mark = format!("{}/file", container.bundle.host_directory("host"));
     let hunters: Vec<_> = (0..2).map(|_| container.start_exec(&[], &format!("hunt {mark} 3"))).collect();
     for _ in 0..20 {
         container.exec(&[], "pid").ok();

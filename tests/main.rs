@@ -3,6 +3,9 @@
 //! `ORLOP=/path/to/another/runtime cargo test --test main` runs them on another runtime, to tell a wrong test from a
 //! wrong runtime. What is asked only of ours then fails, or skips and says so.
 
+// A test that cannot be set up is to say so at once.
+#![allow(clippy::expect_used)]
+
 mod support;
 
 mod bad_input;

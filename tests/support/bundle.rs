@@ -148,10 +148,6 @@ impl Bundle {
         self
     }
 
-    pub fn config(&self) -> &Value {
-        &self.config
-    }
-
     // --- the rootfs and the bundle ---
 
     /// A path in the rootfs, as the host sees it.
