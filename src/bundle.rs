@@ -1,4 +1,162 @@
-//! The bundle: the only reader of config.json.
+//! The bundle: the only reader of config.json (runtime-spec, bundle.md and config.md).
+//!
+//! What cannot be an OCI configuration is refused here, by its place; what is one but makes no sense is refused
+//! by the `plan` of the part that it belongs to.
 
-/// config.json as it was said.
-pub use oci_spec::runtime::Spec;
+use crate::log;
+use crate::spec::{Process, Spec};
+use crate::sys::{self, Called};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A larger file is an attack or a mistake.
+const SIZE_LIMIT: u64 = 16 << 20;
+
+/// A bundle on disk.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Absolute, as it was when it was opened.
+    pub path: PathBuf,
+    /// config.json as it was said.
+    pub spec: Spec,
+}
+
+/// Reads the bundle in the directory `path`, whose configuration is in `file` (usually `config.json`).
+///
+/// # Errors
+/// The file is missing, too large, no JSON, or no configuration: with the pointer to the first wrong property.
+pub fn load(path: &Path, file: &str) -> Result<Bundle> {
+    let path = std::fs::canonicalize(path).called("realpath", || format!("{path:?}")).context("--bundle")?;
+    let text = match read(&path.join(file)) {
+        Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => {
+            bail!("JSON specification file {file} not found")
+        }
+        other => other?,
+    };
+    let spec: Spec = parse(&text).context(file.to_owned())?;
+    check_version(&spec.oci_version)?;
+    Ok(Bundle { path, spec })
+}
+
+/// Reads a process of its own (`exec --process`).
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_process(path: &Path) -> Result<Process> {
+    parse(&read(path).context("--process")?).with_context(|| format!("--process {path:?}"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let shown = || format!("{path:?}");
+    let file = std::fs::File::open(path).called("open", shown)?;
+    let mut text = Vec::new();
+    file.take(SIZE_LIMIT + 1).read_to_end(&mut text).called("read", shown)?;
+    ensure!(text.len() as u64 <= SIZE_LIMIT, "{path:?}: over {} MiB", SIZE_LIMIT >> 20);
+    Ok(text)
+}
+
+/// Straight into the types; only a text that does not fit is read again, for the place where it does not.
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    if log::debugging() {
+        report_unknown::<T>(text);
+    }
+    serde_json::from_slice(text).map_err(|_| misfit::<T>(text))
+}
+
+fn misfit<T: DeserializeOwned>(text: &[u8]) -> anyhow::Error {
+    match serde_json::from_slice(text) {
+        Ok(Value::Null) => return anyhow!("config cannot be null"),
+        Ok(_) => {}
+        Err(error) => return anyhow!(error),
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Ok(_) => anyhow!("more than one JSON value"),
+        Err(error) => {
+            let pointer = error.path().to_string();
+            let reason = error.into_inner();
+            if pointer == "." {
+                anyhow!(reason)
+            } else {
+                anyhow!("{pointer}: {}", in_runcs_words(&pointer, &reason.to_string()))
+            }
+        }
+    }
+}
+
+/// The type's own text names the wrong value and the right ones; where programs match runc's wording, that comes first.
+fn in_runcs_words(pointer: &str, reason: &str) -> String {
+    //   where                          what runc says
+    const WORDS: [(&str, &str); 1] = [("linux.personality.domain", "invalid personality domain")];
+    match WORDS.iter().find(|(place, _)| pointer.starts_with(place)) {
+        Some((_, words)) => format!("{words}: {reason}"),
+        None => reason.to_owned(),
+    }
+}
+
+/// The spec wants unknown properties to be ignored; a typing error should not be ignored in silence.
+fn report_unknown<T: DeserializeOwned>(text: &[u8]) {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let result: Result<T, _> = serde_ignored::deserialize(&mut deserializer, |path| {
+        let path = path.to_string().replace(".?", "");
+        log::debug(|| match crate::parts::nearest_known(&path) {
+            Some(known) => format!("{path}: unknown property, ignored (nearest known: {known})"),
+            None => format!("{path}: unknown property, ignored"),
+        });
+    });
+    drop(result);
+}
+
+/// We implement 1.3; any 1.x is compatible by the rules of semantic versions.
+fn check_version(version: &str) -> Result<()> {
+    let (core, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
+    let numbers: Option<Vec<u32>> = core.split('.').map(|number| number.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([1, _, _]) => Ok(()),
+        Some([_, _, _]) => bail!("ociVersion: {version:?} is not supported (1.x is)"),
+        _ => bail!("ociVersion: {version:?} is not a version"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> Result<Spec> {
+        parse(text.as_bytes())
+    }
+
+    fn text(result: Result<Spec>) -> String {
+        format!("{:#}", result.unwrap_err())
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_by_its_pointer() {
+        let error = text(spec(r#"{"ociVersion":"1.2.0","linux":{"resources":{"pids":{"limit":"many"}}}}"#));
+        assert!(error.starts_with("linux.resources.pids.limit: invalid type: string \"many\""), "{error}");
+    }
+
+    #[test]
+    fn no_json_is_named_by_line_and_column() {
+        assert!(text(spec("{\n  \"a\": }")).contains("line 2"));
+    }
+
+    #[test]
+    fn a_version_of_another_major_is_refused() {
+        for good in ["1.0.0", "1.3.0", "1.0.2-dev", "1.99.0"] {
+            check_version(good).unwrap();
+        }
+        for bad in ["2.0.0", "0.9.0", "", "1", "x.y.z"] {
+            check_version(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn deep_nesting_ends_in_an_error() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        spec(&deep).unwrap_err();
+    }
+}

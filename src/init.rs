@@ -1,1 +1,352 @@
-//! init
+//! The child's spine: namespaces → root → identity → seccomp → wait for `start` → execve.
+//!
+//! One line per step, a comment only where the order matters. It runs in a forked copy of the runtime, so the
+//! plan needs no serialising. Not for: anything that touches the state directory, cgroup trees or the host
+//! (`launch.rs`).
+
+use crate::log;
+use crate::oci_state::OciState;
+use crate::parts::hooks::Kind as HookKind;
+use crate::parts::namespaces::{self, Entry, Joins, Kind};
+use crate::parts::{mounts, user};
+use crate::plan::{Plan, Process};
+use crate::sys::spawn::{self, Parentage};
+use crate::sys::{self, Called, path::Root, prctl, proc::Proc};
+use crate::wire::{Event, FIFO, Failure, InitEnd};
+use anyhow::{Context, Result};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
+use rustix::fs::{Mode, OFlags};
+use std::convert::Infallible;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::path::Path;
+
+/// What init is given besides the plan: every descriptor that had to be opened while we saw the host.
+#[derive(Debug)]
+pub struct Held {
+    /// Namespaces to be joined.
+    pub joins: Joins,
+    /// The host's procfs, verified.
+    pub proc: Proc,
+    /// v1: the `tasks` files of the container's cgroups.
+    pub cgroup_tasks: Vec<OwnedFd>,
+    /// What a mount of type `cgroup` shows.
+    pub cgroup_mount: Option<mounts::CgroupSource>,
+    /// Sources of mounts.
+    pub mounts: mounts::Held,
+    /// The engine that wants the terminal.
+    pub console_socket: Option<OwnedFd>,
+    /// The container's directory, a detached copy of it where we may make one: it shows nothing else of the host.
+    pub fifo_dir: Option<OwnedFd>,
+    /// The container's state, for hooks.
+    pub hook_state: OciState,
+    /// The signal mask that the caller of orlop had.
+    pub mask: SigSet,
+}
+
+/// The whole of the child: does everything, or reports why not and ends.
+pub fn main(plan: &mut Plan, held: &mut Held, wire: &InitEnd) -> i32 {
+    report_panics(wire);
+    let mut start = None;
+    let Err(error) = run(plan, held, wire, &mut start);
+    match start {
+        // The runtime that made us has gone; who started us reads the fifo.
+        Some(fifo) => drop(
+            std::fs::File::from(fifo)
+                .write_all(&serde_json::to_vec(&Failure::of(&error)).unwrap_or_default()),
+        ),
+        None => drop(wire.tell(&Event::Failed(Failure::of(&error)), None)),
+    }
+    1
+}
+
+/// The process between parent and init: joins or unshares, makes init as its own sibling, and is done.
+///
+/// `cgroup` is where init is to be born, unless this process is in it already.
+pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<BorrowedFd<'_>>) -> i32 {
+    report_panics(wire);
+    let made = enter(plan, held).and_then(|clone| {
+        Ok(spawn::spawn(clone as u64, Parentage::Sibling, cgroup, || main(plan, held, wire))?)
+    });
+    let told = match made {
+        Ok(child) => wire.tell(&Event::Born { pid: child.pid }, None),
+        Err(error) => wire.tell(&Event::Failed(Failure::of(&error)), None).and(Err(error)),
+    };
+    i32::from(told.is_err())
+}
+
+fn enter(plan: &Plan, held: &Held) -> Result<i32> {
+    let Entry::Hop { unshare, clone, .. } = plan.entry else { return Ok(0) };
+    // Before the first foreign namespace: a process in there must not be able to look into us.
+    prctl::set_not_dumpable()?;
+    plan.process.affinity.before_cgroup(None)?;
+    join_cgroups(held)?;
+    if unshare != 0 {
+        sys::ns::unshare(unshare).context("linux.timeOffsets")?;
+        held.proc
+            .write_self("timens_offsets", plan.time_offsets.0.as_bytes())
+            .context("linux.timeOffsets")?;
+    }
+    held.joins.enter()?;
+    Ok(clone)
+}
+
+/// The order of a container's birth.
+fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<OwnedFd>) -> Result<Infallible> {
+    // Until the parent has us on record: die with it. EOF on the wire says the same for a parent that is
+    // dead already, and after setuid, which clears this.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).called("prctl", || "(PR_SET_PDEATHSIG)".into())?;
+    reset_signals(held)?;
+    enter_namespaces(plan, held, wire)?;
+    rustix::process::setsid().called("setsid", String::new)?;
+    join_keyring(&plan.process, held)?;
+    let (mut pty, mut restricted) = (None, None);
+    if let Some(plan_root) = &plan.root {
+        if plan.namespaces.new(Kind::Network) {
+            sys::netlink::loopback_up()?;
+        }
+        let null = plan_root.paths.hold()?;
+        // From here on no path is resolved from the host's root, but those of mount sources.
+        let root = plan_root.rootfs.open()?;
+        let late = plan_root.mounts.apply(&root, &mut held.mounts, held.cgroup_mount.take())?;
+        plan_root.devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd))?;
+        if runtime_is_needed(plan) {
+            wire.ask(&Event::RunHooks, None)?;
+        }
+        run_hooks(plan, held, HookKind::CreateContainer, "creating")?;
+        // POINT OF NO RETURN: behind this line the host's paths are gone.
+        plan_root.rootfs.pivot(&root)?;
+        plan_root.devices.reopen_null(&root)?;
+        if let Some(terminal) = &plan.process.console {
+            let opened = terminal.open(&root)?;
+            opened.bind(&root)?;
+            pty = Some(opened);
+        }
+        late.set_readonly()?;
+        plan_root.rootfs.set_readonly(&root)?;
+        restricted = Some((root, null));
+    } else if let Some(terminal) = &plan.process.console {
+        pty = Some(terminal.open(&Root::open_host(Path::new("/"))?)?);
+    }
+    if let Some(pty) = pty {
+        match &held.console_socket {
+            Some(socket) => pty.send_to(socket.as_fd())?,
+            None => wire.tell(&Event::Console, Some(pty.master.as_fd()))?,
+        }
+        pty.attach()?;
+    }
+    plan.names.apply()?;
+    plan.process.labels.apply(&held.proc)?;
+    plan.sysctl.apply(&held.proc)?;
+    if let (Some(plan_root), Some((root, null))) = (&plan.root, &restricted) {
+        plan_root.paths.apply(root, null)?;
+    }
+    // Behind the filter prctl(2) may be forbidden. What is left is short, and `ask` notices a dead parent.
+    nix::sys::prctl::set_pdeathsig(None).called("prctl", || "(PR_SET_PDEATHSIG, 0)".into())?;
+    take_identity(&mut plan.process, held, wire)?;
+    let process = &plan.process;
+    let file = process.program.resolve()?;
+    verify(process)?;
+
+    // The parent writes us down now. From its answer on we may outlive it.
+    wire.ask(&Event::Ready, None)?;
+    if let Some(directory) = &held.fifo_dir {
+        *start = Some(wait_for_start(directory)?);
+    }
+    // The filter may forbid what is done from here on; it need only allow what every program needs.
+    run_hooks(plan, held, HookKind::StartContainer, "created")?;
+    process.program.verify_cwd()?;
+    sys::fd::cloexec_from(3 + process.inherited.count())?;
+    // With no_new_privs as late as can be: the profile need not allow our own calls.
+    if process.no_new_privileges && !has_listener(process) {
+        load_filter(process, wire)?;
+    }
+    Err(process.program.execve(&file))
+}
+
+fn reset_signals(held: &Held) -> Result<()> {
+    // Rust's runtime ignores SIGPIPE; an ignored signal stays ignored over execve.
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    sys::spawn::set_signal_action(Signal::SIGPIPE, &default)?;
+    held.mask.thread_set_mask().called("sigprocmask", String::new)?;
+    Ok(())
+}
+
+fn enter_namespaces(plan: &Plan, held: &Held, wire: &InitEnd) -> Result<()> {
+    if let Entry::Direct { .. } = plan.entry {
+        join_cgroups(held)?;
+    }
+    if plan.namespaces.new(Kind::User) {
+        // The kernel lets nobody write the maps of a process that is not dumpable but root.
+        wire.ask(&Event::MapIds, None)?;
+    }
+    if plan.namespaces.private(Kind::User) {
+        become_root()?;
+    }
+    if let Entry::Direct { join, .. } = &plan.entry {
+        prctl::set_not_dumpable()?;
+        if !join.is_empty() {
+            held.joins.enter()?;
+        }
+    } else {
+        // Credentials have changed, which makes a process dumpable again.
+        prctl::set_not_dumpable()?;
+    }
+    if let Some(warning) = plan.process.affinity.after_cgroup(None)? {
+        log::debug(|| warning);
+    }
+    if plan.root.is_some() && plan.namespaces.new(Kind::Cgroup) {
+        // Only now: its root is the cgroup that we are in.
+        namespaces::unshare_cgroup()?;
+    }
+    Ok(())
+}
+
+/// In a user namespace our ids are whatever the host's are mapped to, if at all: we become its root.
+fn become_root() -> Result<()> {
+    match prctl::setgroups(&[]) {
+        // Denied where an ordinary user has mapped its own group only.
+        Err(error) if error.errno() == libc::EPERM => {}
+        other => other.context("linux.gidMappings")?,
+    }
+    prctl::setresgid(0).context("linux.gidMappings: no id 0")?;
+    Ok(prctl::setresuid(0).context("linux.uidMappings: no id 0")?)
+}
+
+/// v1: a single-threaded process that moves itself spares the kernel a global lock and a grace period.
+fn join_cgroups(held: &Held) -> Result<()> {
+    for tasks in &held.cgroup_tasks {
+        rustix::io::write(tasks, b"0")
+            .called("write", || "tasks \"0\"".into())
+            .context("linux.cgroupsPath")?;
+    }
+    Ok(())
+}
+
+fn join_keyring(process: &Process, held: &Held) -> Result<()> {
+    let Some(keyring) = &process.keyring else { return Ok(()) };
+    process.labels.begin_keyring(&held.proc)?;
+    if let Some(warning) = keyring.apply()? {
+        log::warn(warning);
+    }
+    process.labels.end_keyring(&held.proc)
+}
+
+/// Whether the parent has something to do when the container's namespaces and mounts are there.
+fn runtime_is_needed(plan: &Plan) -> bool {
+    let hooks = [HookKind::Prestart, HookKind::CreateRuntime];
+    hooks.iter().any(|kind| !plan.hooks.of(*kind).is_empty()) || !plan.net_devices.is_empty()
+}
+
+/// The same function for the first process and for those of `exec`.
+fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<()> {
+    if let Some(scheduler) = &process.scheduler {
+        scheduler.apply()?;
+    }
+    if let Some(priority) = process.io_priority {
+        priority.apply()?;
+    }
+    if let Some(personality) = process.personality {
+        personality.apply()?;
+    }
+    if let Some(policy) = &process.memory_policy {
+        policy.apply()?;
+    }
+    if let Err(error) = process.rlimits.apply(None) {
+        // In a user namespace nobody may raise a hard limit: the parent, outside of it, may.
+        if sys::errno_of(&error) != Some(libc::EPERM) {
+            return Err(error);
+        }
+        wire.ask(&Event::SetLimits, None)?;
+    }
+    if process.program.wants_home() {
+        if let Some(home) = user::home_dir(process.user.uid)? {
+            process.program.set_env("HOME", &home);
+        }
+    }
+    process.program.make_cwd();
+    if !process.no_new_privileges {
+        // Needs CAP_SYS_ADMIN, so before the capabilities go.
+        load_filter(process, wire)?;
+    }
+    // While CAP_SETPCAP is ours.
+    process.capabilities.bound()?;
+    // Root may enter what the user may not, and (on a FUSE mount) the other way round: both are tried, as in runc.
+    let entered = process.program.enter_cwd();
+    // Keeps the permitted set over setuid(2), which would clear what the next line keeps.
+    let mut warnings = process.user.apply(&held.proc)?;
+    warnings.extend(process.capabilities.apply()?);
+    if entered.is_err() {
+        process.program.enter_cwd()?;
+    }
+    process.program.verify_cwd()?;
+    // setuid(2) has made us dumpable again.
+    prctl::set_not_dumpable()?;
+    if process.no_new_privileges {
+        prctl::set_no_new_privs()?;
+        if has_listener(process) {
+            // Not later: the runtime must be there to hand the listener to the agent.
+            load_filter(process, wire)?;
+        }
+    }
+    warnings.iter().for_each(log::warn);
+    Ok(())
+}
+
+/// What is set is read back: a process whose isolation is not what the plan says is not executed.
+fn verify(process: &Process) -> Result<()> {
+    process.user.verify()?;
+    process.capabilities.verify()
+}
+
+fn has_listener(process: &Process) -> bool {
+    process.seccomp.as_ref().is_some_and(|filter| filter.listener().is_some())
+}
+
+fn load_filter(process: &Process, wire: &InitEnd) -> Result<()> {
+    let Some(filter) = &process.seccomp else { return Ok(()) };
+    log::debug(|| format!("seccomp filter flags: {}", filter.flags()));
+    match filter.install()? {
+        // The agent must answer from now on: the parent hands it the descriptor before we go on. Ours is closed
+        // by execve: close(2) may be one of the calls that wait for the agent.
+        Some(listener) => wire.ask(&Event::SeccompFd { fd: listener.into_raw_fd() }, None),
+        None => Ok(()),
+    }
+}
+
+/// Opening for writing blocks until `start` opens for reading.
+fn wait_for_start(directory: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let fifo = loop {
+        match rustix::fs::openat(directory, FIFO, flags, Mode::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other.called("openat", || FIFO.into())?,
+        }
+    };
+    rustix::io::write(&fifo, b"0").called("write", || FIFO.into())?;
+    Ok(fifo)
+}
+
+/// A panic of ours reaches the parent as the reason, not as a text on the container's stderr.
+fn report_panics(wire: &InitEnd) {
+    let Ok(wire) = wire.try_clone() else { return };
+    std::panic::set_hook(Box::new(move |info| {
+        let failure = Failure { chain: vec![format!("bug in orlop: {info}")], errno: None };
+        let _ = wire.tell(&Event::Failed(failure), None);
+        spawn::exit(1);
+    }));
+}
+
+/// Hooks that run in the container's namespaces: without one of their own they have the process's environment.
+fn run_hooks(plan: &Plan, held: &Held, kind: HookKind, status: &'static str) -> Result<()> {
+    if plan.hooks.of(kind).is_empty() {
+        return Ok(());
+    }
+    plan.hooks.run(kind, &hook_state(held, status)?, &plan.process.program.environment())
+}
+
+/// The container's state for a hook that runs in here: the process id is that of our own pid namespace.
+fn hook_state(held: &Held, status: &'static str) -> Result<Vec<u8>> {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    OciState { pid, status, ..held.hook_state.clone() }.json()
+}

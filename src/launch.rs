@@ -1,1 +1,496 @@
-//! launch
+//! The parent's spine: hold → reserve → cgroup → spawn → map ids → hooks → limits → ready → record.
+//!
+//! [`create`] makes a container for `create` and `run`, [`exec`] a process in one; both are served by the same
+//! conversation with init (`wire.rs`). Not for: what happens in the child (`init.rs`).
+
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::destroy;
+use crate::host::Host;
+use crate::init::{self, Held};
+use crate::log;
+use crate::oci_state::{self, OciState};
+use crate::parts::hooks::Kind as HookKind;
+use crate::parts::mounts::{self, CgroupSource, Source};
+use crate::parts::namespaces::{Entry, Joins, Kind};
+use crate::parts::{console, seccomp};
+use crate::plan::Plan;
+use crate::state::{self, Config, Container, ContainerDir, NamespaceEntry, Own, Phase, Record, Root};
+use crate::sys::spawn::{self, Child, Parentage};
+use crate::sys::{self, Called, fd, mount, pidfd, proc::Proc};
+use crate::wire::{self, Event, Failure, InitEnd, ParentEnd};
+use anyhow::{Context, Result, anyhow};
+use nix::sys::signal::SigSet;
+use rustix::process::Pid;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// How the caller wants to be told of the process, and by whom it is started.
+#[derive(Debug, Default)]
+pub struct Handover<'a> {
+    /// `--pid-file`, absolute.
+    pub pid_file: Option<PathBuf>,
+    /// `--console-socket`
+    pub console_socket: Option<&'a Path>,
+    /// `--pidfd-socket`
+    pub pidfd_socket: Option<&'a Path>,
+    /// The signal mask that orlop was called with.
+    pub mask: Option<SigSet>,
+}
+
+/// Who lets the process of a new container run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartedBy {
+    /// A later `start`: init waits at the fifo.
+    Start,
+    /// We: `run`.
+    Us,
+}
+
+/// A process that runs, or waits to be started.
+#[derive(Debug)]
+pub struct Launched {
+    /// Our child, though it may have been made by another process of ours.
+    pub child: Child,
+    /// The terminal, when it is for us to serve.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Makes the container of `plan`.
+///
+/// # Errors
+/// Whatever went wrong, with its place; nothing is left of the container then.
+pub fn create(
+    plan: &mut Plan,
+    bundle: &Bundle,
+    host: &Host,
+    root: &Path,
+    by: StartedBy,
+    handover: &Handover<'_>,
+) -> Result<(Container, Launched)> {
+    let mut held = hold(plan, handover)?;
+    let cgroup = match &plan.cgroup {
+        Some(asked) => Cgroup::locate(asked, host)?,
+        None => Cgroup::none(),
+    };
+    let root = Root::create(root)?;
+    let dir = root.reserve(&plan.id)?;
+    let mut record = intent(plan, bundle, host, cgroup)?;
+    let made = make(plan, host, by, &mut held, &dir, &mut record)
+        .and_then(|()| converse(plan, held, handover, Subject::Container { dir: &dir, record: &mut record }));
+    match made {
+        Ok(launched) => Ok((Container { dir, record }, launched)),
+        Err(error) => {
+            // The same code as `delete --force`, over the same record.
+            if let Err(left) = destroy::container(&root, &record) {
+                log::warn(format!("undo of create {}: {left:#}", plan.id));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What is there before init is: each step is on record before it is taken.
+fn make(
+    plan: &Plan,
+    host: &Host,
+    by: StartedBy,
+    held: &mut Held,
+    dir: &ContainerDir,
+    record: &mut Record,
+) -> Result<()> {
+    dir.commit(record)?;
+    if let Some(asked) = &plan.cgroup {
+        record.orlop.cgroup.create(asked)?;
+        record.orlop.cgroup.set(asked)?;
+        // What could not be had was dropped, and need not be removed.
+        record.cgroup_paths = record.orlop.cgroup.paths();
+    }
+    if let Some(rdt) = &plan.intel_rdt {
+        record.orlop.resctrl = Some(rdt.create()?);
+        dir.commit(record)?;
+    }
+    if by == StartedBy::Start {
+        dir.make_fifo(fifo_owner(plan))?;
+        held.fifo_dir = Some(copy_of(dir)?);
+    }
+    let cgroup = &record.orlop.cgroup;
+    held.cgroup_tasks = cgroup.tasks()?;
+    if plan.root.as_ref().is_some_and(|root| root.mounts.show_cgroup()) {
+        let from_init = host.rootless() || plan.namespaces.private(Kind::User);
+        held.cgroup_mount = cgroup_mount(cgroup, plan.namespaces.private(Kind::Cgroup), from_init)?;
+    }
+    held.hook_state = hook_state(record, "creating", 0);
+    Ok(())
+}
+
+/// Starts the process of `plan` in a container that runs, in the cgroup `cgroup`.
+///
+/// # Errors
+/// Whatever went wrong, with its place.
+pub fn exec(
+    plan: &mut Plan,
+    container: &Container,
+    cgroup: &Cgroup,
+    handover: &Handover<'_>,
+) -> Result<Launched> {
+    let mut held = hold(plan, handover)?;
+    let record = &container.record;
+    let init = record.init().open()?.context("cannot exec in a stopped container")?;
+    held.joins = Joins::of_process(init, plan.namespaces.0.keys().copied().collect());
+    held.cgroup_tasks = cgroup.tasks()?;
+    held.hook_state = hook_state(record, "running", record.init_process_pid);
+    converse(plan, held, handover, Subject::Process { record, cgroup })
+}
+
+/// What the conversation is about.
+enum Subject<'a> {
+    /// A new container.
+    Container { dir: &'a ContainerDir, record: &'a mut Record },
+    /// A process in one that runs.
+    Process { record: &'a Record, cgroup: &'a Cgroup },
+}
+
+/// One conversation with init.
+struct Launch<'a> {
+    plan: &'a mut Plan,
+    held: Held,
+    handover: &'a Handover<'a>,
+    subject: Subject<'a>,
+}
+
+fn converse(plan: &mut Plan, held: Held, handover: &Handover<'_>, subject: Subject<'_>) -> Result<Launched> {
+    let mut launch = Launch { plan, held, handover, subject };
+    let (wire, init_end) = wire::pair()?;
+    let child = launch.spawn(init_end).context("unable to start container process")?;
+    let mut launched = Launched { child, terminal: None };
+    let served = launch.serve(&wire, &mut launched);
+    if served.is_err() {
+        // Whatever state it is in: nobody but us knows of it.
+        let _ = pidfd::send_signal(launched.child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = pidfd::wait(launched.child.pidfd.as_fd());
+    }
+    served.context("unable to start container process")?;
+    Ok(launched)
+}
+
+impl Launch<'_> {
+    fn cgroup(&self) -> &Cgroup {
+        match &self.subject {
+            Subject::Container { record, .. } => &record.orlop.cgroup,
+            Subject::Process { cgroup, .. } => cgroup,
+        }
+    }
+
+    fn spawn(&mut self, init_end: InitEnd) -> Result<Child> {
+        let score = self.plan.process.oom_score_adj;
+        let lent = score.map(|value| OwnScore::lend(&self.held.proc, value)).transpose()?;
+        let Self { plan, held, subject, .. } = self;
+        let cgroup = match subject {
+            Subject::Container { record, .. } => &record.orlop.cgroup,
+            Subject::Process { cgroup, .. } => *cgroup,
+        };
+        let directory = cgroup.dir()?;
+        let child = match plan.entry {
+            Entry::Direct { clone, .. } => {
+                spawn::spawn(clone as u64, Parentage::Child, directory, || init::main(plan, held, &init_end))
+            }
+            Entry::Hop { hop_joins_cgroup, .. } => {
+                let (first, second) = if hop_joins_cgroup { (directory, None) } else { (None, directory) };
+                spawn::spawn(0, Parentage::Child, first, || init::hop(plan, held, &init_end, second))
+            }
+        };
+        if let Some(lent) = lent {
+            lent.take_back(&self.held.proc)?;
+        }
+        Ok(child?)
+    }
+
+    /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
+    fn serve(&mut self, wire: &ParentEnd, launched: &mut Launched) -> Result<()> {
+        let mut ready = false;
+        while let Some((event, fd)) = wire.event()? {
+            let child = &launched.child;
+            match event {
+                Event::Born { pid } => {
+                    let born = Child { pid, pidfd: pidfd::open(pid)? };
+                    let hop = std::mem::replace(&mut launched.child, born);
+                    pidfd::wait(hop.pidfd.as_fd())?;
+                    continue;
+                }
+                Event::MapIds => self.map_ids(child.pid)?,
+                Event::RunHooks => self.run_hooks(child)?,
+                Event::Console => {
+                    launched.terminal = fd;
+                    continue;
+                }
+                Event::SetLimits => self.plan.process.rlimits.apply(Pid::from_raw(child.pid))?,
+                Event::SeccompFd { fd } => self.announce_filter(child, fd)?,
+                Event::Ready => {
+                    self.announce(child)?;
+                    ready = true;
+                    if self.held.fifo_dir.is_some() {
+                        return wire.proceed();
+                    }
+                }
+                Event::Failed(failure) => return Err(self.failed(failure)),
+            }
+            wire.proceed()?;
+        }
+        // EOF: execve has closed the wire, or init is dead.
+        if ready { Ok(()) } else { Err(self.death(&launched.child)) }
+    }
+
+    fn failed(&self, failure: Failure) -> anyhow::Error {
+        match self.subject {
+            Subject::Container { .. } => failure.into_error().context("error during container init"),
+            Subject::Process { .. } => failure.into_error(),
+        }
+    }
+
+    fn map_ids(&self, pid: i32) -> Result<()> {
+        self.plan.maps.as_ref().context("linux.uidMappings: none")?.write(&self.held.proc, pid)
+    }
+
+    fn run_hooks(&mut self, child: &Child) -> Result<()> {
+        if let Subject::Container { dir, record } = &mut self.subject {
+            // From here on hooks may have made things that only poststop hooks can undo.
+            record.orlop.hooks_ran = true;
+            dir.commit(record)?;
+        }
+        let pid = Pid::from_raw(child.pid).context("process id 0")?;
+        self.plan.net_devices.apply_from_parent(pid, child.pidfd.as_fd())?;
+        let state = OciState { pid: child.pid, ..self.held.hook_state.clone() }.json()?;
+        self.plan.hooks.run(HookKind::Prestart, &state, &[])?;
+        self.plan.hooks.run(HookKind::CreateRuntime, &state, &[])
+    }
+
+    fn announce_filter(&self, child: &Child, fd: i32) -> Result<()> {
+        let filter = self.plan.process.seccomp.as_ref();
+        let listener = filter.and_then(seccomp::Filter::listener).context("linux.seccomp: no listener")?;
+        let fd = pidfd::get_fd(child.pidfd.as_fd(), fd).context("linux.seccomp.listenerPath")?;
+        let state = OciState { pid: child.pid, ..self.held.hook_state.clone() };
+        seccomp::send_to_listener(listener, fd.as_fd(), oci_state::VERSION, child.pid, &state)
+    }
+
+    /// Init is complete: writes it down, and tells who asked to be told.
+    fn announce(&mut self, child: &Child) -> Result<()> {
+        let pid = Pid::from_raw(child.pid).context("process id 0")?;
+        let name: &[u8] = match &mut self.subject {
+            Subject::Container { dir, record } => {
+                if let (Some(rdt), Some(group)) = (&self.plan.intel_rdt, &record.orlop.resctrl) {
+                    rdt.apply_from_parent(group, pid)?;
+                }
+                record.born(state::Process::of(child.pid)?);
+                if let Some(filter) = &self.plan.process.seccomp {
+                    dir.store_filter(filter)?;
+                }
+                dir.commit(record)?;
+                b"standard"
+            }
+            Subject::Process { record, .. } => {
+                if let Some(group) = &record.orlop.resctrl {
+                    group.join(pid)?;
+                }
+                b"setns"
+            }
+        };
+        if let Some(socket) = self.handover.pidfd_socket {
+            let socket = console::connect(socket).context("--pidfd-socket")?;
+            fd::send(socket.as_fd(), name, Some(child.pidfd.as_fd())).context("--pidfd-socket")?;
+        }
+        match &self.handover.pid_file {
+            Some(path) => write_pid_file(path, child.pid).context("--pid-file"),
+            None => Ok(()),
+        }
+    }
+
+    /// The wire has ended without a word: what can be seen from here.
+    fn death(&self, child: &Child) -> anyhow::Error {
+        let ended = pidfd::wait(child.pidfd.as_fd());
+        if self.cgroup().oom_kills() > 0 {
+            return anyhow!("container init was OOM-killed (memory limit too low?)");
+        }
+        match ended {
+            Ok(ended) => anyhow!("container init ended before it was ready: {ended}"),
+            Err(error) => anyhow!(error).context("container init ended before it was ready"),
+        }
+    }
+}
+
+/// What must be opened while we see the host.
+fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
+    let joins = plan.namespaces.hold()?;
+    plan.namespaces.check_user(&joins, plan.maps.is_some())?;
+    Ok(Held {
+        joins,
+        proc: Proc::open_host()?,
+        cgroup_tasks: Vec::new(),
+        cgroup_mount: None,
+        mounts: match &plan.root {
+            Some(root) => root.mounts.hold()?,
+            None => mounts::Held::default(),
+        },
+        console_socket: match (&plan.process.console, handover.console_socket) {
+            (Some(_), Some(path)) => Some(console::connect(path).context("--console-socket")?),
+            _ => None,
+        },
+        fifo_dir: None,
+        hook_state: OciState::default(),
+        mask: handover.mask.unwrap_or_else(SigSet::empty),
+    })
+}
+
+/// In a user namespace init opens them itself: a mount of its own is one that the kernel locks for it.
+fn cgroup_mount(cgroup: &Cgroup, own_namespace: bool, from_init: bool) -> Result<Option<CgroupSource>> {
+    let source = |from: crate::cgroup::MountSource| -> Result<(String, Source)> {
+        let source = if from_init {
+            Source::Path(sys::path::c_path(&from.path)?)
+        } else {
+            Source::Held(mount::clone_at(from.dir.as_fd(), c"", mount::Depth::One)?)
+        };
+        Ok((from.name, source))
+    };
+    let mut sources: Vec<_> =
+        cgroup.mount_sources(own_namespace)?.into_iter().map(source).collect::<Result<_>>()?;
+    Ok(match sources.as_slice() {
+        [] => None,
+        [(name, _)] if name.is_empty() => sources.pop().map(|(_, only)| CgroupSource::V2(only)),
+        _ => Some(CgroupSource::V1(sources)),
+    })
+}
+
+/// The record as it is written before the first side effect.
+fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Result<Record> {
+    let spec = &bundle.spec;
+    let annotations = spec.annotations.clone().unwrap_or_default();
+    let linux = spec.linux.as_ref();
+    let namespace = |(kind, request): (&Kind, &crate::parts::namespaces::Request)| NamespaceEntry {
+        kind: kind.state_key().into(),
+        path: match request {
+            crate::parts::namespaces::Request::New => PathBuf::new(),
+            crate::parts::namespaces::Request::Join(path) => path.clone(),
+        },
+    };
+    let labels = annotations.iter().map(|(key, value)| format!("{key}={value}"));
+    Ok(Record {
+        id: plan.id.clone(),
+        init_process_pid: 0,
+        init_process_start: 0,
+        created: log::rfc3339_nanos(SystemTime::now()),
+        config: Config {
+            rootfs: plan
+                .root
+                .as_ref()
+                .map(|root| sys::path::as_path(&root.rootfs.path).into())
+                .unwrap_or_default(),
+            readonlyfs: spec.root.as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
+            namespaces: plan.namespaces.0.iter().map(namespace).collect(),
+            labels: labels.chain([format!("bundle={}", bundle.path.display())]).collect(),
+            uid_mappings: linux.and_then(|linux| linux.uid_mappings.clone()).unwrap_or_default(),
+            gid_mappings: linux.and_then(|linux| linux.gid_mappings.clone()).unwrap_or_default(),
+            rootless_euid: host.rootless(),
+        },
+        rootless: host.rootless(),
+        cgroup_paths: cgroup.paths(),
+        namespace_paths: Default::default(),
+        external_descriptors: external_descriptors(),
+        intel_rdt_path: plan
+            .intel_rdt
+            .as_ref()
+            .map(|rdt| rdt.dir().to_string_lossy().into())
+            .unwrap_or_default(),
+        orlop: Own {
+            phase: Phase::Creating,
+            owner: state::Process::own()?,
+            boot_id: state::boot_id()?,
+            cgroup,
+            resctrl: None,
+            bundle: bundle.path.clone(),
+            annotations,
+            hooks: plan.hooks.clone(),
+            hooks_ran: false,
+            has_filter: plan.process.seccomp.is_some(),
+            memory_policy: linux.and_then(|linux| linux.memory_policy.clone()),
+            personality: linux.and_then(|linux| linux.personality.clone()),
+            intel_rdt: linux.and_then(|linux| linux.intel_rdt.clone()),
+            keyring: plan.process.keyring.is_some(),
+        },
+    })
+}
+
+/// What 0, 1 and 2 are, as runc records it for a later checkpoint.
+fn external_descriptors() -> Vec<String> {
+    let link = |number: i32| rustix::fs::readlink(format!("/proc/self/fd/{number}"), Vec::new());
+    (0..3)
+        .map(|number| link(number).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())
+        .collect()
+}
+
+/// The host's ids of the container's root, when they are not ours: it must be able to open its fifo.
+fn fifo_owner(plan: &Plan) -> Option<(u32, u32)> {
+    let maps = plan.maps.as_ref()?;
+    Some((maps.uid.host_id(0)?, maps.gid.host_id(0)?))
+}
+
+/// The container's directory for init: a detached read-only mount of it, from which nothing else of the host
+/// can be reached, or (rootless) the directory itself.
+fn copy_of(dir: &ContainerDir) -> Result<OwnedFd> {
+    match mount::clone_at(dir.fd(), c"", mount::Depth::One) {
+        Ok(copy) => Ok(copy),
+        Err(error) if error.errno() == libc::EPERM => {
+            Ok(dir.fd().try_clone_to_owned().called("fcntl", || "(F_DUPFD)".into())?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Decimal, without a newline, complete from the first moment on: written beside it and renamed.
+fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let name = path.file_name().with_context(|| format!("{path:?}: no file name"))?.to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}"));
+    let shown = || format!("{temporary:?}");
+    // O_EXCL: a link that somebody has put there is not followed.
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o666).custom_flags(libc::O_CLOEXEC);
+    let file = match options.open(&temporary) {
+        // Left by a runtime that died here.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            std::fs::remove_file(&temporary).called("unlink", shown)?;
+            options.open(&temporary)
+        }
+        other => other,
+    };
+    file.called("open", shown)?.write_all(pid.to_string().as_bytes()).called("write", shown)?;
+    Ok(std::fs::rename(&temporary, path).called("rename", || format!("{path:?}"))?)
+}
+
+/// Our own oom_score_adj, changed for the moment of the clone: a child has its parent's, and need not have the
+/// right, nor the procfs, to write its own.
+struct OwnScore(Vec<u8>);
+
+impl OwnScore {
+    fn lend(proc: &Proc, value: i32) -> Result<Self> {
+        let before = proc.read("self/oom_score_adj").context("process.oomScoreAdj")?;
+        proc.write("self/oom_score_adj", value.to_string().as_bytes()).context("process.oomScoreAdj")?;
+        Ok(Self(before))
+    }
+
+    fn take_back(self, proc: &Proc) -> Result<()> {
+        Ok(proc.write("self/oom_score_adj", &self.0).context("process.oomScoreAdj")?)
+    }
+}
+
+/// The state for hooks.
+fn hook_state(record: &Record, status: &'static str, pid: i32) -> OciState {
+    OciState {
+        id: record.id.clone(),
+        status,
+        pid,
+        bundle: record.orlop.bundle.clone(),
+        annotations: record.orlop.annotations.clone(),
+    }
+}

@@ -8,12 +8,16 @@ pub mod bundle;
 pub mod cgroup;
 pub mod cli;
 pub mod commands;
+pub mod destroy;
+pub mod foreground;
 pub mod host;
 pub mod init;
 pub mod launch;
 pub mod log;
+pub mod oci_state;
 pub mod parts;
 pub mod plan;
+pub mod spec;
 pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;

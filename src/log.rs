@@ -56,10 +56,18 @@ pub fn debug(message: impl FnOnce() -> String) {
     }
 }
 
-/// Logs what went wrong and does not matter: "…, ignoring". Seen with `--debug` only, see above.
+/// Whether steps are logged, for what would cost something to find out.
+pub fn debugging() -> bool {
+    LOG.get().is_some_and(|log| log.debug)
+}
+
+/// Logs what went wrong and does not matter: "…, ignoring". On stderr; in a log file only with `--debug`, since
+/// podman reads a file only if it holds nothing but the error.
 pub fn warn(message: impl AsRef<str>) {
-    if let Some(log) = LOG.get().filter(|log| log.debug) {
-        log.write("warning", message.as_ref());
+    match LOG.get() {
+        Some(log) if log.debug => log.write("warning", message.as_ref()),
+        Some(log) if log.is_file => {}
+        _ => to_stderr(&entry(LogFormat::Text, "warning", message.as_ref(), SystemTime::now())),
     }
 }
 

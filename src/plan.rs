@@ -1,1 +1,421 @@
-//! plan
+//! The plan: what we shall do, decided before the first side effect.
+//!
+//! The last place that sees the configuration. Each part plans its own area; the values on which one part
+//! depends on another are handed over here, so that parts do not know each other.
+
+use crate::bundle::Bundle;
+use crate::cgroup;
+use crate::host::Host;
+use crate::parts::namespaces::{Entry, Kind, Namespaces, Request as NamespaceRequest, TimeOffsets};
+use crate::parts::{
+    capabilities::{self, Capabilities},
+    console::{self, Console},
+    devices::{self, Devices},
+    hooks::{self, Hooks},
+    hostname::{self, Names},
+    idmap::{self, Maps},
+    intel_rdt::{self, IntelRdt},
+    keyring::{self, Joiner, Keyring},
+    lsm::{self, Labels},
+    memory_policy::{self, MemoryPolicy},
+    mounts::{self, Mounts},
+    namespaces,
+    netdevices::{self, NetDevices},
+    paths::{self, Paths},
+    personality::{self, Personality},
+    process::{self, Program},
+    rlimits::{self, Rlimits},
+    rootfs::{self, Rootfs},
+    scheduling::{self, Affinity, IoPriority, Scheduler},
+    seccomp::{self, Filter},
+    sysctl::{self, Sysctl},
+    user::{self, OriginalGroups, User},
+};
+use crate::spec::{self, Linux, Spec};
+use crate::state::Record;
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// What the command line adds to config.json.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The container's name.
+    pub id: &'a str,
+    /// Whether the container gets a cgroup at all (`--cgroup-manager disabled`).
+    pub cgroup: bool,
+    /// Missing permission for cgroups is no error (`--rootless`).
+    pub rootless: bool,
+    /// `--no-pivot`
+    pub no_pivot: bool,
+    /// `--no-new-keyring` was not given.
+    pub new_keyring: bool,
+    /// Descriptors from 3 on that the process inherits: LISTEN_FDS and `--preserve-fds`.
+    pub inherited: Inherited,
+}
+
+/// The descriptors from 3 on that the container's process inherits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Inherited {
+    /// Sockets of systemd's activation protocol (sd_listen_fds(3)).
+    pub listen: u32,
+    /// `--preserve-fds`
+    pub preserve: u32,
+}
+
+impl Inherited {
+    /// How many there are.
+    pub fn count(self) -> i32 {
+        i32::try_from(self.listen.saturating_add(self.preserve)).unwrap_or(i32::MAX - 3)
+    }
+}
+
+/// What we shall do for `create` and `run` (with a root) or `exec` (without).
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// The container's name.
+    pub id: String,
+    /// The process shape.
+    pub entry: Entry,
+    /// The namespaces of the container.
+    pub namespaces: Namespaces,
+    /// For a new time namespace.
+    pub time_offsets: TimeOffsets,
+    /// The id maps of the container's user namespace, if they are known.
+    pub maps: Option<Maps>,
+    /// The cgroups, and their limits.
+    pub cgroup: Option<cgroup::Plan>,
+    /// The container's root; `exec` finds one.
+    pub root: Option<Root>,
+    /// Host and domain name.
+    pub names: Names,
+    /// Kernel parameters.
+    pub sysctl: Sysctl,
+    /// Programs of the configuration's author.
+    pub hooks: Hooks,
+    /// Network devices that move into the container.
+    pub net_devices: NetDevices,
+    /// A resctrl group.
+    pub intel_rdt: Option<IntelRdt>,
+    /// The process.
+    pub process: Process,
+}
+
+/// The container's root file system.
+#[derive(Debug, Serialize)]
+pub struct Root {
+    /// The root itself.
+    pub rootfs: Rootfs,
+    /// What is mounted in it.
+    pub mounts: Mounts,
+    /// Device nodes and links in /dev.
+    pub devices: Devices,
+    /// Masked and read-only paths.
+    pub paths: Paths,
+}
+
+/// A process of the container, its first or one of `exec`: the same steps for both.
+#[derive(Debug, Serialize)]
+pub struct Process {
+    /// What is executed.
+    pub program: Program,
+    /// Ids, groups, umask.
+    pub user: User,
+    /// The five sets.
+    pub capabilities: Capabilities,
+    /// PR_SET_NO_NEW_PRIVS
+    pub no_new_privileges: bool,
+    /// Resource limits.
+    pub rlimits: Rlimits,
+    /// The filter.
+    pub seccomp: Option<Filter>,
+    /// AppArmor and SELinux.
+    pub labels: Labels,
+    /// A session keyring of its own.
+    pub keyring: Option<Keyring>,
+    /// The execution domain.
+    pub personality: Option<Personality>,
+    /// The scheduling policy.
+    pub scheduler: Option<Scheduler>,
+    /// The I/O priority.
+    pub io_priority: Option<IoPriority>,
+    /// The CPUs.
+    pub affinity: Affinity,
+    /// NUMA nodes.
+    pub memory_policy: Option<MemoryPolicy>,
+    /// /proc/PID/oom_score_adj
+    pub oom_score_adj: Option<i32>,
+    /// A terminal.
+    pub console: Option<Console>,
+    /// Descriptors that stay open.
+    pub inherited: Inherited,
+}
+
+impl Plan {
+    /// The plan of `create` and `run`.
+    ///
+    /// # Errors
+    /// Whatever makes no sense in the configuration, by its place.
+    pub fn create(bundle: &Bundle, host: &Host, request: &Request<'_>) -> Result<Self> {
+        let spec = &bundle.spec;
+        let none = Linux::default();
+        let linux = spec.linux.as_ref().unwrap_or(&none);
+        let annotations = annotations(spec.annotations.as_ref());
+        let namespaces = namespaces::plan(linux.namespaces.as_deref().unwrap_or_default())?;
+        let time_offsets = namespaces::plan_time(linux.time_offsets.as_ref(), &namespaces)?;
+        let maps = idmap::plan(linux.uid_mappings.as_ref(), linux.gid_mappings.as_ref(), &namespaces, host)?;
+        let process = spec.process.as_ref().context("process: process property must not be empty")?;
+        for check in CHECKS {
+            check(spec, &namespaces)?;
+        }
+        let allowed_cpus = (linux.resources.as_ref().and_then(|resources| resources.cpu().as_ref()))
+            .is_some_and(|cpu| cpu.cpus().as_ref().is_some_and(|cpus| !cpus.is_empty()));
+        Ok(Self {
+            id: request.id.into(),
+            entry: namespaces.entry(&time_offsets),
+            cgroup: match request.cgroup {
+                true => Some(cgroup::plan(
+                    linux.cgroups_path.as_deref(),
+                    linux.resources.as_ref(),
+                    request.id,
+                    host,
+                    request.rootless,
+                )?),
+                false => None,
+            },
+            root: Some(root(bundle, linux, host, request, &namespaces, maps.as_ref())?),
+            names: hostname::plan(spec.hostname.as_deref(), spec.domainname.as_deref(), &namespaces)?,
+            sysctl: sysctl(linux.sysctl.as_ref(), &namespaces)?,
+            hooks: hooks::plan(spec.hooks.as_ref())?,
+            net_devices: match &linux.net_devices {
+                Some(devices) => netdevices::plan(devices, &namespaces, runner(host))?,
+                None => NetDevices::default(),
+            },
+            intel_rdt: (linux.intel_rdt.as_ref())
+                .map(|rdt| intel_rdt::plan(rdt, request.id, intel_rdt::probe().as_ref()))
+                .transpose()?,
+            process: Process {
+                keyring: keyring_of(request.id, request.new_keyring, Joiner::Create, &namespaces)?,
+                personality: linux.personality.as_ref().map(personality::plan).transpose()?,
+                memory_policy: linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?,
+                seccomp: match linux.seccomp.as_ref() {
+                    Some(profile) => seccomp::plan(profile, Some(&annotations))?,
+                    None => None,
+                },
+                affinity: Affinity::Reset,
+                ..process_of(
+                    process,
+                    linux.mount_label.as_deref(),
+                    &annotations,
+                    &[],
+                    allowed_cpus,
+                    request.inherited,
+                )?
+            },
+            namespaces,
+            time_offsets,
+            maps,
+        })
+    }
+
+    /// The plan of `exec`: the container is as it is recorded, the process as it is asked for, and its rights
+    /// are set by the same steps as those of the first process.
+    ///
+    /// # Errors
+    /// As for [`Plan::create`].
+    pub fn exec(
+        record: &Record,
+        seccomp: Option<Filter>,
+        process: &spec::Process,
+        added: &[String],
+        inherited: Inherited,
+    ) -> Result<Self> {
+        let own = &record.orlop;
+        let namespaces = recorded_namespaces(record);
+        let annotations = annotations(Some(&own.annotations));
+        let hop_joins_cgroup = namespaces.private(Kind::User);
+        Ok(Self {
+            id: record.id.clone(),
+            entry: Entry::Hop { join: Vec::new(), unshare: 0, clone: 0, hop_joins_cgroup },
+            time_offsets: TimeOffsets::default(),
+            maps: None,
+            cgroup: None,
+            root: None,
+            names: Names::default(),
+            sysctl: Sysctl::default(),
+            hooks: Hooks::default(),
+            net_devices: NetDevices::default(),
+            intel_rdt: None,
+            process: Process {
+                keyring: keyring_of(&record.id, own.keyring, Joiner::Exec, &namespaces)?,
+                personality: own.personality.as_ref().map(personality::plan).transpose()?,
+                memory_policy: own.memory_policy.as_ref().map(memory_policy::plan).transpose()?,
+                seccomp,
+                affinity: scheduling::plan_exec_affinity(process.exec_cpu_affinity.as_ref())?,
+                ..process_of(
+                    process,
+                    None,
+                    &annotations,
+                    added,
+                    !own.cgroup.resources().cpu.cpus.is_empty(),
+                    inherited,
+                )?
+            },
+            namespaces,
+        })
+    }
+}
+
+fn annotations(said: Option<&BTreeMap<String, String>>) -> HashMap<String, String> {
+    said.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn root(
+    bundle: &Bundle,
+    linux: &Linux,
+    host: &Host,
+    request: &Request<'_>,
+    namespaces: &Namespaces,
+    maps: Option<&Maps>,
+) -> Result<Root> {
+    let spec = &bundle.spec;
+    let user_namespace = match (namespaces.0.get(&Kind::User), maps) {
+        (None, _) => mounts::UserNamespace::Host,
+        (Some(NamespaceRequest::Join(path)), _) => mounts::UserNamespace::Join(path),
+        (Some(NamespaceRequest::New), Some(maps)) => mounts::UserNamespace::New(&maps.uid, &maps.gid),
+        (Some(NamespaceRequest::New), None) => mounts::UserNamespace::Host,
+    };
+    let facts = mounts::Facts {
+        bundle: &bundle.path,
+        own_mount_namespace: namespaces.private(Kind::Mount),
+        user_namespace,
+        rootless: host.rootless(),
+        label: linux.mount_label.as_deref(),
+        rootfs_propagation: linux.rootfs_propagation.as_deref(),
+    };
+    let mounts = mounts::plan(spec.mounts.as_deref().unwrap_or_default(), &facts)?;
+    let own_mounts = facts.own_mount_namespace;
+    let root = spec.root.as_ref().context("root: root must be specified")?;
+    let label = linux.mount_label.as_deref();
+    Ok(Root {
+        rootfs: rootfs::plan(
+            &bundle.path,
+            root.path(),
+            root.readonly().unwrap_or(false),
+            linux.rootfs_propagation.as_deref(),
+            own_mounts,
+            request.no_pivot,
+        )?,
+        devices: devices::plan(
+            linux.devices.as_deref().unwrap_or_default(),
+            mounts.bind_dev(),
+            namespaces.private(Kind::User),
+        )?,
+        paths: paths::plan(
+            linux.masked_paths.as_deref().unwrap_or_default(),
+            linux.readonly_paths.as_deref().unwrap_or_default(),
+            label,
+            own_mounts,
+        )?,
+        mounts,
+    })
+}
+
+fn runner(host: &Host) -> netdevices::Runner {
+    if host.rootless() { netdevices::Runner::Rootless } else { netdevices::Runner::Root }
+}
+
+fn sysctl(spec: Option<&HashMap<String, String>>, namespaces: &Namespaces) -> Result<Sysctl> {
+    let Some(spec) = spec.filter(|spec| !spec.is_empty()) else { return Ok(Sysctl::default()) };
+    let network = match namespaces.0.get(&Kind::Network) {
+        Some(NamespaceRequest::Join(path)) if is_own_network(path) => sysctl::Network::Host,
+        _ => sysctl::Network::Private,
+    };
+    sysctl::plan(spec, namespaces, network)
+}
+
+/// A path may lead to the runtime's own namespace, as `--network=host` of some engines does.
+fn is_own_network(path: &Path) -> bool {
+    let identity = |path: &Path| rustix::fs::stat(path).ok().map(|found| (found.st_dev, found.st_ino));
+    identity(path).is_some() && identity(path) == identity(Path::new("/proc/self/ns/net"))
+}
+
+fn keyring_of(id: &str, wanted: bool, joiner: Joiner, namespaces: &Namespaces) -> Result<Option<Keyring>> {
+    if wanted { keyring::plan(id, joiner, namespaces).map(Some) } else { Ok(None) }
+}
+
+/// What is decided by `process` alone, for `create` and `exec` alike.
+fn process_of(
+    process: &spec::Process,
+    mount_label: Option<&str>,
+    annotations: &HashMap<String, String>,
+    added: &[String],
+    allowed_cpus: bool,
+    inherited: Inherited,
+) -> Result<Process> {
+    let keep_groups = annotations.get("run.oci.keep_original_groups").is_some_and(|value| value == "1");
+    let groups = if keep_groups { OriginalGroups::Keep } else { OriginalGroups::Drop };
+    if let Some(value) = process.oom_score_adj {
+        ensure!((-1000..=1000).contains(&value), "process.oomScoreAdj: {value} is not within -1000 and 1000");
+    }
+    let mut program = process::plan(process)?;
+    if inherited.listen > 0 {
+        program.set_env("LISTEN_FDS", &inherited.listen.to_string());
+        program.set_env("LISTEN_PID", "1");
+    }
+    Ok(Process {
+        program,
+        user: user::plan(&process.user, groups)?,
+        capabilities: capabilities::plan(process.capabilities.as_ref(), added),
+        no_new_privileges: process.no_new_privileges.unwrap_or(false),
+        rlimits: rlimits::plan(process.rlimits.as_deref().unwrap_or_default())?,
+        seccomp: None,
+        labels: lsm::plan(
+            process.apparmor_profile.as_deref(),
+            process.selinux_label.as_deref(),
+            mount_label,
+            lsm::host_has,
+        )?,
+        keyring: None,
+        personality: None,
+        scheduler: (process.scheduler.as_ref())
+            .map(|scheduler| scheduling::plan_scheduler(scheduler, allowed_cpus))
+            .transpose()?,
+        io_priority: process.io_priority.as_ref().map(scheduling::plan_io_priority).transpose()?,
+        affinity: Affinity::Reset,
+        memory_policy: None,
+        oom_score_adj: process.oom_score_adj,
+        console: console::plan(process)?,
+        inherited,
+    })
+}
+
+fn recorded_namespaces(record: &Record) -> Namespaces {
+    let row = |entry: &crate::state::NamespaceEntry| {
+        let kind = namespaces::TABLE.iter().find(|row| row.4 == entry.kind)?.0;
+        Some((kind, NamespaceRequest::New))
+    };
+    Namespaces(record.config.namespaces.iter().filter_map(row).collect())
+}
+
+/// Rules that span several fields, in the order in which they are checked.
+const CHECKS: &[fn(&Spec, &Namespaces) -> Result<()>] = &[paths_need_a_mount_namespace];
+
+fn paths_need_a_mount_namespace(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    let Some(linux) = &spec.linux else { return Ok(()) };
+    let some = |paths: &Option<Vec<String>>| paths.as_ref().is_some_and(|paths| !paths.is_empty());
+    ensure!(
+        namespaces.private(Kind::Mount) || !(some(&linux.masked_paths) || some(&linux.readonly_paths)),
+        "linux.maskedPaths: unable to restrict sys entries without a private MNT namespace"
+    );
+    Ok(())
+}
+
+/// A name for a file that belongs to the plan, made absolute against the caller's directory.
+///
+/// # Errors
+/// getcwd(3)'s.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    Ok(std::path::absolute(path).with_context(|| format!("{path:?}"))?)
+}

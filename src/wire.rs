@@ -24,14 +24,23 @@
 //! ```
 //! `Failed` may stand in place of any message of init.
 
-use crate::sys::{self, fd};
+use crate::sys::{self, Called, fd};
 use anyhow::{Context, Result, anyhow};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// The fifo that holds init back until `start`, in the container's directory. Init opens it for writing, which
+/// blocks until `start` opens it for reading; init writes `0`, then nothing if execve succeeds (which closes
+/// it), or a [`Failure`].
+pub const FIFO: &str = "exec.fifo";
+
 /// The largest message: an error chain with the output of a hook.
 const LIMIT: usize = 64 * 1024;
+
+// A chain within these always fits: a character is at most 6 bytes of JSON.
+const CHAIN_LIMIT: usize = 10;
+const TEXT_LIMIT: usize = 1000;
 
 /// Init (or the hop) to parent.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -49,8 +58,12 @@ pub enum Event {
     Console,
     /// Set my resource limits: I lack the right to raise them.
     SetLimits,
-    /// Here is the seccomp listener.
-    SeccompFd,
+    /// The seccomp listener is this descriptor of mine: fetch it (pidfd_getfd(2)). Not sent along, since the
+    /// filter may already forbid sendmsg(2), or hold it up for the very agent that is to get the listener.
+    SeccompFd {
+        /// Its number in init.
+        fd: i32,
+    },
     /// Everything is done but the last steps of `start`.
     Ready,
     /// I am ending, for this reason.
@@ -76,7 +89,11 @@ pub struct Failure {
 impl Failure {
     /// Takes an error apart.
     pub fn of(error: &anyhow::Error) -> Self {
-        Self { chain: error.chain().map(ToString::to_string).collect(), errno: sys::errno_of(error) }
+        let text = |cause: &dyn std::error::Error| cause.to_string().chars().take(TEXT_LIMIT).collect();
+        Self {
+            chain: error.chain().take(CHAIN_LIMIT).map(|cause| text(cause)).collect(),
+            errno: sys::errno_of(error),
+        }
     }
 
     /// Puts the error together again.
@@ -100,9 +117,8 @@ pub struct InitEnd(OwnedFd);
 /// # Errors
 /// socketpair(2)'s.
 pub fn pair() -> Result<(ParentEnd, InitEnd)> {
-    let (parent, init) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .map_err(|errno| sys::Error::new("socketpair", "(AF_UNIX, SOCK_SEQPACKET)", errno as i32))?;
+    let (parent, init) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .called("socketpair", || "(AF_UNIX, SOCK_SEQPACKET)".into())?;
     Ok((ParentEnd(parent), InitEnd(init)))
 }
 
@@ -125,20 +141,39 @@ impl ParentEnd {
 
     /// Lets init go on. That init is gone is not an error here: the next `event` says it.
     pub fn proceed(&self) -> Result<()> {
-        match send(self.0.as_fd(), &Order::Proceed, None) {
-            Err(error) if matches!(sys::errno_of(&error), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
-            other => other,
+        match fd::send(self.0.as_fd(), &serde_json::to_vec(&Order::Proceed)?, None) {
+            Err(error) if matches!(error.errno(), libc::EPIPE | libc::ECONNRESET) => Ok(()),
+            other => Ok(other?),
         }
     }
 }
 
 impl InitEnd {
+    /// Another descriptor of the same end, for the panic hook.
+    ///
+    /// # Errors
+    /// fcntl(2)'s.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Tells the parent `event`.
     ///
     /// # Errors
     /// The parent is gone.
     pub fn tell(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        send(self.0.as_fd(), event, fd)
+        let text = serde_json::to_vec(event)?;
+        if fd.is_some() {
+            return Ok(fd::send(self.0.as_fd(), &text, fd)?);
+        }
+        // write(2), not sendmsg(2): the container's filter may already be loaded, and need only allow what
+        // every program needs. A dead parent may end us by SIGPIPE here, which is what we would do anyway.
+        loop {
+            match rustix::io::write(&self.0, &text) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return Ok(other.map(drop).called("write", || "wire".into())?),
+            }
+        }
     }
 
     /// Tells the parent `event` and waits for its order.
@@ -147,14 +182,12 @@ impl InitEnd {
     /// The parent is gone: then nobody records us, and we must end.
     pub fn ask(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         self.tell(event, fd)?;
-        // read(2), not recvmsg(2): the container's filter may already be loaded, and must only allow what
-        // every program needs.
+        // read(2) for the same reason as write(2) above.
         let mut text = [0; 64];
         let length = loop {
             match rustix::io::read(&self.0, &mut text) {
                 Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(sys::Error::new("read", "wire", errno.raw_os_error()).into()),
-                Ok(length) => break length,
+                other => break other.called("read", || "wire".into())?,
             }
         };
         match serde_json::from_slice(text.get(..length).unwrap_or_default()) {
@@ -162,23 +195,6 @@ impl InitEnd {
             Err(_) => Err(anyhow!("the runtime is gone")),
         }
     }
-}
-
-fn send(socket: BorrowedFd<'_>, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-    let mut text = serde_json::to_vec(message)?;
-    text.truncate(LIMIT);
-    match fd {
-        Some(_) => fd::send(socket, &text, fd)?,
-        // write(2) for the same reason as read(2) above.
-        None => loop {
-            match rustix::io::write(socket, &text) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(sys::Error::new("write", "wire", errno.raw_os_error()).into()),
-                Ok(_) => break,
-            }
-        },
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::sys::{Called, Error};
 use anyhow::{Context, Result, anyhow, bail};
 use hierarchy::gone;
 use limits::{Missing, Order, Write};
-use oci_spec::runtime::Linux;
+use oci_spec::runtime::LinuxResources;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -58,10 +58,14 @@ pub struct Plan {
 ///
 /// # Errors
 /// A value that this host's cgroups cannot express, by its config pointer.
-pub fn plan(linux: Option<&Linux>, id: &str, host: &Host, rootless: bool) -> Result<Plan> {
-    let said = linux.and_then(|linux| linux.resources().as_ref());
-    let path =
-        linux.and_then(|linux| linux.cgroups_path().as_deref()).and_then(Path::to_str).unwrap_or_default();
+pub fn plan(
+    path: Option<&str>,
+    said: Option<&LinuxResources>,
+    id: &str,
+    host: &Host,
+    rootless: bool,
+) -> Result<Plan> {
+    let path = path.unwrap_or_default();
     if path.contains('\0') {
         bail!("linux.cgroupsPath: {path:?} has a NUL byte");
     }
@@ -126,6 +130,17 @@ pub struct MountSource {
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Cgroup {
+    /// No cgroup at all: the container stays in the runtime's (`--cgroup-manager disabled`).
+    pub fn none() -> Self {
+        Self {
+            tree: Tree::Nowhere,
+            keeper: Keeper::Us,
+            named: false,
+            rootless: false,
+            resources: Resources::default(),
+        }
+    }
+
     /// Decides which directories will be made. Makes nothing, so that the record can be written first.
     ///
     /// # Errors

@@ -1,1 +1,114 @@
-//! create
+//! `create`: makes a container whose process waits for `start`. `run` begins the same way.
+
+use crate::bundle::{self, Bundle};
+use crate::cli::global::Global;
+use crate::cli::{self, values::RootlessMode};
+use crate::host::Host;
+use crate::launch::{self, Handover, Launched, StartedBy};
+use crate::plan::{Inherited, Plan, Request, absolute};
+use crate::state::{self, Container};
+use crate::sys::fd;
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::SigSet;
+use std::path::Path;
+
+/// Runs the verb.
+///
+/// # Errors
+/// The container could not be made; nothing is left of it.
+pub fn run(args: &cli::Create, global: &Global) -> Result<i32> {
+    let prepared = prepare(args, global)?;
+    let terminal = prepared.plan.process.console.is_some();
+    ensure!(
+        !terminal || args.console_socket.is_some(),
+        "cannot allocate tty if runc will detach without setting console socket"
+    );
+    container(args, global, prepared, StartedBy::Start, None).map(|_| 0)
+}
+
+/// A plan, and what it was made from.
+pub struct Prepared {
+    plan: Plan,
+    bundle: Bundle,
+    host: Host,
+}
+
+impl Prepared {
+    /// What will be done.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+/// Reads the bundle and plans the container.
+///
+/// # Errors
+/// Something in the configuration or the arguments makes no sense.
+pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
+    state::check_id(&args.id)?;
+    let directory = args.bundle.as_deref().unwrap_or(Path::new("."));
+    let file = args.config.as_deref().unwrap_or(Path::new("config.json"));
+    let bundle = bundle::load(directory, &file.to_string_lossy())?;
+    let host = Host::probe()?;
+    let request = Request {
+        id: &args.id,
+        cgroup: !global.no_cgroup,
+        rootless: match global.rootless {
+            RootlessMode::True => true,
+            RootlessMode::False => false,
+            RootlessMode::Auto => host.rootless(),
+        },
+        no_pivot: args.no_pivot,
+        new_keyring: !args.no_new_keyring,
+        inherited: inherited(args.preserve_fds)?,
+    };
+    ensure!(!global.systemd_cgroup, "--systemd-cgroup: the systemd driver is not in this version");
+    let plan = Plan::create(&bundle, &host, &request)?;
+    Ok(Prepared { plan, bundle, host })
+}
+
+/// Makes the prepared container.
+///
+/// # Errors
+/// As [`run`].
+pub fn container(
+    args: &cli::Create,
+    global: &Global,
+    mut prepared: Prepared,
+    by: StartedBy,
+    mask: Option<SigSet>,
+) -> Result<(Container, Launched)> {
+    if args.console_socket.is_some() && prepared.plan.process.console.is_none() {
+        bail!("cannot use console socket if runc will not detach or allocate tty");
+    }
+    let handover = Handover {
+        pid_file: args.pid_file.as_deref().map(absolute).transpose()?,
+        console_socket: args.console_socket.as_deref(),
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        mask,
+    };
+    launch::create(&mut prepared.plan, &prepared.bundle, &prepared.host, &global.root, by, &handover)
+}
+
+/// The descriptors from 3 on that the caller wants the container to have: those of socket activation, if they
+/// are meant for us (sd_listen_fds(3)), and `--preserve-fds`.
+///
+/// # Errors
+/// One of them is not open.
+pub fn inherited(preserve: u32) -> Result<Inherited> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    let own_pid = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
+    let listen = match number("LISTEN_PID") {
+        Some(pid) if pid == own_pid => number("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
+    };
+    let inherited = Inherited { listen, preserve };
+    for index in 0..inherited.count() {
+        let fd = 3 + index;
+        if !fd::is_open(fd) {
+            return Err(std::io::Error::from_raw_os_error(libc::EBADF))
+                .with_context(|| format!("unable to stat preserved-fd {fd} (of {preserve})"));
+        }
+    }
+    Ok(inherited)
+}

@@ -1,1 +1,65 @@
-//! delete
+//! `delete`: removes what a container holds, and forgets it.
+
+use crate::cli;
+use crate::cli::global::Global;
+use crate::destroy;
+use crate::state::{Container, Error, Root, Status};
+use crate::{log, sys};
+use anyhow::{Result, bail};
+
+/// How long to wait for another command that changes the container, in seconds.
+const LOCK_PATIENCE: u32 = 10;
+
+/// Runs the verb.
+///
+/// # Errors
+/// The container is still running and `--force` was not given, there is none (with `--force` that is fine), or
+/// something of it resists.
+pub fn run(args: &cli::Delete, global: &Global) -> Result<i32> {
+    match delete(args, global) {
+        Err(error) if args.force && error.downcast_ref() == Some(&Error::NotFound) => {}
+        other => other?,
+    }
+    Ok(0)
+}
+
+fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
+    let container = match Container::load(&global.root, &args.id) {
+        Err(error) => return without_record(args, global, error),
+        Ok(container) => container,
+    };
+    let _lock = container.dir.lock(LOCK_PATIENCE)?;
+    if !args.force {
+        match container.status()? {
+            // Nobody has seen it run yet: as runc, this is not what --force is for.
+            Status::Stopped | Status::Created => {}
+            status @ (Status::Creating | Status::Running | Status::Paused) => {
+                bail!("cannot delete container {} that is not stopped: {status}", args.id)
+            }
+        }
+    }
+    destroy::container(&Root::open(&global.root)?, &container.record)
+}
+
+/// A directory without a record that can be read: `create` died before it wrote one (then nothing else was made),
+/// or the record is damaged. The id must not be lost over it.
+fn without_record(args: &cli::Delete, global: &Global, error: anyhow::Error) -> Result<()> {
+    let missing = error.downcast_ref() == Some(&Error::NotFound);
+    if error.downcast_ref() == Some(&Error::InvalidId) || !(missing || args.force) {
+        return Err(error);
+    }
+    match Root::open(&global.root) {
+        Ok(root) => {
+            // Sweeps deletions that died behind their commit as well.
+            root.ids()?;
+            root.remove(&args.id)?;
+        }
+        Err(absent) if sys::errno_of(&absent) == Some(libc::ENOENT) => {}
+        Err(other) => return Err(other),
+    }
+    if missing {
+        return Err(error);
+    }
+    log::warn(format!("delete {}: {error:#}; its cgroup, if any, is not known", args.id));
+    Ok(())
+}

@@ -1,1 +1,99 @@
-//! exec
+//! `exec`: another process in a running container.
+
+use super::create::inherited;
+use crate::bundle;
+use crate::cgroup::Cgroup;
+use crate::cli::global::Global;
+use crate::cli::{self, values::UserGroup};
+use crate::foreground::{self, Signals};
+use crate::launch::{self, Handover};
+use crate::plan::{Plan, absolute};
+use crate::spec::Process;
+use crate::state::{Container, Status};
+use crate::sys;
+use anyhow::{Context, Result, bail, ensure};
+
+/// Runs the verb.
+///
+/// # Errors
+/// The container is not running, or the process could not be executed.
+pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
+    let container = Container::load(&global.root, &args.id)?;
+    match container.status()? {
+        Status::Stopped | Status::Creating => bail!("cannot exec in a stopped container"),
+        Status::Paused if !args.ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        Status::Paused | Status::Created | Status::Running => {}
+    }
+    let process = process(args, &container)?;
+    let filter = container.record.orlop.has_filter.then(|| container.dir.load_filter()).transpose()?;
+    let inherited = inherited(args.preserve_fds)?;
+    let mut plan = Plan::exec(&container.record, filter, &process, &args.cap, inherited)?;
+    let terminal = plan.process.console.is_some();
+    ensure!(
+        !terminal || !args.detach || args.console_socket.is_some(),
+        "cannot allocate tty if runc will detach without setting console socket"
+    );
+    ensure!(
+        args.console_socket.is_none() || (args.detach && terminal),
+        "cannot use console socket if runc will not detach or allocate tty"
+    );
+    let signals = if args.detach { None } else { Some(Signals::collect()?) };
+    if terminal && !args.detach {
+        foreground::check_terminal()?;
+    }
+    let handover = Handover {
+        pid_file: args.pid_file.as_deref().map(absolute).transpose()?,
+        console_socket: args.console_socket.as_deref(),
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        mask: signals.as_ref().map(|signals| *signals.before()),
+    };
+    let cgroup = container.record.orlop.cgroup.sub(&args.cgroup)?;
+    let launched = match launch::exec(&mut plan, &container, &cgroup, &handover) {
+        // The container has moved its processes into sub-cgroups and given them controllers: the kernel takes
+        // no process into its own cgroup then (cgroups(7), "no internal processes").
+        Err(error) if sys::errno_of(&error) == Some(libc::EBUSY) && args.cgroup.is_empty() => {
+            let other = container.record.orlop.cgroup.of_process(container.record.init_process_pid)?;
+            launch::exec(&mut plan, &container, &other.unwrap_or_else(Cgroup::none), &handover)?
+        }
+        other => other?,
+    };
+    match signals {
+        None => Ok(0),
+        Some(signals) => Ok(foreground::wait(&launched.child, &signals, launched.terminal)?.code()),
+    }
+}
+
+/// The process as it is asked for: a file, or that of config.json with what the command line changes.
+fn process(args: &cli::Exec, container: &Container) -> Result<Process> {
+    if let Some(path) = &args.process {
+        return bundle::load_process(path);
+    }
+    ensure!(!args.command.is_empty(), "exec args cannot be empty");
+    let bundle = bundle::load(&container.record.orlop.bundle, "config.json")?;
+    let mut process = bundle.spec.process.context("process: process property must not be empty")?;
+    process.args = Some(args.command.clone());
+    process.terminal = Some(args.tty);
+    if let Some(cwd) = &args.cwd {
+        process.cwd = cwd.into();
+    }
+    process.apparmor_profile = args.apparmor.clone().or(process.apparmor_profile);
+    process.selinux_label = args.process_label.clone().or(process.selinux_label);
+    if args.no_new_privs {
+        process.no_new_privileges = Some(true);
+    }
+    if let Some(UserGroup { uid, gid }) = &args.user {
+        process.user.set_uid(*uid);
+        if let Some(gid) = gid {
+            process.user.set_gid(*gid);
+        }
+    }
+    if !args.additional_gids.is_empty() {
+        let mut gids = process.user.additional_gids().clone().unwrap_or_default();
+        gids.extend(&args.additional_gids);
+        process.user.set_additional_gids(Some(gids));
+    }
+    process.env.get_or_insert_default().extend(args.env.iter().cloned());
+    Ok(process)
+}

@@ -1,1 +1,101 @@
-//! kill
+//! `kill`: sends a signal to a container's first process.
+
+use crate::cli;
+use crate::cli::global::Global;
+use crate::parts::namespaces::Kind;
+use crate::state::{Container, Error, Status};
+use crate::sys::pidfd;
+use anyhow::{Context, Result, anyhow};
+use std::os::fd::AsFd;
+
+/// Runs the verb.
+///
+/// # Errors
+/// The container is not running (with `--all`, which engines give to mean "whatever is left", that is none), or
+/// there is no such signal.
+pub fn run(args: &cli::Kill, global: &Global) -> Result<i32> {
+    let container = Container::load(&global.root, &args.id)?;
+    let signal = signal_of(args.signal.as_deref().unwrap_or("SIGTERM"))?;
+    match send(&container, signal) {
+        Err(error) if args.all && error.downcast_ref() == Some(&Error::NotRunning) => Ok(0),
+        other => other.map(|()| 0),
+    }
+}
+
+fn send(container: &Container, signal: i32) -> Result<()> {
+    let record = &container.record;
+    let own_pids = record
+        .config
+        .namespaces
+        .iter()
+        .any(|row| row.kind == Kind::Pid.state_key() && row.path.as_os_str().is_empty());
+    let cgroup = &record.orlop.cgroup;
+    if signal == libc::SIGKILL && !own_pids {
+        // Init's death would leave the others alive, also when it is dead already.
+        cgroup.kill_all().context("unable to kill all processes")?;
+        return Ok(());
+    }
+    if container.status()? == Status::Stopped {
+        return Err(Error::NotRunning.into());
+    }
+    let init = record.init().open()?.ok_or(Error::NotRunning)?;
+    match pidfd::send_signal(init.as_fd(), signal) {
+        Err(error) if error.errno() == libc::ESRCH => return Err(Error::NotRunning.into()),
+        other => other.context("unable to signal init")?,
+    }
+    // A frozen cgroup of version 1 keeps even SIGKILL waiting.
+    if signal == libc::SIGKILL && cgroup.frozen()? {
+        cgroup.thaw()?;
+    }
+    Ok(())
+}
+
+/// A signal by number or name, with or without SIG, in any case; RTMIN+n and RTMAX-n too.
+fn signal_of(text: &str) -> Result<i32> {
+    let unknown = || anyhow!("unknown signal {text:?}");
+    if let Ok(number) = text.parse::<i32>() {
+        return if (0..=libc::SIGRTMAX()).contains(&number) { Ok(number) } else { Err(unknown()) };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    for (start, base, sign) in [("RTMIN", libc::SIGRTMIN(), 1), ("RTMAX", libc::SIGRTMAX(), -1)] {
+        if let Some(rest) = name.strip_prefix(start) {
+            let offset = match rest.strip_prefix(if sign > 0 { '+' } else { '-' }) {
+                Some(digits) => digits.parse::<i32>().map_err(|_| unknown())?,
+                None if rest.is_empty() => 0,
+                None => return Err(unknown()),
+            };
+            let number = base + sign * offset;
+            let range = libc::SIGRTMIN()..=libc::SIGRTMAX();
+            return if offset >= 0 && range.contains(&number) { Ok(number) } else { Err(unknown()) };
+        }
+    }
+    //   Names that nix does not have.
+    const ALIASES: [(&str, i32); 4] =
+        [("IOT", libc::SIGIOT), ("CLD", libc::SIGCHLD), ("POLL", libc::SIGPOLL), ("STKFLT", libc::SIGSTKFLT)];
+    if let Some((_, number)) = ALIASES.iter().find(|(alias, _)| *alias == name) {
+        return Ok(*number);
+    }
+    format!("SIG{name}")
+        .parse::<nix::sys::signal::Signal>()
+        .map(|signal| signal as i32)
+        .map_err(|_| unknown())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_a_number_or_a_name_in_any_form() {
+        for text in ["9", "KILL", "SIGKILL", "sigkill", "Kill"] {
+            assert_eq!(signal_of(text).unwrap(), libc::SIGKILL, "{text}");
+        }
+        assert_eq!(signal_of("0").unwrap(), 0);
+        assert_eq!(signal_of("SIGRTMIN+3").unwrap(), libc::SIGRTMIN() + 3);
+        assert_eq!(signal_of("rtmax").unwrap(), libc::SIGRTMAX());
+        for text in ["", "SIG", "FOO", "65", "-1", "RTMIN+99", "RTMIN3"] {
+            assert_eq!(signal_of(text).unwrap_err().to_string(), format!("unknown signal {text:?}"));
+        }
+    }
+}

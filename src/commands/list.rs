@@ -1,11 +1,36 @@
 //! `list`: the containers of a root, as a table, as JSON, or their names alone.
 
 use crate::cli;
+use crate::cli::global::Global;
 use crate::cli::values::ListFormat;
+use crate::state::{self, Container, Root};
+use crate::sys;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
+
+/// Runs the verb. A container that cannot be looked at does not keep the others from being listed.
+///
+/// # Errors
+/// The directory of all containers cannot be read; that the default one is not there is no error.
+pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
+    let root = match Root::open(&global.root) {
+        Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) && !global.root_given => None,
+        other => Some(other?),
+    };
+    let mut rows = Vec::new();
+    for id in root.map(|root| root.ids()).transpose()?.unwrap_or_default() {
+        match Container::load(&global.root, &id).and_then(|container| super::state::row(&container)) {
+            Ok(row) => rows.push(row),
+            // Deleted since we read its name.
+            Err(error) if error.downcast_ref() == Some(&state::Error::NotFound) => {}
+            Err(error) => eprintln!("load container {id}: {error:#}"),
+        }
+    }
+    print(args, &rows, &mut std::io::stdout())?;
+    Ok(0)
+}
 
 /// A container in the list.
 #[derive(Clone, Debug, Serialize)]

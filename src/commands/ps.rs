@@ -1,1 +1,70 @@
-//! ps
+//! `ps`: the processes of a container.
+
+use crate::cli;
+use crate::cli::global::Global;
+use crate::cli::values::ListFormat;
+use crate::state::Container;
+use crate::sys::Called;
+use anyhow::{Context, Result, bail, ensure};
+use std::io::Write;
+use std::process::Command;
+
+/// Runs the verb.
+///
+/// # Errors
+/// There is no such container, ps(1) fails, or prints no column PID.
+pub fn run(args: &cli::Ps, global: &Global) -> Result<i32> {
+    let container = Container::load(&global.root, &args.id)?;
+    let pids = container.record.orlop.cgroup.pids()?;
+    let text = match args.format {
+        ListFormat::Json => format!("{}\n", serde_json::to_string(&pids)?),
+        ListFormat::Table => table(&pids, &args.ps_options)?,
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(0)
+}
+
+/// The host's ps with the caller's options (default -ef), and of it the lines of our processes.
+fn table(pids: &[i32], options: &[String]) -> Result<String> {
+    let default = ["-ef".to_owned()];
+    let options = if options.is_empty() { &default[..] } else { options };
+    let output = Command::new("ps").args(options).output().called("execve", || "ps".into())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success(),
+        "ps: {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    select(&text, pids)
+}
+
+fn select(text: &str, pids: &[i32]) -> Result<String> {
+    let mut lines = text.lines();
+    let header = lines.next().unwrap_or_default();
+    let Some(column) = header.split_whitespace().position(|word| word == "PID") else {
+        bail!("couldn't find PID field in ps output");
+    };
+    let mut selected = format!("{header}\n");
+    for line in lines.filter(|line| !line.is_empty()) {
+        let field = line.split_whitespace().nth(column).unwrap_or_default();
+        let pid: i32 = field.parse().with_context(|| format!("unable to parse pid: {field:?}"))?;
+        if pids.contains(&pid) {
+            selected.push_str(line);
+            selected.push('\n');
+        }
+    }
+    Ok(selected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lines_of_the_containers_processes_are_kept() {
+        let text = "UID   PID  CMD\nroot    1  init\nroot   42  sleep 7\n";
+        assert_eq!(select(text, &[42]).unwrap(), "UID   PID  CMD\nroot   42  sleep 7\n");
+        assert_eq!(select("UID CMD\n", &[]).unwrap_err().to_string(), "couldn't find PID field in ps output");
+    }
+}

@@ -1,1 +1,54 @@
-//! run
+//! `run`: create, start, and (unless detached) wait and delete.
+
+use super::create::{container, prepare};
+use super::start;
+use crate::cli;
+use crate::cli::global::Global;
+use crate::destroy;
+use crate::foreground::{self, Signals};
+use crate::launch::StartedBy;
+use crate::log;
+use crate::state::Root;
+use anyhow::{Result, ensure};
+
+/// Runs the verb.
+///
+/// # Errors
+/// The container could not be made or started; nothing is left of it.
+pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
+    let prepared = prepare(&args.create, global)?;
+    let terminal = prepared.plan().process.console.is_some();
+    if args.detach {
+        let socket = args.create.console_socket.is_some();
+        ensure!(
+            !terminal || socket,
+            "cannot allocate tty if runc will detach without setting console socket"
+        );
+        let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, None)?;
+        start::run_poststart(&container, &launched.child.pidfd)?;
+        return Ok(0);
+    }
+    ensure!(
+        args.create.console_socket.is_none(),
+        "cannot use console socket if runc will not detach or allocate tty"
+    );
+    if terminal {
+        foreground::check_terminal()?;
+    }
+    if !args.create.no_subreaper {
+        foreground::become_subreaper()?;
+    }
+    let signals = Signals::collect()?;
+    let mask = Some(*signals.before());
+    let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, mask)?;
+    let started = start::run_poststart(&container, &launched.child.pidfd);
+    let ended = foreground::wait(&launched.child, &signals, launched.terminal);
+    if !args.keep {
+        let deleted = Root::open(&global.root).and_then(|root| destroy::container(&root, &container.record));
+        if let Err(error) = deleted {
+            log::warn(format!("delete {}: {error:#}", container.record.id));
+        }
+    }
+    started?;
+    Ok(ended?.code())
+}

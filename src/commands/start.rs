@@ -1,1 +1,105 @@
-//! start
+//! `start`: lets the process of a created container run.
+
+use crate::cli;
+use crate::cli::global::Global;
+use crate::oci_state::OciState;
+use crate::parts::hooks::Kind as HookKind;
+use crate::state::{Container, Status};
+use crate::sys::{Called, pidfd};
+use crate::wire::{FIFO, Failure};
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// How long to wait for another command that changes the container, in seconds.
+const LOCK_PATIENCE: u32 = 10;
+
+/// Runs the verb.
+///
+/// # Errors
+/// The container is not `created`, or its process could not be executed: with init's own reason.
+pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
+    let container = Container::load(&global.root, &args.id)?;
+    let init = {
+        let _lock = container.dir.lock(LOCK_PATIENCE)?;
+        match container.status()? {
+            Status::Created => {}
+            Status::Stopped => bail!("cannot start a container that has stopped"),
+            Status::Running => bail!("cannot start an already running container"),
+            other @ (Status::Creating | Status::Paused) => {
+                bail!("cannot start a container in the {other} state")
+            }
+        }
+        let init = container.record.init().open()?.context("container process is already dead")?;
+        let started = release(&container, &init);
+        container.dir.remove_fifo()?;
+        started?;
+        init
+    };
+    run_poststart(&container, &init)?;
+    Ok(0)
+}
+
+/// Opens the fifo, which lets init go on, and reads what it says until execve closes its end.
+fn release(container: &Container, init: &OwnedFd) -> Result<()> {
+    // Non-blocking: if init dies now, nobody would ever open the other end.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fifo = rustix::fs::openat(container.dir.fd(), FIFO, flags, Mode::empty());
+    let fifo = fifo.called("openat", || FIFO.into()).context("exec fifo")?;
+    let mut said = Vec::new();
+    loop {
+        let mut polled = [
+            PollFd::from_borrowed_fd(fifo.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(init.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut polled, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.called("poll", || FIFO.into())?,
+        };
+        let [fifo_ready, init_ready] = polled.map(|fd| !fd.revents().is_empty());
+        if fifo_ready {
+            let mut buffer = [0; 4096];
+            match rustix::io::read(&fifo, &mut buffer) {
+                Ok(0) => break,
+                Ok(length) => said.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                other => drop(other.called("read", || FIFO.into())?),
+            }
+        } else if init_ready {
+            break;
+        }
+    }
+    match said.split_first() {
+        None => bail!("container process is already dead"),
+        Some((_, [])) => Ok(()),
+        Some((_, failure)) => {
+            let failure: Failure = serde_json::from_slice(failure).context("message from init")?;
+            Err(failure.into_error().context("unable to start container process"))
+        }
+    }
+}
+
+/// Runs the poststart hooks of a container that has just been started.
+///
+/// # Errors
+/// A hook failed: the container is stopped then (runtime.md, "Lifecycle", step 9).
+pub fn run_poststart(container: &Container, init: &OwnedFd) -> Result<()> {
+    let record = &container.record;
+    if record.orlop.hooks.of(HookKind::Poststart).is_empty() {
+        return Ok(());
+    }
+    let state = OciState {
+        id: record.id.clone(),
+        status: "running",
+        pid: record.init_process_pid,
+        bundle: record.orlop.bundle.clone(),
+        annotations: record.orlop.annotations.clone(),
+    };
+    let done = record.orlop.hooks.run(HookKind::Poststart, &state.json()?, &[]);
+    if done.is_err() {
+        // It may have ended by itself.
+        let _ = pidfd::send_signal(init.as_fd(), libc::SIGKILL);
+    }
+    done
+}

@@ -1,1 +1,160 @@
-//! console
+//! `process.terminal`, `process.consoleSize`: a pseudo terminal of the container's own devpts (pty(7)).
+//!
+//! Init opens it, sends the master side away (console socket, or the foreground runtime) and takes the slave
+//! side as its controlling terminal. Not for: copying between the master side and the user (`foreground.rs`).
+
+use crate::sys::{self, Called, fd, mount, path::Root, tty};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FileType, OFlags};
+use serde::Serialize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// The terminal that the process asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Console {
+    /// Columns and rows; `None` leaves the kernel's 0 × 0.
+    pub size: Option<(u16, u16)>,
+    /// The user it belongs to, in the container's ids.
+    pub owner: u32,
+}
+
+/// Reads the terminal.
+///
+/// # Errors
+/// A size that no terminal can have.
+pub fn plan(process: &crate::spec::Process) -> Result<Option<Console>> {
+    if !process.terminal.unwrap_or(false) {
+        return Ok(None);
+    }
+    let side = |value: u64, name: &str| {
+        u16::try_from(value)
+            .ok()
+            .with_context(|| format!("process.consoleSize.{name}: {value} is above 65535"))
+    };
+    let size = match &process.console_size {
+        Some(size) => Some((side(size.width(), "width")?, side(size.height(), "height")?)),
+        None => None,
+    };
+    Ok(Some(Console { size, owner: process.user.uid() }))
+}
+
+/// Both sides of an open terminal.
+#[derive(Debug)]
+pub struct Pty {
+    /// Ours.
+    pub master: OwnedFd,
+    /// The container's.
+    pub slave: OwnedFd,
+    /// `/dev/pts/N`, as the container sees it.
+    pub name: String,
+}
+
+/// The console socket that an engine listens on (`--console-socket`), connected before anything is made.
+///
+/// # Errors
+/// Nobody listens there.
+pub fn connect(socket: &Path) -> Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket as new_socket};
+    use std::os::fd::AsRawFd;
+    let shown = || format!("{socket:?}");
+    let fd = new_socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    let fd = fd.called("socket", || "(AF_UNIX)".into())?;
+    let address = UnixAddr::new(socket).called("connect", shown)?;
+    connect(fd.as_raw_fd(), &address).called("connect", shown)?;
+    Ok(fd)
+}
+
+impl Console {
+    /// Opens a new terminal of the container.
+    ///
+    /// The master is opened by a path inside the container, but trusted only as what it is: a ptmx device. The
+    /// slave is the master's own peer (TIOCGPTPEER), never a path (CVE-2025-52565).
+    ///
+    /// # Errors
+    /// The container has no devpts.
+    pub fn open(&self, root: &Root) -> Result<Pty> {
+        self.open_in(root).context("process.terminal")
+    }
+
+    fn open_in(&self, root: &Root) -> Result<Pty> {
+        let master = open_ptmx(root)?;
+        tty::unlock(master.as_fd())?;
+        let slave = tty::peer(master.as_fd())?;
+        let name = format!("/dev/pts/{}", tty::number(master.as_fd())?);
+        // As in runc: a program behind the pty gets its line ends as they are.
+        tty::keep_newlines(master.as_fd())?;
+        if let Some((columns, rows)) = self.size {
+            tty::set_size(master.as_fd(), columns, rows)?;
+        }
+        let owner = rustix::process::Uid::from_raw(self.owner);
+        match rustix::fs::fchown(&slave, Some(owner), None) {
+            // A user that is not mapped here, or a file system that says no: runc goes on as well.
+            Ok(()) | Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL | rustix::io::Errno::ROFS) => {}
+            Err(errno) => Err(errno).called("fchown", || format!("{name} {}", self.owner))?,
+        }
+        Ok(Pty { master, slave, name })
+    }
+}
+
+fn open_ptmx(root: &Root) -> Result<OwnedFd> {
+    let ptmx = rustix::fs::makedev(5, 2);
+    let mut failure = None;
+    for path in ["dev/pts/ptmx", "dev/ptmx"] {
+        let handle = match root.open(Path::new(path), OFlags::PATH | OFlags::CLOEXEC) {
+            Ok(handle) => handle,
+            Err(error) => {
+                failure.get_or_insert(error);
+                continue;
+            }
+        };
+        let found = rustix::fs::fstat(&handle).called("fstat", || path.into())?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || found.st_rdev != ptmx {
+            continue;
+        }
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        return Ok(root.open(Path::new(path), flags).and_then(|master| check_ptmx(master, path))?);
+    }
+    match failure {
+        Some(error) => Err(error.into()),
+        None => bail!("/dev/ptmx is no ptmx device"),
+    }
+}
+
+/// Looked at again once open: the path may mean something else by now.
+fn check_ptmx(master: OwnedFd, path: &str) -> Result<OwnedFd, sys::Error> {
+    match tty::number(master.as_fd()) {
+        Ok(_) => Ok(master),
+        Err(error) => Err(sys::Error::new("open", path, error.errno())),
+    }
+}
+
+impl Pty {
+    /// Shows the slave side as /dev/console of a new container: by a mount of the descriptor, not of a path.
+    ///
+    /// # Errors
+    /// /dev/console is a link, or cannot be made.
+    pub fn bind(&self, root: &Root) -> Result<()> {
+        let mount =
+            mount::clone_at(self.slave.as_fd(), c"", mount::Depth::One).context("process.terminal")?;
+        super::devices::bind_fd_onto(root, mount.as_fd(), Path::new("dev/console"))
+            .context("process.terminal: /dev/console")
+    }
+
+    /// Sends the master side to the engine behind `socket`: one message, the name, one descriptor.
+    ///
+    /// # Errors
+    /// The engine is gone.
+    pub fn send_to(&self, socket: BorrowedFd<'_>) -> Result<()> {
+        Ok(fd::send(socket, self.name.as_bytes(), Some(self.master.as_fd())).context("--console-socket")?)
+    }
+
+    /// Makes the slave side the controlling terminal and the three standard streams of this session's leader.
+    ///
+    /// # Errors
+    /// Those of ioctl(TIOCSCTTY) and dup2(2).
+    pub fn attach(&self) -> Result<()> {
+        tty::set_controlling(self.slave.as_fd()).context("process.terminal")?;
+        Ok(fd::dup_to_stdio(self.slave.as_fd()).context("process.terminal")?)
+    }
+}

@@ -121,6 +121,11 @@ pub struct Group {
 }
 
 impl IntelRdt {
+    /// The group's directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Makes the group where it is missing. In the parent, which records the result before anything else.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ pub const FLAGS: [(&str, c_int); 3] = [
 const LAST_NODE: u32 = 1023;
 
 /// `linux.memoryPolicy` as it is said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Said {
     /// One of [`MODES`].

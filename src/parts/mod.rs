@@ -1,24 +1,30 @@
 //! One file per area of config.json: `plan` (pure) says what will be done, `apply` does it in init.
 
-pub mod namespaces;
-pub mod idmap;
-pub mod rootfs;
-pub mod mounts;
-pub mod mount_options;
-pub mod devices;
-pub mod paths;
-pub mod user;
 pub mod capabilities;
-pub mod rlimits;
-pub mod seccomp;
-pub mod lsm;
-pub mod hostname;
-pub mod sysctl;
 pub mod console;
-pub mod keyring;
-pub mod personality;
-pub mod scheduling;
-pub mod process;
+pub mod devices;
 pub mod hooks;
-pub mod netdevices;
+pub mod hostname;
+pub mod idmap;
 pub mod intel_rdt;
+pub mod keyring;
+pub mod lsm;
+pub mod memory_policy;
+pub mod mount_options;
+pub mod mounts;
+pub mod namespaces;
+pub mod netdevices;
+pub mod paths;
+pub mod personality;
+pub mod process;
+pub mod rlimits;
+pub mod rootfs;
+pub mod scheduling;
+pub mod seccomp;
+pub mod sysctl;
+pub mod user;
+
+/// The known configuration property that is nearest to an unknown one.
+pub fn nearest_known(_path: &str) -> Option<&'static str> {
+    None
+}

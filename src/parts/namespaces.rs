@@ -1,10 +1,18 @@
-//! `linux.namespaces`: which are made, which are joined, and the process shape that this needs.
+//! `linux.namespaces`: which are made, which are joined, and the process shape that this needs (namespaces(7)).
+//!
+//! Not for: id maps (`idmap.rs`) and what is set up inside a namespace (its own part).
 
-use serde::Serialize;
-use std::path::PathBuf;
+use crate::sys::{self, Called, ns};
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-/// A kind of namespace (namespaces(7)), in the order in which they are joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// A kind of namespace, in the order in which they are joined: what is owned by a user namespace comes
+/// after it, and the mount namespace last, since paths mean something else behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Users and groups.
@@ -25,8 +33,60 @@ pub enum Kind {
     Mount,
 }
 
+/// kind · CLONE_NEW* flag · name in config.json · file in /proc/PID/ns · key in runc's state.json
+pub const TABLE: [(Kind, i32, &str, &str, &str); 8] = [
+    (Kind::User, libc::CLONE_NEWUSER, "user", "user", "NEWUSER"),
+    (Kind::Ipc, libc::CLONE_NEWIPC, "ipc", "ipc", "NEWIPC"),
+    (Kind::Uts, libc::CLONE_NEWUTS, "uts", "uts", "NEWUTS"),
+    (Kind::Network, libc::CLONE_NEWNET, "network", "net", "NEWNET"),
+    (Kind::Cgroup, libc::CLONE_NEWCGROUP, "cgroup", "cgroup", "NEWCGROUP"),
+    (Kind::Time, ns::NEWTIME, "time", "time", "NEWTIME"),
+    (Kind::Pid, libc::CLONE_NEWPID, "pid", "pid", "NEWPID"),
+    (Kind::Mount, libc::CLONE_NEWNS, "mount", "mnt", "NEWNS"),
+];
+
+impl Kind {
+    fn row(self) -> &'static (Kind, i32, &'static str, &'static str, &'static str) {
+        // TABLE stands in the order of the enum; a test walks it.
+        &TABLE[self as usize]
+    }
+
+    /// The CLONE_NEW* flag.
+    pub fn flag(self) -> i32 {
+        self.row().1
+    }
+
+    /// The name in config.json.
+    pub fn name(self) -> &'static str {
+        self.row().2
+    }
+
+    /// The file's name in /proc/PID/ns.
+    pub fn proc_name(self) -> &'static str {
+        self.row().3
+    }
+
+    /// The key that runc's state.json has for it.
+    pub fn state_key(self) -> &'static str {
+        self.row().4
+    }
+
+    fn of(kind: LinuxNamespaceType) -> Self {
+        match kind {
+            LinuxNamespaceType::User => Kind::User,
+            LinuxNamespaceType::Ipc => Kind::Ipc,
+            LinuxNamespaceType::Uts => Kind::Uts,
+            LinuxNamespaceType::Network => Kind::Network,
+            LinuxNamespaceType::Cgroup => Kind::Cgroup,
+            LinuxNamespaceType::Time => Kind::Time,
+            LinuxNamespaceType::Pid => Kind::Pid,
+            LinuxNamespaceType::Mount => Kind::Mount,
+        }
+    }
+}
+
 /// What config.json asks for one kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Request {
     /// A new namespace.
@@ -36,8 +96,94 @@ pub enum Request {
 }
 
 /// The namespaces of the container; a kind that is absent is shared with the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces(pub BTreeMap<Kind, Request>);
+
+/// The offsets of a new time namespace, as `/proc/PID/timens_offsets` takes them; empty: none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Namespaces(pub std::collections::BTreeMap<Kind, Request>);
+pub struct TimeOffsets(pub String);
+
+/// Which processes it takes to make init (clone3(2), setns(2)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Entry {
+    /// The parent clones init into all new namespaces at once; init itself joins the others.
+    Direct {
+        /// CLONE_NEW* flags of the one clone.
+        clone: i32,
+        /// Joined by init, in this order.
+        join: Vec<Kind>,
+    },
+    /// Something must be joined or unshared before the last clone: a process between does that and makes
+    /// init with CLONE_PARENT, so that init is the parent's child all the same.
+    Hop {
+        /// Joined by the hop, in this order.
+        join: Vec<Kind>,
+        /// Unshared by the hop: a time namespace that gets offsets takes only children.
+        unshare: i32,
+        /// CLONE_NEW* flags of the second clone.
+        clone: i32,
+        /// The hop enters the cgroup, not init: once in the user namespace it has no right to.
+        hop_joins_cgroup: bool,
+    },
+}
+
+/// Reads `linux.namespaces`.
+///
+/// # Errors
+/// A kind given twice, a relative path, a NUL byte in a path.
+pub fn plan(namespaces: &[LinuxNamespace]) -> Result<Namespaces> {
+    let mut found: BTreeMap<Kind, (usize, Request)> = BTreeMap::new();
+    for (index, namespace) in namespaces.iter().enumerate() {
+        let kind = Kind::of(namespace.typ());
+        let request = match namespace.path() {
+            Some(path) if !path.as_os_str().is_empty() => {
+                ensure!(path.is_absolute(), "linux.namespaces[{index}]: {path:?} is not an absolute path");
+                Request::Join(path.clone())
+            }
+            _ => Request::New,
+        };
+        if let Some((first, _)) = found.insert(kind, (index, request)) {
+            bail!("linux.namespaces[{first},{index}]: duplicate namespace {:?}", kind.name());
+        }
+    }
+    Ok(Namespaces(found.into_iter().map(|(kind, (_, request))| (kind, request)).collect()))
+}
+
+/// Reads `linux.timeOffsets` (time_namespaces(7)).
+///
+/// # Errors
+/// Offsets without a new time namespace, an unknown clock, nanoseconds of a second or more.
+pub fn plan_time(
+    offsets: Option<&BTreeMap<String, LinuxTimeOffset>>,
+    namespaces: &Namespaces,
+) -> Result<TimeOffsets> {
+    let Some(offsets) = offsets.filter(|offsets| !offsets.is_empty()) else {
+        return Ok(TimeOffsets::default());
+    };
+    ensure!(
+        namespaces.private(Kind::Time),
+        "linux.timeOffsets: time namespace offsets are specified, but time namespace isn't enabled"
+    );
+    ensure!(
+        namespaces.new(Kind::Time),
+        "linux.timeOffsets: time namespace offsets are specified, but an existing time namespace is joined"
+    );
+    let mut text = String::new();
+    for (clock, offset) in offsets {
+        ensure!(
+            matches!(clock.as_str(), "monotonic" | "boottime"),
+            "linux.timeOffsets: unknown clock {clock:?}"
+        );
+        let nanosecs = offset.nanosecs().unwrap_or(0);
+        ensure!(
+            nanosecs < 1_000_000_000,
+            "linux.timeOffsets.{clock}.nanosecs: {nanosecs} is a second or more"
+        );
+        text += &format!("{clock} {} {nanosecs}\n", offset.secs().unwrap_or(0));
+    }
+    Ok(TimeOffsets(text))
+}
 
 impl Namespaces {
     /// Whether the container has a namespace of this kind that is not the runtime's own.
@@ -48,5 +194,239 @@ impl Namespaces {
     /// Whether a namespace of this kind is made for the container.
     pub fn new(&self, kind: Kind) -> bool {
         self.0.get(&kind) == Some(&Request::New)
+    }
+
+    /// Whether a namespace of this kind is joined.
+    pub fn joined(&self, kind: Kind) -> bool {
+        matches!(self.0.get(&kind), Some(Request::Join(_)))
+    }
+
+    /// The process shape for these requests. One clone where the kernel allows it:
+    /// a pid namespace takes only children of who joined it, a user namespace must be joined before what it
+    /// owns is made, and a new user namespace leaves no right to join what the host owns.
+    pub fn entry(&self, offsets: &TimeOffsets) -> Entry {
+        // The root of a new cgroup namespace is the cgroup of the process that asks for it, in clone3 the
+        // parent's: init unshares it itself, once it is in its cgroup.
+        let clone = self.flags(|request| *request == Request::New) & !libc::CLONE_NEWCGROUP;
+        let join: Vec<Kind> = self.0.keys().copied().filter(|kind| self.joined(*kind)).collect();
+        let offset_time = self.new(Kind::Time) && !offsets.0.is_empty();
+        let needs_hop = [Kind::User, Kind::Pid, Kind::Time].iter().any(|kind| self.joined(*kind))
+            || (self.new(Kind::User) && !join.is_empty())
+            || offset_time;
+        if !needs_hop {
+            return Entry::Direct { clone, join };
+        }
+        let unshare = if offset_time { ns::NEWTIME } else { 0 };
+        Entry::Hop { join, unshare, clone: clone & !unshare, hop_joins_cgroup: self.joined(Kind::User) }
+    }
+
+    fn flags(&self, wanted: impl Fn(&Request) -> bool) -> i32 {
+        self.0.iter().filter(|(_, request)| wanted(request)).fold(0, |flags, (kind, _)| flags | kind.flag())
+    }
+
+    /// Opens the namespaces that are to be joined, in the order of joining.
+    ///
+    /// # Errors
+    /// A path that is not there, or is not a namespace of its kind.
+    pub fn hold(&self) -> Result<Joins> {
+        let mut joins = Vec::new();
+        for (kind, request) in &self.0 {
+            if let Request::Join(path) = request {
+                let fd = ns::open(path, kind.flag())
+                    .with_context(|| format!("linux.namespaces {:?}", kind.name()))?;
+                joins.push((*kind, fd));
+            }
+        }
+        Ok(Joins { namespaces: joins, process: None })
+    }
+
+    /// Refuses id maps for a user namespace that is the runtime's own: it has maps already.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn check_user(&self, joins: &Joins, maps_given: bool) -> Result<()> {
+        let Some(fd) = joins.get(Kind::User) else { return Ok(()) };
+        let own = ns::open(Path::new("/proc/self/ns/user"), libc::CLONE_NEWUSER)?;
+        ensure!(
+            !(maps_given && ns::same(fd, own.as_fd())?),
+            "linux.uidMappings: id maps for the user namespace that the runtime itself is in"
+        );
+        Ok(())
+    }
+}
+
+/// Namespaces to be joined, opened while we see the host.
+#[derive(Debug, Default)]
+pub struct Joins {
+    namespaces: Vec<(Kind, OwnedFd)>,
+    /// `exec`: the container's init, and the kinds in which it differs from us.
+    process: Option<(OwnedFd, Vec<Kind>)>,
+}
+
+impl Joins {
+    /// All of `kinds` of the process behind `pidfd` (`exec`).
+    pub fn of_process(pidfd: OwnedFd, kinds: Vec<Kind>) -> Self {
+        Self { namespaces: Vec::new(), process: Some((pidfd, kinds)) }
+    }
+
+    fn get(&self, kind: Kind) -> Option<BorrowedFd<'_>> {
+        self.namespaces.iter().find(|(k, _)| *k == kind).map(|(_, fd)| fd.as_fd())
+    }
+
+    /// Joins them all.
+    ///
+    /// A user namespace may own the others, or the host may: what the host owns must be joined first, what
+    /// the user namespace owns can only be joined after it. So the others are tried before it, and those
+    /// that were refused again behind it.
+    ///
+    /// # Errors
+    /// setns(2)'s, naming the kind.
+    pub fn enter(&self) -> Result<()> {
+        if let Some((pidfd, kinds)) = &self.process {
+            return enter_process(pidfd.as_fd(), kinds);
+        }
+        let joins_user = self.get(Kind::User).is_some();
+        let mut later = Vec::new();
+        for (kind, fd) in self.namespaces.iter().filter(|(kind, _)| *kind != Kind::User) {
+            match ns::join(fd.as_fd(), kind.flag()) {
+                Err(error) if joins_user && error.errno() == libc::EPERM => later.push((kind, fd)),
+                other => other.with_context(|| place(*kind))?,
+            }
+        }
+        if let Some(user) = self.get(Kind::User) {
+            ns::join(user, libc::CLONE_NEWUSER).with_context(|| place(Kind::User))?;
+        }
+        for (kind, fd) in later {
+            ns::join(fd.as_fd(), kind.flag()).with_context(|| place(*kind))?;
+        }
+        Ok(())
+    }
+}
+
+fn place(kind: Kind) -> String {
+    format!("linux.namespaces {:?}", kind.name())
+}
+
+/// All at once: the kernel checks the rights against the user namespace that is joined in the same call.
+/// A kind that is already ours is left out by the caller: joining one's own user namespace is `EINVAL`.
+fn enter_process(pidfd: BorrowedFd<'_>, kinds: &[Kind]) -> Result<()> {
+    let flags = kinds.iter().fold(0, |flags, kind| flags | kind.flag());
+    if flags != 0 {
+        ns::join(pidfd, flags).context("namespaces of the container's init")?;
+    }
+    Ok(())
+}
+
+/// Which namespaces of process `pid` are not our own: links in /proc/PID/ns compared with those of
+/// /proc/self/ns.
+///
+/// # Errors
+/// The process is gone, or may not be looked at.
+pub fn foreign(pid: i32) -> Result<Vec<Kind>> {
+    let mut kinds = Vec::new();
+    for (kind, _, _, file, _) in TABLE {
+        let link = |who: &str| {
+            let path = format!("/proc/{who}/ns/{file}");
+            match rustix::fs::stat(&path) {
+                Ok(found) => Ok(Some((found.st_dev, found.st_ino))),
+                // A kind that this kernel does not have.
+                Err(rustix::io::Errno::NOENT) if who == "self" => Ok(None),
+                Err(errno) => Err(errno).called("stat", || path),
+            }
+        };
+        if let Some(own) = link("self")? {
+            if link(&pid.to_string())? != Some(own) {
+                kinds.push(kind);
+            }
+        }
+    }
+    Ok(kinds)
+}
+
+/// Gives init a cgroup namespace whose root is the cgroup that it is in now.
+///
+/// # Errors
+/// unshare(2)'s.
+pub fn unshare_cgroup() -> Result<(), sys::Error> {
+    ns::unshare(libc::CLONE_NEWCGROUP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespaces(rows: &[(Kind, Request)]) -> Namespaces {
+        Namespaces(rows.iter().cloned().collect())
+    }
+
+    fn join() -> Request {
+        Request::Join("/proc/1/ns/x".into())
+    }
+
+    #[test]
+    fn the_table_stands_in_the_order_of_the_enum() {
+        for (index, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.0 as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_kind_given_twice_names_both_places() {
+        let twice: Vec<LinuxNamespace> =
+            serde_json::from_str(r#"[{"type":"network"},{"type":"pid"},{"type":"network","path":"/x"}]"#)
+                .unwrap();
+        let error = plan(&twice).unwrap_err();
+        assert_eq!(error.to_string(), "linux.namespaces[0,2]: duplicate namespace \"network\"");
+    }
+
+    #[test]
+    fn the_shape_follows_from_what_is_made_and_what_is_joined() {
+        use Kind::{Network, Pid, Time, Uts};
+        let none = TimeOffsets::default();
+        let offset = TimeOffsets("monotonic 1 0\n".into());
+        let (new, pid, uts, net) = (Request::New, libc::CLONE_NEWPID, libc::CLONE_NEWUTS, libc::CLONE_NEWNET);
+        let user = libc::CLONE_NEWUSER;
+        let hop = |join: &[Kind], unshare, clone, hop_joins_cgroup| Entry::Hop {
+            join: join.to_vec(),
+            unshare,
+            clone,
+            hop_joins_cgroup,
+        };
+        let cases: Vec<(&[(Kind, Request)], &TimeOffsets, Entry)> = vec![
+            (
+                &[(Pid, new.clone()), (Uts, new.clone())],
+                &none,
+                Entry::Direct { clone: pid | uts, join: vec![] },
+            ),
+            (
+                &[(Pid, new.clone()), (Network, join())],
+                &none,
+                Entry::Direct { clone: pid, join: vec![Network] },
+            ),
+            (
+                &[(Kind::User, new.clone()), (Network, new.clone())],
+                &none,
+                Entry::Direct { clone: user | net, join: vec![] },
+            ),
+            (&[(Kind::User, new.clone()), (Network, join())], &none, hop(&[Network], 0, user, false)),
+            (&[(Kind::User, join()), (Pid, new.clone())], &none, hop(&[Kind::User], 0, pid, true)),
+            (&[(Pid, join())], &none, hop(&[Pid], 0, 0, false)),
+            (&[(Time, join())], &none, hop(&[Time], 0, 0, false)),
+            (&[(Time, new.clone())], &none, Entry::Direct { clone: ns::NEWTIME, join: vec![] }),
+            (&[(Time, new.clone()), (Pid, new.clone())], &offset, hop(&[], ns::NEWTIME, pid, false)),
+            (&[(Kind::Cgroup, new)], &none, Entry::Direct { clone: 0, join: vec![] }),
+        ];
+        for (requests, offsets, entry) in cases {
+            assert_eq!(namespaces(requests).entry(offsets), entry, "{requests:?}");
+        }
+    }
+
+    #[test]
+    fn time_offsets_need_a_new_time_namespace() {
+        let offsets = serde_json::from_str(r#"{"monotonic":{"secs":7}}"#).unwrap();
+        plan_time(Some(&offsets), &namespaces(&[])).unwrap_err();
+        plan_time(Some(&offsets), &namespaces(&[(Kind::Time, join())])).unwrap_err();
+        let planned = plan_time(Some(&offsets), &namespaces(&[(Kind::Time, Request::New)])).unwrap();
+        assert_eq!(planned.0, "monotonic 7 0\n");
     }
 }

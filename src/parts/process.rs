@@ -1,1 +1,249 @@
-//! process
+//! `process.args`, `env`, `cwd`: what is executed, found as execvp(3) would, and the execve itself.
+//!
+//! Not for: its identity, limits and rights (user, rlimits, capabilities, seccomp).
+
+use crate::sys::{self, Called};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{Access, AtFlags, FileType};
+use serde::Serialize;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Where programs are looked for when the container's environment has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The program of the container's process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Program {
+    /// The arguments; never empty.
+    pub args: Vec<CString>,
+    /// `KEY=value`; each key once.
+    pub env: Vec<CString>,
+    /// Absolute.
+    pub cwd: PathBuf,
+    /// HOME is to be looked up in the container's passwd.
+    wants_home: bool,
+}
+
+/// Reads the program.
+///
+/// # Errors
+/// No arguments, a relative cwd, an environment entry without `=`, a NUL byte anywhere.
+pub fn plan(process: &crate::spec::Process) -> Result<Program> {
+    let args = process.args.as_deref().unwrap_or_default();
+    ensure!(!args.is_empty(), "process.args: args must not be empty");
+    let cwd = &process.cwd;
+    ensure!(!cwd.as_os_str().is_empty(), "process.cwd: Cwd property must not be empty");
+    ensure!(cwd.is_absolute(), "process.cwd: Cwd must be an absolute path");
+    ensure!(!cwd.to_string_lossy().contains('\0'), "process.cwd: a NUL byte");
+    let args = strings("process.args", args.iter().map(String::as_str))?;
+    let env = environment(process.env.as_deref().unwrap_or_default())?;
+    let wants_home = !env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME="));
+    Ok(Program { args, env, cwd: cwd.clone(), wants_home })
+}
+
+fn strings<'a>(pointer: &str, all: impl Iterator<Item = &'a str>) -> Result<Vec<CString>> {
+    all.enumerate()
+        .map(|(index, text)| CString::new(text).with_context(|| format!("{pointer}[{index}]: a NUL byte")))
+        .collect()
+}
+
+/// The last of entries with the same key wins, at the place of the first, as in runc.
+fn environment(entries: &[String]) -> Result<Vec<CString>> {
+    let mut kept: Vec<&str> = Vec::with_capacity(entries.len());
+    let mut place = std::collections::HashMap::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let Some((key, _)) = entry.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            bail!("process.env[{index}]: invalid environment variable: {entry:?} has no key=value form");
+        };
+        match place.entry(key) {
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(kept.len());
+                kept.push(entry);
+            }
+            std::collections::hash_map::Entry::Occupied(first) => kept[*first.get()] = entry,
+        }
+    }
+    strings("process.env", kept.into_iter())
+}
+
+impl Program {
+    /// Whether the configuration has no HOME.
+    pub fn wants_home(&self) -> bool {
+        self.wants_home
+    }
+
+    /// The environment as pairs.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let pair = |entry: &CString| {
+            let text = entry.to_string_lossy();
+            text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()))
+        };
+        self.env.iter().filter_map(pair).collect()
+    }
+
+    /// Adds or replaces the variable `key`.
+    pub fn set_env(&mut self, key: &str, value: &str) {
+        let start = format!("{key}=");
+        self.env.retain(|entry| !entry.to_bytes().starts_with(start.as_bytes()));
+        self.env.extend(CString::new(start + value));
+    }
+
+    /// Goes to the working directory, making it if it is missing (runc does), and proves that it lies inside
+    /// the container: a leaked descriptor of a host directory must not become the cwd (CVE-2024-21626).
+    ///
+    /// # Errors
+    /// It is no directory, may not be entered, or is outside.
+    pub fn enter_cwd(&self) -> Result<()> {
+        let shown = format!("chdir to cwd ({:?}) set in config.json failed", self.cwd);
+        rustix::process::chdir(&self.cwd).called("chdir", || format!("{:?}", self.cwd)).context(shown)?;
+        self.verify_cwd()
+    }
+
+    /// Makes the working directory if it is missing; while we are still root in the container. That it could
+    /// not be made is reported by [`Program::enter_cwd`].
+    pub fn make_cwd(&self) {
+        if rustix::fs::stat(&self.cwd).is_ok() {
+            return;
+        }
+        let mut so_far = PathBuf::new();
+        for component in self.cwd.components() {
+            so_far.push(component);
+            if matches!(component, Component::Normal(_)) {
+                match rustix::fs::mkdir(&so_far, 0o755.into()) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    // Reported by the chdir that follows, in the words that engines know.
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Proves that the current directory is inside our root.
+    ///
+    /// # Errors
+    /// getcwd(3) cannot name it.
+    pub fn verify_cwd(&self) -> Result<()> {
+        // Outside of our root the kernel answers "(unreachable)/…", which is not absolute.
+        match rustix::process::getcwd(Vec::new()) {
+            Ok(cwd) if cwd.to_bytes().starts_with(b"/") => Ok(()),
+            Ok(cwd) => bail!(
+                "process.cwd: current working directory is outside of container mount namespace root: {cwd:?}"
+            ),
+            Err(rustix::io::Errno::NOENT) => {
+                bail!("process.cwd: current working directory is outside of container mount namespace root")
+            }
+            Err(errno) => Err(errno).called("getcwd", String::new).context("process.cwd"),
+        }
+    }
+
+    /// Finds the program's file, as execvp(3) and runc do: a name with a slash as it is, another in PATH.
+    /// Run as the container's user, at create, so that a missing program fails `create`.
+    ///
+    /// # Errors
+    /// In runc's words, which engines turn into exit codes 126 and 127.
+    pub fn resolve(&self) -> Result<CString> {
+        let name = self.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.contains('/') {
+            return match executable(Path::new(&name)) {
+                Ok(()) => Ok(CString::new(name)?),
+                Err(Refused::Missing(errno)) => {
+                    bail!("process.args[0]: exec: {name:?}: stat {name}: {}", sys::strerror(errno))
+                }
+                Err(Refused::Directory) => bail!("process.args[0]: exec: {name:?}: is a directory"),
+                Err(Refused::Permission) => bail!("process.args[0]: exec: {name:?}: permission denied"),
+            };
+        }
+        let path = self.env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
+        let path = path.map_or(DEFAULT_PATH.into(), String::from_utf8_lossy);
+        let mut denied = false;
+        for directory in path.split(':') {
+            // An empty entry is the current directory, which Go's lookup refuses to use; so do we.
+            if directory.is_empty() || !directory.starts_with('/') {
+                continue;
+            }
+            let candidate = Path::new(directory).join(&name);
+            match executable(&candidate) {
+                Ok(()) => return Ok(CString::new(candidate.into_os_string().into_vec())?),
+                Err(Refused::Permission) => denied = true,
+                Err(Refused::Missing(_) | Refused::Directory) => {}
+            }
+        }
+        if denied {
+            bail!("process.args[0]: exec: {name:?}: permission denied");
+        }
+        bail!("process.args[0]: exec: {name:?}: executable file not found in $PATH")
+    }
+
+    /// Replaces this process by the program; returns only an error.
+    pub fn execve(&self, file: &CStr) -> anyhow::Error {
+        let error = sys::spawn::execve(file, &self.args, &self.env);
+        let shown = format!("exec {}", file.to_string_lossy());
+        anyhow::Error::from(error).context(shown).context("process.args[0]")
+    }
+}
+
+enum Refused {
+    Missing(i32),
+    Directory,
+    Permission,
+}
+
+fn executable(file: &Path) -> Result<(), Refused> {
+    let found = match rustix::fs::stat(file) {
+        Ok(found) => found,
+        Err(rustix::io::Errno::ACCESS) => return Err(Refused::Permission),
+        Err(errno) => return Err(Refused::Missing(errno.raw_os_error())),
+    };
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => Err(Refused::Directory),
+        // The effective ids, as execve(2) will use them; access(2) would take the real ones. Both are equal
+        // here, but a mount with noexec is only seen by this call.
+        _ => rustix::fs::accessat(rustix::fs::CWD, file, Access::EXEC_OK, AtFlags::EACCESS)
+            .map_err(|_| Refused::Permission),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_entry_of_a_variable_wins() {
+        let env = environment(&["A=1".into(), "B=2".into(), "A=3".into()]).unwrap();
+        assert_eq!(env, [c"A=3".to_owned(), c"B=2".to_owned()]);
+    }
+
+    #[test]
+    fn an_entry_without_a_key_names_its_place() {
+        let error = environment(&["A=1".into(), "=2".into()]).unwrap_err();
+        assert!(error.to_string().starts_with("process.env[1]: "), "{error}");
+        environment(&["novalue".into()]).unwrap_err();
+    }
+
+    #[test]
+    fn a_nul_byte_is_refused_before_anything_is_done() {
+        let process =
+            serde_json::from_str(r#"{"args":["a","b\u0000c"],"cwd":"/","user":{"uid":0,"gid":0}}"#).unwrap();
+        assert!(format!("{:#}", plan(&process).unwrap_err()).starts_with("process.args[1]: a NUL byte"));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_told_in_the_words_that_engines_match() {
+        let program = |name: &str| Program {
+            args: vec![CString::new(name).unwrap()],
+            env: vec![c"PATH=/usr/bin".to_owned()],
+            cwd: "/".into(),
+            wants_home: false,
+        };
+        let text = |name| format!("{:#}", program(name).resolve().unwrap_err());
+        assert!(
+            text("no-such-program")
+                .ends_with("exec: \"no-such-program\": executable file not found in $PATH")
+        );
+        assert!(text("/no/such").ends_with("exec: \"/no/such\": stat /no/such: no such file or directory"));
+        assert!(text("/tmp").ends_with("exec: \"/tmp\": is a directory"));
+        assert_eq!(program("env").resolve().unwrap(), c"/usr/bin/env".to_owned());
+    }
+}

@@ -134,6 +134,36 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<
     Ok((buffer, fd))
 }
 
+/// Locks the open file behind `fd` for us alone (flock(2)), waiting at most `seconds`.
+///
+/// # Errors
+/// `EINTR` when the time is over.
+pub fn lock_exclusive(fd: BorrowedFd<'_>, seconds: u32) -> Result<(), Error> {
+    use rustix::fs::{FlockOperation, flock};
+    match flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => {}
+        other => return other.called("flock", String::new),
+    }
+    extern "C" fn interrupt(_: libc::c_int) {}
+    // SAFETY: an all-zero sigaction is a valid one; the handler does nothing and so is async-signal-safe. It is
+    // there only so that SIGALRM interrupts the flock (no SA_RESTART) in place of ending us.
+    let before = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = interrupt as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        let mut before: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGALRM, &raw const action, &raw mut before);
+        libc::alarm(seconds);
+        before
+    };
+    let locked = flock(fd, FlockOperation::LockExclusive);
+    // SAFETY: puts back what the first sigaction call returned.
+    unsafe {
+        libc::alarm(0);
+        libc::sigaction(libc::SIGALRM, &raw const before, std::ptr::null_mut());
+    }
+    locked.called("flock", String::new)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod selfexe;
 pub mod spawn;
+pub mod tty;
 
 use std::fmt;
 

@@ -4,6 +4,7 @@
 //! (allocation, anyhow, serde) is sound in it. That is why [`spawn`] refuses to run in a threaded process.
 
 use super::{Called, Error, check};
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Put the child into the cgroup that `clone_args.cgroup` names; libc's constant of this name overflows to 0.
@@ -96,6 +97,32 @@ pub fn spawn(
 pub fn exit(code: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
     unsafe { libc::_exit(code) }
+}
+
+/// Sets what this process does on `signal`.
+///
+/// # Errors
+/// sigaction(2)'s.
+pub fn set_signal_action(
+    signal: nix::sys::signal::Signal,
+    action: &nix::sys::signal::SigAction,
+) -> Result<(), Error> {
+    // SAFETY: the actions that orlop sets are SIG_DFL and SIG_IGN, which run no code of ours.
+    unsafe { nix::sys::signal::sigaction(signal, action) }
+        .map(drop)
+        .called("sigaction", || signal.to_string())
+}
+
+/// Replaces this process by the program in `file` (execve(2)); returns only when that fails.
+pub fn execve(file: &CStr, args: &[CString], env: &[CString]) -> Error {
+    let pointers = |all: &[CString]| -> Vec<*const libc::c_char> {
+        all.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (argv, envp) = (pointers(args), pointers(env));
+    // SAFETY: both arrays are null-terminated and point to C strings that outlive the call.
+    unsafe { libc::execve(file.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    let errno = nix::errno::Errno::last_raw();
+    Error::new("execve", file.to_string_lossy(), errno)
 }
 
 /// The kernel counts our threads in field 20 of /proc/self/stat; one link for each thread is in the

@@ -21,7 +21,7 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag,
     LinuxSeccompOperator as Operator, LinuxSyscall, SECCOMP_FD_NAME,
 };
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::HashMap;
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -145,7 +145,7 @@ pub struct Filter {
 }
 
 /// Who answers notifications.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// The agent's socket; `@name` is in the abstract namespace.
     pub path: PathBuf,
@@ -296,6 +296,40 @@ impl Filter {
     /// Who gets the notification fd; `install` gives one just when this is not `None`.
     pub fn listener(&self) -> Option<&Listener> {
         self.listener.as_ref()
+    }
+
+    /// The filter as bytes: a line of JSON with flags and listener, then the instructions as the kernel has them.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(&(self.flags, &self.listener))?;
+        bytes.push(b'\n');
+        for one in &self.program {
+            bytes.extend(one.code.to_ne_bytes());
+            bytes.extend([one.jt, one.jf]);
+            bytes.extend(one.k.to_ne_bytes());
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what [`Filter::encode`] wrote.
+    ///
+    /// # Errors
+    /// It is cut off, or never was that.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let end = bytes.iter().position(|byte| *byte == b'\n').context("no seccomp filter")?;
+        let (head, rest) = bytes.split_at(end);
+        let (flags, listener) = serde_json::from_slice(head)?;
+        let (rows, left) = rest.get(1..).unwrap_or_default().as_chunks::<8>();
+        anyhow::ensure!(left.is_empty() && !rows.is_empty(), "a seccomp filter that is cut off");
+        let program = rows.iter().map(|&[c0, c1, jt, jf, k0, k1, k2, k3]| Instruction {
+            code: u16::from_ne_bytes([c0, c1]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        });
+        Ok(Self { program: program.collect(), flags, listener })
     }
 
     /// Loads the filter for the calling thread: one system call. Without no_new_privs it needs CAP_SYS_ADMIN.

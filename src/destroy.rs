@@ -1,0 +1,85 @@
+//! The end of a container: processes → hooks → cgroup → other files → its directory, whose renaming is the commit.
+//!
+//! `delete`, `delete --force` and the undo of a `create` that failed are this one code, over the same record: it
+//! works from any point at which the runtime may have died, and needs nothing but the record.
+
+use crate::log;
+use crate::oci_state::OciState;
+use crate::parts::hooks::Kind as HookKind;
+use crate::parts::namespaces::Kind;
+use crate::state::{Phase, Record, Root};
+use crate::sys::pidfd;
+use anyhow::{Result, bail};
+use std::os::fd::AsFd;
+
+/// How long a process may take to die of SIGKILL, in milliseconds.
+const DEATH_PATIENCE: i32 = 10_000;
+
+/// Kills what is left of the container, undoes what was made for it, and forgets it.
+///
+/// # Errors
+/// Something resists; the record is kept then, so that the next `delete` can finish.
+pub fn container(root: &Root, record: &Record) -> Result<()> {
+    kill(record)?;
+    if record.orlop.phase == Phase::Created || record.orlop.hooks_ran {
+        run_poststop(record);
+    }
+    let cgroup = &record.orlop.cgroup;
+    if cgroup.remove().is_err() {
+        // Processes that are in no pid namespace of the container's, or were left by another `exec`.
+        cgroup.kill_all()?;
+        cgroup.remove()?;
+    }
+    if let Some(rdt) = &record.orlop.resctrl {
+        rdt.remove()?;
+    }
+    root.remove(&record.id)
+}
+
+/// Ends the runtime that is still making it, init, and where that does not end all others, those.
+fn kill(record: &Record) -> Result<()> {
+    if record.orlop.phase == Phase::Creating && record.orlop.owner != crate::state::Process::own()? {
+        end(record.orlop.owner.open()?, "the runtime that creates it")?;
+    }
+    let own_pids = record
+        .config
+        .namespaces
+        .iter()
+        .any(|row| row.kind == Kind::Pid.state_key() && row.path.as_os_str().is_empty());
+    let init = record.init().open()?;
+    // Init's death is the death of its pid namespace. A frozen version 1 cgroup would not let it die.
+    if !own_pids
+        || record.orlop.phase == Phase::Creating
+        || (init.is_some() && record.orlop.cgroup.frozen()?)
+    {
+        record.orlop.cgroup.kill_all()?;
+    }
+    end(init, "container init")
+}
+
+fn end(process: Option<std::os::fd::OwnedFd>, who: &str) -> Result<()> {
+    let Some(process) = process else { return Ok(()) };
+    match pidfd::send_signal(process.as_fd(), libc::SIGKILL) {
+        Err(error) if error.errno() == libc::ESRCH => return Ok(()),
+        other => other?,
+    }
+    if !pidfd::poll_ended(process.as_fd(), DEATH_PATIENCE)? {
+        bail!("{who} still running");
+    }
+    Ok(())
+}
+
+/// Whatever they do, the container goes (runtime.md, step 13): failures are only said.
+fn run_poststop(record: &Record) {
+    let state = OciState {
+        id: record.id.clone(),
+        status: "stopped",
+        pid: 0,
+        bundle: record.orlop.bundle.clone(),
+        annotations: record.orlop.annotations.clone(),
+    };
+    let Ok(state) = state.json() else { return };
+    for error in record.orlop.hooks.run_all(HookKind::Poststop, &state, &[]) {
+        log::warn(format!("{error:#}, ignoring"));
+    }
+}

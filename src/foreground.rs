@@ -1,0 +1,220 @@
+//! `run` and `exec` in the foreground: forward signals, copy the terminal, wait for the end.
+//!
+//! One loop over four descriptors (signalfd, the process's pidfd, our terminal, the container's terminal); it
+//! ends when the process has ended, whatever the others say.
+
+use crate::sys::{Called, fd, pidfd, pidfd::Ended, spawn::Child, tty};
+use anyhow::{Result, bail};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::termios::Termios;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Signals held back and collected, from before the process is made until it has ended.
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+    before: SigSet,
+}
+
+impl Signals {
+    /// Blocks all signals; from now on they can be read.
+    ///
+    /// # Errors
+    /// Those of sigprocmask(2) and signalfd(2).
+    pub fn collect() -> Result<Self> {
+        let mut before = SigSet::empty();
+        let all = SigSet::all();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), Some(&mut before))
+            .called("sigprocmask", String::new)?;
+        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+        Ok(Self { fd: fd.called("signalfd", String::new)?, before })
+    }
+
+    /// The mask that the caller of orlop had; init restores it.
+    pub fn before(&self) -> &SigSet {
+        &self.before
+    }
+
+    fn next(&self) -> Option<i32> {
+        self.fd.read_signal().ok().flatten().map(|info| info.ssi_signo as i32)
+    }
+}
+
+/// The user's terminal, in raw mode while the container uses it.
+#[derive(Debug)]
+struct HostTerminal {
+    fd: OwnedFd,
+    before: Termios,
+}
+
+impl HostTerminal {
+    /// The first of our standard streams that is a terminal, or else /dev/tty.
+    fn find() -> Result<OwnedFd> {
+        for number in 0..3 {
+            if let Some(stream) = fd::borrow(number).filter(|stream| tty::is_tty(*stream)) {
+                return Ok(rustix::io::fcntl_dupfd_cloexec(stream, 3).called("fcntl", || "(F_DUPFD)".into())?);
+            }
+        }
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match rustix::fs::open("/dev/tty", flags, Mode::empty()) {
+            Ok(terminal) => Ok(terminal),
+            Err(_) => bail!("unable to get console: none of the standard streams is a terminal"),
+        }
+    }
+
+    fn raw() -> Result<Self> {
+        let fd = Self::find()?;
+        let before = tty::set_raw(fd.as_fd())?;
+        Ok(Self { fd, before })
+    }
+}
+
+/// Whether a foreground terminal is possible here; asked before anything is made.
+///
+/// # Errors
+/// No standard stream is a terminal and there is no /dev/tty.
+pub fn check_terminal() -> Result<()> {
+    HostTerminal::find().map(drop)
+}
+
+/// Waits for the process behind `pidfd`, forwarding to it each signal that we get, and copying between its
+/// terminal and ours if it has one.
+///
+/// # Errors
+/// Those of poll(2) and waitid(2).
+pub fn wait(process: &Child, signals: &Signals, master: Option<OwnedFd>) -> Result<Ended> {
+    let Some(master) = master else {
+        relay(process, signals, None)?;
+        return Ok(pidfd::wait(process.pidfd.as_fd())?);
+    };
+    let host = HostTerminal::raw()?;
+    // Without a size (a serial line, a test) the container keeps its own.
+    let _ = tty::copy_size(host.fd.as_fd(), master.as_fd());
+    let relayed = relay(process, signals, Some((&host.fd, &master)));
+    drain(master.as_fd());
+    // Our terminal may have hung up; what the container did counts all the same.
+    let _ = tty::restore(host.fd.as_fd(), &host.before);
+    relayed?;
+    Ok(pidfd::wait(process.pidfd.as_fd())?)
+}
+
+fn relay(process: &Child, signals: &Signals, terminal: Option<(&OwnedFd, &OwnedFd)>) -> Result<()> {
+    let (stdin, stdout) = (fd::borrow(0), fd::borrow(1));
+    let (mut reads_input, mut reads_output) = (terminal.is_some() && stdin.is_some(), terminal.is_some());
+    loop {
+        let mut polled = vec![
+            PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.fd.as_fd(), PollFlags::IN),
+        ];
+        let input = (terminal.zip(stdin)).filter(|_| reads_input);
+        let output = (terminal.zip(stdout)).filter(|_| reads_output);
+        if let Some((_, stdin)) = input {
+            polled.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
+        }
+        if let Some(((_, master), _)) = output {
+            polled.push(PollFd::from_borrowed_fd(master.as_fd(), PollFlags::IN));
+        }
+        match poll(&mut polled, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            other => other.called("poll", String::new)?,
+        };
+        let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ready = ready.into_iter();
+        let (ended, signalled) = (ready.next() == Some(true), ready.next() == Some(true));
+        if signalled {
+            forward(process, signals, terminal);
+        }
+        if let Some(((_, master), stdin)) = input {
+            reads_input = ready.next() != Some(true) || copy(stdin, master.as_fd());
+        }
+        if let Some(((_, master), stdout)) = output {
+            reads_output = ready.next() != Some(true) || copy(master.as_fd(), stdout);
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+fn forward(process: &Child, signals: &Signals, terminal: Option<(&OwnedFd, &OwnedFd)>) {
+    while let Some(signal) = signals.next() {
+        match Signal::try_from(signal) {
+            Ok(Signal::SIGCHLD) => reap_orphans(process.pid),
+            // Go's runtime uses it for itself, and engines know that it does not arrive.
+            Ok(Signal::SIGURG) => {}
+            Ok(Signal::SIGWINCH) if terminal.is_some() => {
+                if let Some((host, master)) = terminal {
+                    let _ = tty::copy_size(host.as_fd(), master.as_fd());
+                }
+            }
+            // The process may just have ended: then there is nobody to tell.
+            _ => drop(pidfd::send_signal(process.pidfd.as_fd(), signal)),
+        }
+    }
+}
+
+/// As a subreaper we inherit what the container's processes leave behind. `process` itself is left alone: its
+/// pidfd is what the loop waits for.
+fn reap_orphans(process: i32) {
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    // Each round reaps one child, so this ends.
+    while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) = waitid(Id::All, flags) {
+        if pid.as_raw() == process {
+            return;
+        }
+        let _ = waitpid(pid, None);
+    }
+}
+
+/// Copies what is there; `false` when this direction is at its end.
+fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
+    let mut buffer = [0; 4096];
+    match rustix::io::read(from, &mut buffer) {
+        Ok(0) => false,
+        Ok(length) => write_all(to, buffer.get(..length).unwrap_or_default()),
+        // EIO: the last slave side is closed.
+        Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => true,
+        Err(_) => false,
+    }
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                let mut polled = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
+                let _ = poll(&mut polled, None);
+            }
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// What the container wrote before it ended.
+fn drain(master: BorrowedFd<'_>) {
+    let Some(stdout) = fd::borrow(1) else { return };
+    let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    loop {
+        let mut polled = [PollFd::from_borrowed_fd(master, PollFlags::IN)];
+        let ready = poll(&mut polled, Some(&none)).unwrap_or(0) > 0;
+        if !ready || !copy(master, stdout) {
+            return;
+        }
+    }
+}
+
+/// Adopts what the container leaves behind (PR_SET_CHILD_SUBREAPER), so that it is reaped.
+///
+/// # Errors
+/// prctl(2)'s.
+pub fn become_subreaper() -> Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).called("prctl", || "(PR_SET_CHILD_SUBREAPER)".into())?;
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Terminals: the ioctls of pty(7) and tty_ioctl(4).
+
+use super::{Called, Error, check};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Lets the slave side of `master` be opened (TIOCSPTLCK).
+///
+/// # Errors
+/// `ENOTTY`: no pty.
+pub fn unlock(master: BorrowedFd<'_>) -> Result<(), Error> {
+    let locked: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads one int.
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const locked) }.into())
+        .map(drop)
+        .called("ioctl", || "(TIOCSPTLCK)".into())
+}
+
+/// The slave side of `master`, without a path (TIOCGPTPEER).
+///
+/// # Errors
+/// `ENOTTY`: no pty.
+pub fn peer(master: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes open flags by value and returns a new descriptor.
+    let fd = check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into())
+        .called("ioctl", || "(TIOCGPTPEER)".into())?;
+    // SAFETY: the descriptor is new and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The number of `master`'s slave side in its devpts (TIOCGPTN).
+///
+/// # Errors
+/// `ENOTTY`: no pty.
+pub fn number(master: BorrowedFd<'_>) -> Result<u32, Error> {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: TIOCGPTN writes one unsigned int.
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) }.into())
+        .called("ioctl", || "(TIOCGPTN)".into())?;
+    Ok(number)
+}
+
+/// Makes `slave` the controlling terminal of this session.
+///
+/// # Errors
+/// `EPERM`: we do not lead the session, or it has one already.
+pub fn set_controlling(slave: BorrowedFd<'_>) -> Result<(), Error> {
+    // SAFETY: TIOCSCTTY takes an int by value.
+    check(unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSCTTY, 0) }.into())
+        .map(drop)
+        .called("ioctl", || "(TIOCSCTTY)".into())
+}
+
+/// Whether `fd` is a terminal.
+pub fn is_tty(fd: BorrowedFd<'_>) -> bool {
+    tcgetattr(fd).is_ok()
+}
+
+/// Turns off ONLCR: `\n` is not made `\r\n` on its way out.
+///
+/// # Errors
+/// `ENOTTY`.
+pub fn keep_newlines(terminal: BorrowedFd<'_>) -> Result<(), Error> {
+    let mut modes = tcgetattr(terminal).called("tcgetattr", String::new)?;
+    modes.output_modes.remove(OutputModes::ONLCR);
+    tcsetattr(terminal, OptionalActions::Now, &modes).called("tcsetattr", || "(-ONLCR)".into())
+}
+
+/// Puts a terminal into raw mode and returns what it was before.
+///
+/// # Errors
+/// `ENOTTY`.
+pub fn set_raw(terminal: BorrowedFd<'_>) -> Result<Termios, Error> {
+    let before = tcgetattr(terminal).called("tcgetattr", String::new)?;
+    let mut raw = before.clone();
+    raw.make_raw();
+    // The output of our own terminal goes on as it was: raw would turn off ONLCR, which the container's has off.
+    raw.output_modes = before.output_modes;
+    tcsetattr(terminal, OptionalActions::Now, &raw).called("tcsetattr", || "(raw)".into())?;
+    Ok(before)
+}
+
+/// Puts back what [`set_raw`] returned.
+///
+/// # Errors
+/// `ENOTTY`, `EIO` when the terminal has hung up.
+pub fn restore(terminal: BorrowedFd<'_>, before: &Termios) -> Result<(), Error> {
+    tcsetattr(terminal, OptionalActions::Now, before).called("tcsetattr", String::new)
+}
+
+/// Sets the window size.
+///
+/// # Errors
+/// `ENOTTY`.
+pub fn set_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> Result<(), Error> {
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(terminal, size).called("ioctl", || format!("{columns}x{rows} (TIOCSWINSZ)"))
+}
+
+/// Gives `to` the window size of `from`.
+///
+/// # Errors
+/// `ENOTTY`.
+pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Error> {
+    let size = tcgetwinsize(from).called("ioctl", || "(TIOCGWINSZ)".into())?;
+    tcsetwinsize(to, size).called("ioctl", || "(TIOCSWINSZ)".into())
+}
