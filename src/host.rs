@@ -47,11 +47,11 @@ impl Host {
     }
 }
 
-const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
 fn cgroup_mode() -> Result<CgroupMode> {
     let is_v2 = |path: &str| match statfs(path) {
-        Ok(found) => Ok(found.f_type as i64 == CGROUP2_SUPER_MAGIC),
+        Ok(found) => Ok(found.f_type == CGROUP2_SUPER_MAGIC),
         Err(rustix::io::Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno).called("statfs", || format!("{path:?}")),
     };

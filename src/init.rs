@@ -102,7 +102,7 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     join_keyring(&plan.process, held)?;
     let (mut pty, mut restricted) = (None, None);
     if let Some(plan_root) = &plan.root {
-        if plan.namespaces.new(Kind::Network) {
+        if plan.namespaces.made(Kind::Network) {
             sys::netlink::loopback_up()?;
         }
         let null = plan_root.paths.hold()?;
@@ -176,7 +176,7 @@ fn enter_namespaces(plan: &Plan, held: &Held, wire: &InitEnd) -> Result<()> {
     if let Entry::Direct { .. } = plan.entry {
         join_cgroups(held)?;
     }
-    if plan.namespaces.new(Kind::User) {
+    if plan.namespaces.made(Kind::User) {
         // The kernel lets nobody write the maps of a process that is not dumpable but root.
         wire.ask(&Event::MapIds, None)?;
     }
@@ -195,7 +195,7 @@ fn enter_namespaces(plan: &Plan, held: &Held, wire: &InitEnd) -> Result<()> {
     if let Some(warning) = plan.process.affinity.after_cgroup(None)? {
         log::debug(|| warning);
     }
-    if plan.root.is_some() && plan.namespaces.new(Kind::Cgroup) {
+    if plan.root.is_some() && plan.namespaces.made(Kind::Cgroup) {
         // Only now: its root is the cgroup that we are in.
         namespaces::unshare_cgroup()?;
     }

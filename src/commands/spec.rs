@@ -131,7 +131,7 @@ mod tests {
         Host { cgroup_mode, euid: 1000, egid: 100 }
     }
 
-    fn parsed(mode: CgroupMode, rootless: bool) -> (crate::bundle::Spec, serde_json::Value) {
+    fn parsed(mode: CgroupMode, rootless: bool) -> (crate::spec::Spec, serde_json::Value) {
         let text = pretty(&example(&host(mode), rootless), "\t").unwrap();
         (serde_json::from_slice(&text).unwrap(), serde_json::from_slice(&text).unwrap())
     }
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_example_is_a_spec_and_asks_for_a_cgroup_namespace_on_unified_hosts_only() {
         let (spec, json) = parsed(CgroupMode::Hybrid, false);
-        assert_eq!(spec.version(), "1.3.0");
+        assert_eq!(spec.oci_version, "1.3.0");
         assert_eq!(kinds(&json), ["pid", "network", "ipc", "uts", "mount"]);
         assert_eq!(
             kinds(&parsed(CgroupMode::Unified, false).1),

@@ -166,7 +166,7 @@ pub fn plan_time(
         "linux.timeOffsets: time namespace offsets are specified, but time namespace isn't enabled"
     );
     ensure!(
-        namespaces.new(Kind::Time),
+        namespaces.made(Kind::Time),
         "linux.timeOffsets: time namespace offsets are specified, but an existing time namespace is joined"
     );
     let mut text = String::new();
@@ -192,7 +192,7 @@ impl Namespaces {
     }
 
     /// Whether a namespace of this kind is made for the container.
-    pub fn new(&self, kind: Kind) -> bool {
+    pub fn made(&self, kind: Kind) -> bool {
         self.0.get(&kind) == Some(&Request::New)
     }
 
@@ -209,9 +209,9 @@ impl Namespaces {
         // parent's: init unshares it itself, once it is in its cgroup.
         let clone = self.flags(|request| *request == Request::New) & !libc::CLONE_NEWCGROUP;
         let join: Vec<Kind> = self.0.keys().copied().filter(|kind| self.joined(*kind)).collect();
-        let offset_time = self.new(Kind::Time) && !offsets.0.is_empty();
+        let offset_time = self.made(Kind::Time) && !offsets.0.is_empty();
         let needs_hop = [Kind::User, Kind::Pid, Kind::Time].iter().any(|kind| self.joined(*kind))
-            || (self.new(Kind::User) && !join.is_empty())
+            || (self.made(Kind::User) && !join.is_empty())
             || offset_time;
         if !needs_hop {
             return Entry::Direct { clone, join };
@@ -392,32 +392,32 @@ mod tests {
             clone,
             hop_joins_cgroup,
         };
-        let cases: Vec<(&[(Kind, Request)], &TimeOffsets, Entry)> = vec![
+        let cases: Vec<(Vec<(Kind, Request)>, &TimeOffsets, Entry)> = vec![
             (
-                &[(Pid, new.clone()), (Uts, new.clone())],
+                vec![(Pid, new.clone()), (Uts, new.clone())],
                 &none,
                 Entry::Direct { clone: pid | uts, join: vec![] },
             ),
             (
-                &[(Pid, new.clone()), (Network, join())],
+                vec![(Pid, new.clone()), (Network, join())],
                 &none,
                 Entry::Direct { clone: pid, join: vec![Network] },
             ),
             (
-                &[(Kind::User, new.clone()), (Network, new.clone())],
+                vec![(Kind::User, new.clone()), (Network, new.clone())],
                 &none,
                 Entry::Direct { clone: user | net, join: vec![] },
             ),
-            (&[(Kind::User, new.clone()), (Network, join())], &none, hop(&[Network], 0, user, false)),
-            (&[(Kind::User, join()), (Pid, new.clone())], &none, hop(&[Kind::User], 0, pid, true)),
-            (&[(Pid, join())], &none, hop(&[Pid], 0, 0, false)),
-            (&[(Time, join())], &none, hop(&[Time], 0, 0, false)),
-            (&[(Time, new.clone())], &none, Entry::Direct { clone: ns::NEWTIME, join: vec![] }),
-            (&[(Time, new.clone()), (Pid, new.clone())], &offset, hop(&[], ns::NEWTIME, pid, false)),
-            (&[(Kind::Cgroup, new)], &none, Entry::Direct { clone: 0, join: vec![] }),
+            (vec![(Kind::User, new.clone()), (Network, join())], &none, hop(&[Network], 0, user, false)),
+            (vec![(Kind::User, join()), (Pid, new.clone())], &none, hop(&[Kind::User], 0, pid, true)),
+            (vec![(Pid, join())], &none, hop(&[Pid], 0, 0, false)),
+            (vec![(Time, join())], &none, hop(&[Time], 0, 0, false)),
+            (vec![(Time, new.clone())], &none, Entry::Direct { clone: ns::NEWTIME, join: vec![] }),
+            (vec![(Time, new.clone()), (Pid, new.clone())], &offset, hop(&[], ns::NEWTIME, pid, false)),
+            (vec![(Kind::Cgroup, new)], &none, Entry::Direct { clone: 0, join: vec![] }),
         ];
         for (requests, offsets, entry) in cases {
-            assert_eq!(namespaces(requests).entry(offsets), entry, "{requests:?}");
+            assert_eq!(namespaces(&requests).entry(offsets), entry, "{requests:?}");
         }
     }
 
