@@ -210,7 +210,7 @@ fn become_root() -> Result<()> {
         other => other.context("linux.gidMappings")?,
     }
     prctl::setresgid(0).context("linux.gidMappings: no id 0")?;
-    Ok(prctl::setresuid(0).context("linux.uidMappings: no id 0")?)
+    prctl::setresuid(0).context("linux.uidMappings: no id 0")
 }
 
 /// v1: a single-threaded process that moves itself spares the kernel a global lock and a grace period.
@@ -259,10 +259,10 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
         }
         wire.ask(&Event::SetLimits, None)?;
     }
-    if process.program.wants_home() {
-        if let Some(home) = user::home_dir(process.user.uid)? {
-            process.program.set_env("HOME", &home);
-        }
+    if process.program.wants_home()
+        && let Some(home) = user::home_dir(process.user.uid)?
+    {
+        process.program.set_env("HOME", &home);
     }
     process.program.make_cwd();
     if !process.no_new_privileges {

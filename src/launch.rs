@@ -480,7 +480,7 @@ impl OwnScore {
     }
 
     fn take_back(self, proc: &Proc) -> Result<()> {
-        Ok(proc.write("self/oom_score_adj", &self.0).context("process.oomScoreAdj")?)
+        proc.write("self/oom_score_adj", &self.0).context("process.oomScoreAdj")
     }
 }
 

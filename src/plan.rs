@@ -417,5 +417,5 @@ fn paths_need_a_mount_namespace(spec: &Spec, namespaces: &Namespaces) -> Result<
 /// # Errors
 /// getcwd(3)'s.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
-    Ok(std::path::absolute(path).with_context(|| format!("{path:?}"))?)
+    std::path::absolute(path).with_context(|| format!("{path:?}"))
 }

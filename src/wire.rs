@@ -89,11 +89,9 @@ pub struct Failure {
 impl Failure {
     /// Takes an error apart.
     pub fn of(error: &anyhow::Error) -> Self {
-        let text = |cause: &dyn std::error::Error| cause.to_string().chars().take(TEXT_LIMIT).collect();
-        Self {
-            chain: error.chain().take(CHAIN_LIMIT).map(|cause| text(cause)).collect(),
-            errno: sys::errno_of(error),
-        }
+        let texts = error.chain().take(CHAIN_LIMIT).map(ToString::to_string);
+        let chain = texts.map(|text| text.chars().take(TEXT_LIMIT).collect()).collect();
+        Self { chain, errno: sys::errno_of(error) }
     }
 
     /// Puts the error together again.

@@ -146,7 +146,7 @@ impl Pty {
     /// # Errors
     /// The engine is gone.
     pub fn send_to(&self, socket: BorrowedFd<'_>) -> Result<()> {
-        Ok(fd::send(socket, self.name.as_bytes(), Some(self.master.as_fd())).context("--console-socket")?)
+        fd::send(socket, self.name.as_bytes(), Some(self.master.as_fd())).context("--console-socket")
     }
 
     /// Makes the slave side the controlling terminal and the three standard streams of this session's leader.
@@ -155,6 +155,6 @@ impl Pty {
     /// Those of ioctl(TIOCSCTTY) and dup2(2).
     pub fn attach(&self) -> Result<()> {
         tty::set_controlling(self.slave.as_fd()).context("process.terminal")?;
-        Ok(fd::dup_to_stdio(self.slave.as_fd()).context("process.terminal")?)
+        fd::dup_to_stdio(self.slave.as_fd()).context("process.terminal")
     }
 }

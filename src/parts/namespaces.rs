@@ -334,10 +334,10 @@ pub fn foreign(pid: i32) -> Result<Vec<Kind>> {
                 Err(errno) => Err(errno).called("stat", || path),
             }
         };
-        if let Some(own) = link("self")? {
-            if link(&pid.to_string())? != Some(own) {
-                kinds.push(kind);
-            }
+        if let Some(own) = link("self")?
+            && link(&pid.to_string())? != Some(own)
+        {
+            kinds.push(kind);
         }
     }
     Ok(kinds)
