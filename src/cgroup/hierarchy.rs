@@ -50,7 +50,8 @@ impl Hierarchy {
         Self {
             controllers,
             mount: mount.into(),
-            path: path.into(),
+            // Collected, so that joining with nothing leaves no slash at the end.
+            path: path.into().components().collect(),
             root: OnceCell::new(),
             leaf: OnceCell::new(),
             fresh: Cell::new(false),

@@ -14,6 +14,8 @@ mod locate;
 mod oom;
 pub mod resources;
 pub mod stats;
+#[cfg(test)]
+mod tests;
 mod v1;
 mod v2;
 
