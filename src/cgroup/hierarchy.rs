@@ -15,6 +15,12 @@ use std::time::{Duration, Instant};
 const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
+/// Nothing below a mount point may lead out of it.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
 /// The container's directory in one hierarchy.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hierarchy {
@@ -139,10 +145,6 @@ impl Hierarchy {
     }
 
     fn open_below(&self, name: impl AsRef<Path>, flags: OFlags) -> Result<OwnedFd, Error> {
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV;
         let name = name.as_ref();
         let joined;
         let (from, path) = match self.leaf.get() {
@@ -153,7 +155,7 @@ impl Hierarchy {
             }
         };
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        rustix::fs::openat2(from, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        rustix::fs::openat2(from, path, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH)
             .called("openat2", || format!("{:?}", self.dir().join(name)))
     }
 
@@ -165,6 +167,19 @@ impl Hierarchy {
         let file = file.as_ref();
         let fd = self.open(file, OFlags::RDONLY)?;
         read_all(fd.as_fd()).called("read", || format!("{:?}", self.dir().join(file)))
+    }
+
+    /// The content of a file of the directory above, on whose fd nothing else depends.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be read.
+    pub fn read_above(&self, file: &str) -> Result<String, Error> {
+        let path = self.path.parent().unwrap_or(Path::new("")).join(file);
+        let shown = || format!("{:?}", self.mount.join(&path));
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(self.root()?, &path, flags, Mode::empty(), BENEATH)
+            .called("openat2", shown)?;
+        read_all(fd.as_fd()).called("read", shown)
     }
 
     /// The content of a file, if the kernel has it.
@@ -241,12 +256,8 @@ impl Hierarchy {
     }
 
     fn step(&self, from: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Error> {
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat2(from, path, flags, Mode::empty(), resolve)
+        rustix::fs::openat2(from, path, flags, Mode::empty(), BENEATH)
             .called("openat2", || format!("{path:?} in {:?}", self.mount))
     }
 

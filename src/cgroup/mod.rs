@@ -11,9 +11,11 @@ pub mod devices;
 mod hierarchy;
 pub mod limits;
 mod locate;
+mod mount;
 mod oom;
 pub mod resources;
 pub mod stats;
+mod sub;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -22,6 +24,7 @@ mod v2;
 pub use hierarchy::Hierarchy;
 pub use limits::{Limits, weight_of};
 pub use locate::Place;
+pub use mount::MountSource;
 pub use oom::{OomNews, OomWatch};
 pub use resources::Resources;
 pub use stats::Stats;
@@ -113,19 +116,6 @@ enum Tree {
 enum Keeper {
     /// We do.
     Us,
-}
-
-/// A file system to be mounted for a mount of type `cgroup`.
-#[derive(Debug)]
-pub struct MountSource {
-    /// Version 1: the name of the directory it is mounted on; version 2: empty, it is the mount itself.
-    pub name: String,
-    /// Version 1: links to be made beside it when controllers are mounted together.
-    pub links: Vec<String>,
-    /// The container's own directory (for version 2 without a cgroup namespace the root of the tree).
-    pub dir: OwnedFd,
-    /// The same as a path on the host.
-    pub path: PathBuf,
 }
 
 /// How long `remove` waits for killed processes to be gone.
@@ -542,62 +532,6 @@ impl Cgroup {
         Ok(result?)
     }
 
-    /// The cgroup for `exec --cgroup`: `PATH`, or `controller[,controller…]:PATH` for version 1. Controllers
-    /// that are not named stay at the container's cgroup.
-    ///
-    /// # Errors
-    /// The argument is malformed, climbs out, or names an unknown controller.
-    pub fn sub(&self, spec: &[String]) -> Result<Self> {
-        let asked = sub_paths(spec)?;
-        let at = |hierarchy: &Hierarchy| -> Result<Hierarchy> {
-            let of = |name: &String| asked.get(name);
-            let sub = hierarchy.controllers.iter().find_map(of).or_else(|| {
-                // A path without controllers is meant for all.
-                asked.get("")
-            });
-            Ok(hierarchy.at(match sub {
-                Some(sub) => join_beneath(&hierarchy.path, sub)?,
-                None => hierarchy.path.clone(),
-            }))
-        };
-        for name in asked.keys().filter(|name| !name.is_empty()) {
-            if !self.all().iter().any(|hierarchy| hierarchy.has(name)) {
-                bail!("unknown controller {name} in SubCgroupPaths");
-            }
-        }
-        let tree = match &self.tree {
-            Tree::V2(only) => Tree::V2(at(only)?),
-            Tree::V1(all) => Tree::V1(all.iter().map(at).collect::<Result<_>>()?),
-            Tree::Nowhere => Tree::Nowhere,
-        };
-        Ok(Self {
-            tree,
-            keeper: Keeper::Us,
-            named: self.named,
-            rootless: self.rootless,
-            resources: Resources::default(),
-        })
-    }
-
-    /// Version 2: the cgroup that `pid` is in now, for an exec into a container that moved its init to a
-    /// sub-cgroup and gave the controllers to it (the container's own cgroup then takes no processes: EBUSY).
-    ///
-    /// # Errors
-    /// The process is gone.
-    pub fn of_process(&self, pid: i32) -> Result<Option<Self>> {
-        let Tree::V2(own) = &self.tree else { return Ok(None) };
-        let file = format!("/proc/{pid}/cgroup");
-        let content = std::fs::read_to_string(&file).called("read", || format!("{file:?}"))?;
-        let found = locate::parse(&content).into_iter().find(|(controllers, _)| controllers.is_empty());
-        Ok(found.map(|(_, path)| Self {
-            tree: Tree::V2(own.at(path)),
-            keeper: Keeper::Us,
-            named: self.named,
-            rootless: self.rootless,
-            resources: Resources::default(),
-        }))
-    }
-
     /// What the container uses, in the shape of runc's `events`.
     ///
     /// # Errors
@@ -633,27 +567,6 @@ impl Cgroup {
         // A diagnosis of something that has failed already: no second error.
         count.unwrap_or(0)
     }
-
-    /// What a mount of type `cgroup` shows in the container. Version 1: one directory for each hierarchy
-    /// (without the version 2 tree of hybrid hosts, as engines expect).
-    ///
-    /// # Errors
-    /// A directory is gone.
-    pub fn mount_sources(&self, cgroup_namespace: bool) -> Result<Vec<MountSource>> {
-        let source = |hierarchy: &Hierarchy, name: String| -> Result<MountSource> {
-            let links =
-                if name.contains(',') { name.split(',').map(str::to_owned).collect() } else { vec![] };
-            Ok(MountSource { dir: hierarchy.open("", OFlags::PATH)?, path: hierarchy.dir(), name, links })
-        };
-        match &self.tree {
-            Tree::V2(cgroup) if cgroup_namespace => Ok(vec![source(cgroup, String::new())?]),
-            Tree::V2(cgroup) => Ok(vec![source(&cgroup.at(""), String::new())?]),
-            Tree::V1(all) => {
-                all.iter().filter(|one| !one.unified()).map(|one| source(one, v1::mount_name(one))).collect()
-            }
-            Tree::Nowhere => Ok(vec![]),
-        }
-    }
 }
 
 /// Enters the cgroups: writes `0`, "myself", into each `tasks` file. Only for a process with one thread, which
@@ -683,39 +596,4 @@ fn make_v1(hierarchy: &Hierarchy, plan: &Plan) -> Result<(), Error> {
 fn optional(hierarchy: &Hierarchy) -> bool {
     hierarchy.unified()
         || hierarchy.controllers.iter().all(|name| name == "misc" || name.starts_with("name="))
-}
-
-fn sub_paths(spec: &[String]) -> Result<BTreeMap<String, &str>> {
-    let mut paths = BTreeMap::new();
-    for argument in spec {
-        let Some((controllers, path)) = argument.split_once(':') else {
-            if spec.len() != 1 {
-                bail!("invalid --cgroup argument: {argument} (missing <controller>: prefix)");
-            }
-            paths.insert(String::new(), argument.as_str());
-            continue;
-        };
-        for name in controllers.split(',') {
-            if name.is_empty() {
-                bail!("invalid --cgroup argument: {argument} (empty <controller> prefix)");
-            }
-            if paths.insert(name.to_owned(), path).is_some() {
-                bail!("invalid --cgroup argument(s): controller {name} specified multiple times");
-            }
-        }
-    }
-    Ok(paths)
-}
-
-fn join_beneath(path: &Path, sub: &str) -> Result<PathBuf> {
-    let mut depth = 0usize;
-    for component in Path::new(sub).components() {
-        match component {
-            std::path::Component::ParentDir if depth == 0 => bail!("bad sub cgroup path: {sub}"),
-            std::path::Component::ParentDir => depth -= 1,
-            std::path::Component::Normal(_) => depth += 1,
-            _ => {}
-        }
-    }
-    Ok(path.join(locate::clean(Path::new(sub))))
 }

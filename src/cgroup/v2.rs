@@ -20,7 +20,7 @@ pub fn enable_controllers(cgroup: &Hierarchy, needed: &[&str]) -> Result<(), Err
         return Ok(());
     }
     let above = cgroup.path.parent().unwrap_or(Path::new(""));
-    let (here, parent) = (cgroup.read(HAS)?, cgroup.at(above).read(HAS)?);
+    let (here, parent) = (cgroup.read(HAS)?, cgroup.read_above(HAS)?);
     if here == parent && needed.iter().all(|name| here.split_ascii_whitespace().any(|has| has == *name)) {
         return Ok(());
     }

@@ -1,0 +1,43 @@
+//! What a mount of type `cgroup` shows inside of the container; the mounting itself is `parts::mounts`.
+
+use super::{Cgroup, Hierarchy, Tree, v1};
+use anyhow::Result;
+use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
+use std::path::PathBuf;
+
+/// A file system to be mounted for a mount of type `cgroup`.
+#[derive(Debug)]
+pub struct MountSource {
+    /// Version 1: the name of the directory it is mounted on; version 2: empty, it is the mount itself.
+    pub name: String,
+    /// Version 1: links to be made beside it when controllers are mounted together.
+    pub links: Vec<String>,
+    /// The container's own directory (for version 2 without a cgroup namespace the root of the tree).
+    pub dir: OwnedFd,
+    /// The same as a path on the host.
+    pub path: PathBuf,
+}
+
+impl Cgroup {
+    /// What a mount of type `cgroup` shows in the container. Version 1: one directory for each hierarchy
+    /// (without the version 2 tree of hybrid hosts, as engines expect).
+    ///
+    /// # Errors
+    /// A directory is gone.
+    pub fn mount_sources(&self, cgroup_namespace: bool) -> Result<Vec<MountSource>> {
+        let source = |hierarchy: &Hierarchy, name: String| -> Result<MountSource> {
+            let links =
+                if name.contains(',') { name.split(',').map(str::to_owned).collect() } else { vec![] };
+            Ok(MountSource { dir: hierarchy.open("", OFlags::PATH)?, path: hierarchy.dir(), name, links })
+        };
+        match &self.tree {
+            Tree::V2(cgroup) if cgroup_namespace => Ok(vec![source(cgroup, String::new())?]),
+            Tree::V2(cgroup) => Ok(vec![source(&cgroup.at(""), String::new())?]),
+            Tree::V1(all) => {
+                all.iter().filter(|one| !one.unified()).map(|one| source(one, v1::mount_name(one))).collect()
+            }
+            Tree::Nowhere => Ok(vec![]),
+        }
+    }
+}

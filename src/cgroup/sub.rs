@@ -1,0 +1,100 @@
+//! The cgroup of an `exec`: the container's, a sub-cgroup of it, or the one that its init has moved to.
+
+use super::{Cgroup, Hierarchy, Keeper, Resources, Tree, locate};
+use crate::sys::Called;
+use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+impl Cgroup {
+    /// The cgroup for `exec --cgroup`: `PATH`, or `controller[,controller…]:PATH` for version 1. Controllers
+    /// that are not named stay at the container's cgroup.
+    ///
+    /// # Errors
+    /// The argument is malformed, climbs out, or names an unknown controller.
+    pub fn sub(&self, spec: &[String]) -> Result<Self> {
+        let asked = sub_paths(spec)?;
+        let at = |hierarchy: &Hierarchy| -> Result<Hierarchy> {
+            let of = |name: &String| asked.get(name);
+            let sub = hierarchy.controllers.iter().find_map(of).or_else(|| {
+                // A path without controllers is meant for all.
+                asked.get("")
+            });
+            Ok(hierarchy.at(match sub {
+                Some(sub) => join_beneath(&hierarchy.path, sub)?,
+                None => hierarchy.path.clone(),
+            }))
+        };
+        for name in asked.keys().filter(|name| !name.is_empty()) {
+            if !self.all().iter().any(|hierarchy| hierarchy.has(name)) {
+                bail!("unknown controller {name} in SubCgroupPaths");
+            }
+        }
+        let tree = match &self.tree {
+            Tree::V2(only) => Tree::V2(at(only)?),
+            Tree::V1(all) => Tree::V1(all.iter().map(at).collect::<Result<_>>()?),
+            Tree::Nowhere => Tree::Nowhere,
+        };
+        Ok(Self {
+            tree,
+            keeper: Keeper::Us,
+            named: self.named,
+            rootless: self.rootless,
+            resources: Resources::default(),
+        })
+    }
+
+    /// Version 2: the cgroup that `pid` is in now, for an exec into a container that moved its init to a
+    /// sub-cgroup and gave the controllers to it (the container's own cgroup then takes no processes: EBUSY).
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn of_process(&self, pid: i32) -> Result<Option<Self>> {
+        let Tree::V2(own) = &self.tree else { return Ok(None) };
+        let file = format!("/proc/{pid}/cgroup");
+        let content = std::fs::read_to_string(&file).called("read", || format!("{file:?}"))?;
+        let found = locate::parse(&content).into_iter().find(|(controllers, _)| controllers.is_empty());
+        Ok(found.map(|(_, path)| Self {
+            tree: Tree::V2(own.at(path)),
+            keeper: Keeper::Us,
+            named: self.named,
+            rootless: self.rootless,
+            resources: Resources::default(),
+        }))
+    }
+}
+
+fn sub_paths(spec: &[String]) -> Result<BTreeMap<String, &str>> {
+    let mut paths = BTreeMap::new();
+    for argument in spec {
+        let Some((controllers, path)) = argument.split_once(':') else {
+            if spec.len() != 1 {
+                bail!("invalid --cgroup argument: {argument} (missing <controller>: prefix)");
+            }
+            paths.insert(String::new(), argument.as_str());
+            continue;
+        };
+        for name in controllers.split(',') {
+            if name.is_empty() {
+                bail!("invalid --cgroup argument: {argument} (empty <controller> prefix)");
+            }
+            if paths.insert(name.to_owned(), path).is_some() {
+                bail!("invalid --cgroup argument(s): controller {name} specified multiple times");
+            }
+        }
+    }
+    Ok(paths)
+}
+
+fn join_beneath(path: &Path, sub: &str) -> Result<PathBuf> {
+    let mut depth = 0usize;
+    for component in Path::new(sub).components() {
+        match component {
+            std::path::Component::ParentDir if depth == 0 => bail!("bad sub cgroup path: {sub}"),
+            std::path::Component::ParentDir => depth -= 1,
+            std::path::Component::Normal(_) => depth += 1,
+            _ => {}
+        }
+    }
+    Ok(path.join(locate::clean(Path::new(sub))))
+}
