@@ -470,3 +470,43 @@ fn exec_finds_sub_cgroups_and_cannot_climb_out() {
         cgroup.remove().unwrap();
     });
 }
+
+#[test]
+fn without_permission_only_what_was_asked_for_is_missed() {
+    in_each_view("rootless", |view, host, id| {
+        nix::unistd::setresuid(65534.into(), 65534.into(), 65534.into()).unwrap();
+        let asked = |json: &str| plan(Some(&serde_json::from_str(json).unwrap()), id, host, true).unwrap();
+        let create_and_set = |plan: &Plan| -> Result<Cgroup> {
+            let mut cgroup = Cgroup::locate(plan, host)?;
+            cgroup.create(plan)?;
+            cgroup.set(plan)?;
+            Ok(cgroup)
+        };
+        let cgroup = create_and_set(&asked("{}")).unwrap();
+        assert!(
+            cgroup.paths().is_empty()
+                && cgroup.dir().unwrap().is_none()
+                && cgroup.tasks().unwrap().is_empty()
+        );
+        cgroup.kill_all().unwrap();
+        cgroup.remove().unwrap();
+
+        let error =
+            format!("{:#}", create_and_set(&asked(r#"{"resources":{"pids":{"limit":5}}}"#)).unwrap_err());
+        let wanted = match view {
+            View::V2Only => {
+                "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+            }
+            View::AsItIs | View::V1Only => "cannot set pids limit: container could not join or create cgroup",
+        };
+        assert!(error.contains(wanted), "{error}");
+
+        let named = asked(&format!(r#"{{"cgroupsPath":"/{id}"}}"#));
+        let error = format!("{:#}", create_and_set(&named).unwrap_err());
+        assert!(
+            error.starts_with("unable to apply cgroup configuration: mkdirat \"/sys/fs/cgroup/"),
+            "{error}"
+        );
+        assert!(error.ends_with("ermission denied"), "{error}");
+    });
+}
