@@ -169,8 +169,7 @@ impl Plan {
         for check in CHECKS {
             check(spec, &namespaces)?;
         }
-        let allowed_cpus = (linux.resources.as_ref().and_then(|resources| resources.cpu().as_ref()))
-            .is_some_and(|cpu| cpu.cpus().as_ref().is_some_and(|cpus| !cpus.is_empty()));
+        let allowed_cpus = linux.resources.as_ref().is_some_and(|resources| !resources.cpu.cpus.is_empty());
         Ok(Self {
             id: request.id.into(),
             entry: namespaces.entry(&time_offsets),

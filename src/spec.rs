@@ -4,6 +4,7 @@
 //! (a process without `user`, capabilities and scheduler flags that it does not know, an `execCPUAffinity` that is
 //! empty), and keeps maps in random order. Not for: what any of it means (`plan.rs` and the parts).
 
+use crate::cgroup::Resources;
 use crate::parts::{capabilities, memory_policy, scheduling};
 use oci_spec::runtime as oci;
 use serde::Deserialize;
@@ -93,7 +94,7 @@ pub struct Linux {
     /// `cgroupsPath`
     pub cgroups_path: Option<String>,
     /// `resources`
-    pub resources: Option<oci::LinuxResources>,
+    pub resources: Option<Resources>,
     /// `intelRdt`
     pub intel_rdt: Option<oci::LinuxIntelRdt>,
     /// `memoryPolicy`

@@ -34,12 +34,11 @@ use crate::sys::{Called, Error};
 use anyhow::{Context, Result, anyhow, bail};
 use hierarchy::gone;
 use limits::{Missing, Order, Write};
-use oci_spec::runtime::LinuxResources;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// What config.json asks of cgroups.
@@ -65,7 +64,7 @@ pub struct Plan {
 /// A value that this host's cgroups cannot express, by its config pointer.
 pub fn plan(
     path: Option<&str>,
-    said: Option<&LinuxResources>,
+    said: Option<&Resources>,
     id: &str,
     host: &Host,
     rootless: bool,
@@ -74,14 +73,13 @@ pub fn plan(
     if path.contains('\0') {
         bail!("linux.cgroupsPath: {path:?} has a NUL byte");
     }
-    let resources = said.map(Resources::from).unwrap_or_default();
-    let rules = said.and_then(|said| said.devices().as_deref()).unwrap_or_default();
+    let resources = said.cloned().unwrap_or_default();
     Ok(Plan {
         place: Place::of(if path.is_empty() { id } else { path }),
         named: !path.is_empty(),
         rootless,
         limits: limits_for(&resources, host.cgroup_mode == CgroupMode::Unified)?,
-        devices: devices::plan(rules)?,
+        devices: devices::plan(&resources.devices)?,
         resources,
     })
 }

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)] // the names of the runtime-spec
 pub struct Resources {
+    /// Only for `create`: an update leaves the devices as they are, so they are not kept.
+    #[serde(deserialize_with = "nullable", skip_serializing)]
+    pub devices: Vec<oci::LinuxDeviceCgroup>,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
     pub memory: Memory,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
@@ -186,109 +189,6 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-impl From<&oci::LinuxResources> for Resources {
-    fn from(said: &oci::LinuxResources) -> Self {
-        Self {
-            memory: said.memory().as_ref().map(Memory::from).unwrap_or_default(),
-            cpu: said.cpu().as_ref().map(Cpu::from).unwrap_or_default(),
-            pids: Pids { limit: said.pids().as_ref().map(oci::LinuxPids::limit) },
-            block_io: said.block_io().as_ref().map(BlockIo::from).unwrap_or_default(),
-            hugepage_limits: list(said.hugepage_limits(), |page| Hugepage {
-                page_size: page.page_size().clone(),
-                // Negative is "no limit" for those who count in signed numbers.
-                limit: u64::try_from(page.limit()).unwrap_or(u64::MAX),
-            }),
-            network: said.network().as_ref().map(Network::from).unwrap_or_default(),
-            rdma: said
-                .rdma()
-                .iter()
-                .flatten()
-                .map(|(device, limits)| (device.clone(), limits.into()))
-                .collect(),
-            unified: said
-                .unified()
-                .iter()
-                .flatten()
-                .map(|(file, value)| (file.clone(), value.clone()))
-                .collect(),
-        }
-    }
-}
-
-fn list<A, B>(said: &Option<Vec<A>>, each: impl Fn(&A) -> B) -> Vec<B> {
-    said.iter().flatten().map(each).collect()
-}
-
-impl From<&oci::LinuxMemory> for Memory {
-    #[allow(deprecated)] // kernel memory is only seen to be warned of
-    fn from(said: &oci::LinuxMemory) -> Self {
-        Self {
-            limit: said.limit(),
-            reservation: said.reservation(),
-            swap: said.swap(),
-            kernel: said.kernel(),
-            kernel_tcp: said.kernel_tcp(),
-            swappiness: said.swappiness(),
-            disable_oom_killer: said.disable_oom_killer().unwrap_or(false),
-            check_before_update: None,
-        }
-    }
-}
-
-impl From<&oci::LinuxCpu> for Cpu {
-    fn from(said: &oci::LinuxCpu) -> Self {
-        Self {
-            shares: said.shares(),
-            quota: said.quota(),
-            burst: said.burst(),
-            period: said.period(),
-            realtime_runtime: said.realtime_runtime(),
-            realtime_period: said.realtime_period(),
-            cpus: said.cpus().clone().unwrap_or_default(),
-            mems: said.mems().clone().unwrap_or_default(),
-            idle: said.idle(),
-        }
-    }
-}
-
-impl From<&oci::LinuxBlockIo> for BlockIo {
-    fn from(said: &oci::LinuxBlockIo) -> Self {
-        let throttle = |device: &oci::LinuxThrottleDevice| ThrottleDevice {
-            major: device.major(),
-            minor: device.minor(),
-            rate: device.rate(),
-        };
-        Self {
-            weight: said.weight(),
-            leaf_weight: said.leaf_weight(),
-            weight_device: list(said.weight_device(), |device| WeightDevice {
-                major: device.major(),
-                minor: device.minor(),
-                weight: device.weight(),
-                leaf_weight: device.leaf_weight(),
-            }),
-            throttle_read_bps_device: list(said.throttle_read_bps_device(), throttle),
-            throttle_write_bps_device: list(said.throttle_write_bps_device(), throttle),
-            throttle_read_iops_device: list(said.throttle_read_iops_device(), throttle),
-            throttle_write_iops_device: list(said.throttle_write_iops_device(), throttle),
-        }
-    }
-}
-
-impl From<&oci::LinuxNetwork> for Network {
-    fn from(said: &oci::LinuxNetwork) -> Self {
-        let priority =
-            |of: &oci::LinuxInterfacePriority| Priority { name: of.name().clone(), priority: of.priority() };
-        Self { class_id: said.class_id(), priorities: list(said.priorities(), priority) }
-    }
-}
-
-impl From<&oci::LinuxRdma> for Rdma {
-    fn from(said: &oci::LinuxRdma) -> Self {
-        Self { hca_handles: said.hca_handles(), hca_objects: said.hca_objects() }
-    }
-}
-
 impl Resources {
     /// What holds after `update` asked for `asked`: what it does not name stays, block devices are
     /// replaced one by one, `unified` as a whole.
@@ -419,16 +319,5 @@ mod tests {
         );
         assert_eq!(parsed, Resources::default());
         assert_eq!(serde_json::to_string(&parsed).unwrap(), "{}");
-    }
-
-    #[test]
-    fn config_json_and_update_json_mean_the_same() {
-        let json = r#"{"memory":{"limit":1,"swap":2,"swappiness":3,"disableOOMKiller":true},
-            "cpu":{"shares":4,"cpus":"0-1","realtimeRuntime":5},"pids":{"limit":6},
-            "blockIO":{"weight":10,"throttleWriteIOPSDevice":[{"major":1,"minor":2,"rate":3}]},
-            "hugepageLimits":[{"pageSize":"2MB","limit":7}],"network":{"classID":8,"priorities":[{"name":"lo","priority":9}]},
-            "rdma":{"mlx":{"hcaHandles":1}},"unified":{"memory.high":"1"}}"#;
-        let said: oci::LinuxResources = serde_json::from_str(json).unwrap();
-        assert_eq!(Resources::from(&said), parse(json));
     }
 }

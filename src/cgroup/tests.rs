@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use std::cell::RefCell;
+use std::path::Path;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum View {
@@ -109,8 +110,8 @@ fn clean_up(view: View, id: &str) {
 }
 
 fn plan_of(host: &Host, id: &str, resources: &str) -> Plan {
-    let json = format!(r#"{{"cgroupsPath":"/{id}","resources":{resources}}}"#);
-    plan(Some(&serde_json::from_str(&json).unwrap()), "unused", host, false).unwrap()
+    let resources = serde_json::from_str(resources).unwrap();
+    plan(Some(&format!("/{id}")), Some(&resources), "unused", host, false).unwrap()
 }
 
 fn made(host: &Host, id: &str, resources: &str) -> Cgroup {
@@ -475,14 +476,16 @@ fn exec_finds_sub_cgroups_and_cannot_climb_out() {
 fn without_permission_only_what_was_asked_for_is_missed() {
     in_each_view("rootless", |view, host, id| {
         nix::unistd::setresuid(65534.into(), 65534.into(), 65534.into()).unwrap();
-        let asked = |json: &str| plan(Some(&serde_json::from_str(json).unwrap()), id, host, true).unwrap();
+        let asked = |path: &str, resources: &str| {
+            plan(Some(path), Some(&serde_json::from_str(resources).unwrap()), id, host, true).unwrap()
+        };
         let create_and_set = |plan: &Plan| -> Result<Cgroup> {
             let mut cgroup = Cgroup::locate(plan, host)?;
             cgroup.create(plan)?;
             cgroup.set(plan)?;
             Ok(cgroup)
         };
-        let cgroup = create_and_set(&asked("{}")).unwrap();
+        let cgroup = create_and_set(&asked("", "{}")).unwrap();
         assert!(
             cgroup.paths().is_empty()
                 && cgroup.dir().unwrap().is_none()
@@ -491,8 +494,7 @@ fn without_permission_only_what_was_asked_for_is_missed() {
         cgroup.kill_all().unwrap();
         cgroup.remove().unwrap();
 
-        let error =
-            format!("{:#}", create_and_set(&asked(r#"{"resources":{"pids":{"limit":5}}}"#)).unwrap_err());
+        let error = format!("{:#}", create_and_set(&asked("", r#"{"pids":{"limit":5}}"#)).unwrap_err());
         let wanted = match view {
             View::V2Only => {
                 "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
@@ -501,7 +503,7 @@ fn without_permission_only_what_was_asked_for_is_missed() {
         };
         assert!(error.contains(wanted), "{error}");
 
-        let named = asked(&format!(r#"{{"cgroupsPath":"/{id}"}}"#));
+        let named = asked(&format!("/{id}"), "{}");
         let error = format!("{:#}", create_and_set(&named).unwrap_err());
         assert!(
             error.starts_with("unable to apply cgroup configuration: mkdirat \"/sys/fs/cgroup/"),

@@ -4,7 +4,6 @@
 
 use crate::sys::prctl::{self, CapSets};
 use anyhow::{Context, Result, ensure};
-use oci_spec::runtime::LinuxCapabilities;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -90,21 +89,6 @@ pub struct Said {
     pub permitted: Option<Vec<String>>,
     /// The ambient set.
     pub ambient: Option<Vec<String>>,
-}
-
-impl From<&LinuxCapabilities> for Said {
-    fn from(spec: &LinuxCapabilities) -> Self {
-        let names = |set: &Option<oci_spec::runtime::Capabilities>| {
-            set.as_ref().map(|set| set.iter().map(|capability| format!("CAP_{capability}")).collect())
-        };
-        Self {
-            bounding: names(spec.bounding()),
-            effective: names(spec.effective()),
-            inheritable: names(spec.inheritable()),
-            permitted: names(spec.permitted()),
-            ambient: names(spec.ambient()),
-        }
-    }
 }
 
 /// Decides the five sets; `added` are the names of `exec --cap`.
@@ -244,13 +228,6 @@ mod tests {
         assert_eq!(number_of("CAP_CHOWN"), Some(0));
         assert_eq!(number_of("CAP_SYS_ADMIN"), Some(21));
         assert_eq!(number_of("CAP_CHECKPOINT_RESTORE"), Some(40));
-    }
-
-    #[test]
-    fn the_types_of_oci_spec_say_the_same() {
-        let json = r#"{"bounding":["CAP_KILL"],"ambient":[]}"#;
-        let spec: LinuxCapabilities = serde_json::from_str(json).unwrap();
-        assert_eq!(Said::from(&spec), serde_json::from_str::<Said>(json).unwrap());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use crate::parts::scheduling::Bits;
 use crate::sys::sched;
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::LinuxMemoryPolicy;
 use serde::{Deserialize, Serialize};
 use std::ffi::c_int;
 
@@ -52,17 +51,6 @@ pub struct Said {
     pub nodes: Option<String>,
     /// Some of [`FLAGS`].
     pub flags: Option<Vec<String>>,
-}
-
-impl From<&LinuxMemoryPolicy> for Said {
-    fn from(spec: &LinuxMemoryPolicy) -> Self {
-        let flags = spec.flags().as_ref();
-        Self {
-            mode: spec.mode().to_string(),
-            nodes: spec.nodes().clone(),
-            flags: flags.map(|flags| flags.iter().map(ToString::to_string).collect()),
-        }
-    }
 }
 
 /// Decides the memory policy.
@@ -151,12 +139,5 @@ mod tests {
             ensure!(first()? == "default", "{}", first()?);
             Ok(())
         });
-    }
-
-    #[test]
-    fn the_types_of_oci_spec_say_the_same() {
-        let json = r#"{"mode":"MPOL_PREFERRED","nodes":"0","flags":["MPOL_F_RELATIVE_NODES"]}"#;
-        let spec: LinuxMemoryPolicy = serde_json::from_str(json).unwrap();
-        assert_eq!(Said::from(&spec), serde_json::from_str::<Said>(json).unwrap());
     }
 }

@@ -392,7 +392,8 @@ mod tests {
             clone,
             hop_joins_cgroup,
         };
-        let cases: Vec<(Vec<(Kind, Request)>, &TimeOffsets, Entry)> = vec![
+        type Case<'a> = (Vec<(Kind, Request)>, &'a TimeOffsets, Entry);
+        let cases: Vec<Case<'_>> = vec![
             (
                 vec![(Pid, new.clone()), (Uts, new.clone())],
                 &none,

@@ -3,7 +3,6 @@
 
 use crate::sys::sched;
 use anyhow::{Context, Result, ensure};
-use oci_spec::runtime;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use std::ffi::c_ulong;
@@ -68,21 +67,6 @@ pub struct SaidScheduler {
     pub deadline: u64,
     /// For SCHED_DEADLINE.
     pub period: u64,
-}
-
-impl From<&runtime::Scheduler> for SaidScheduler {
-    fn from(spec: &runtime::Scheduler) -> Self {
-        let flags = spec.flags().as_ref();
-        Self {
-            policy: spec.policy().to_string(),
-            nice: spec.nice().unwrap_or(0),
-            priority: spec.priority().unwrap_or(0),
-            flags: flags.map(|flags| flags.iter().map(ToString::to_string).collect()),
-            runtime: spec.runtime().unwrap_or(0),
-            deadline: spec.deadline().unwrap_or(0),
-            period: spec.period().unwrap_or(0),
-        }
-    }
 }
 
 /// Decides the scheduling policy; `allowed_cpus`: whether `resources.cpu.cpus` is set.
@@ -159,12 +143,6 @@ pub struct SaidIoPriority {
     pub class: String,
     /// 0, the highest, to 7.
     pub priority: i64,
-}
-
-impl From<&runtime::LinuxIOPriority> for SaidIoPriority {
-    fn from(spec: &runtime::LinuxIOPriority) -> Self {
-        Self { class: spec.class().to_string(), priority: spec.priority() }
-    }
 }
 
 /// Decides class and level.
@@ -281,12 +259,6 @@ pub struct SaidAffinity {
     pub r#final: Option<String>,
 }
 
-impl From<&runtime::ExecCPUAffinity> for SaidAffinity {
-    fn from(spec: &runtime::ExecCPUAffinity) -> Self {
-        Self { initial: spec.initial().clone(), r#final: spec.cpu_affinity_final().clone() }
-    }
-}
-
 /// Decides the affinity of an `exec`; `create` has [`Affinity::Reset`].
 ///
 /// # Errors
@@ -385,24 +357,17 @@ mod tests {
 
     #[test]
     fn every_policy_and_flag_of_the_spec_is_in_the_tables() {
-        use oci_spec::runtime::LinuxSchedulerFlag as Flag;
-        use oci_spec::runtime::LinuxSchedulerPolicy as Policy;
-        for policy in
-            [Policy::SchedFifo, Policy::SchedRr, Policy::SchedIso, Policy::SchedIdle, Policy::SchedDeadline]
-        {
-            let mut spec = runtime::Scheduler::default();
-            spec.set_policy(policy);
-            spec.set_flags(Some(vec![
-                Flag::SchedResetOnFork,
-                Flag::SchedFlagReclaim,
-                Flag::SchedFlagDLOverrun,
-                Flag::SchedFlagKeepPolicy,
-                Flag::SchedFlagKeepParams,
-                Flag::SchedFlagUtilClampMin,
-                Flag::SchedFlagUtilClampMax,
-            ]));
-            let plan = plan_scheduler(&(&spec).into(), false).unwrap();
-            assert_eq!(plan.flags, FLAGS.map(|row| row.0));
+        // config.md, "scheduler"
+        for policy in ["OTHER", "FIFO", "RR", "BATCH", "ISO", "IDLE", "DEADLINE"] {
+            let flags = ["RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS"];
+            let more = ["UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX"];
+            let flags = flags.iter().chain(&more).map(|name| format!("SCHED_FLAG_{name}"));
+            let said = SaidScheduler {
+                policy: format!("SCHED_{policy}"),
+                flags: Some(flags.collect()),
+                ..SaidScheduler::default()
+            };
+            assert_eq!(plan_scheduler(&said, false).unwrap().flags, FLAGS.map(|row| row.0));
         }
     }
 
