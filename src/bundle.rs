@@ -3,6 +3,7 @@
 //! What cannot be an OCI configuration is refused here, by its place; what is one but makes no sense is refused
 //! by the `plan` of the part that it belongs to.
 
+use crate::cgroup::Resources;
 use crate::log;
 use crate::spec::{Process, Spec};
 use crate::sys::{self, Called};
@@ -49,9 +50,26 @@ pub fn load_process(path: &Path) -> Result<Process> {
     parse(&read(path).context("--process")?).with_context(|| format!("--process {path:?}"))
 }
 
+/// Reads the limits of `update --resources`; `-` is standard input.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_resources(path: &Path) -> Result<Resources> {
+    let text = match path.as_os_str() == "-" {
+        true => read_from(std::io::stdin().lock(), path),
+        false => read(path),
+    };
+    let text = text.context("--resources")?;
+    ensure!(!text.trim_ascii().is_empty(), "--resources {path:?}: EOF");
+    parse(&text).with_context(|| format!("--resources {path:?}"))
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
+    read_from(std::fs::File::open(path).called("open", || format!("{path:?}"))?, path)
+}
+
+fn read_from(file: impl Read, path: &Path) -> Result<Vec<u8>> {
     let shown = || format!("{path:?}");
-    let file = std::fs::File::open(path).called("open", shown)?;
     let mut text = Vec::new();
     file.take(SIZE_LIMIT + 1).read_to_end(&mut text).called("read", shown)?;
     ensure!(text.len() as u64 <= SIZE_LIMIT, "{path:?}: over {} MiB", SIZE_LIMIT >> 20);

@@ -285,11 +285,11 @@ pub struct Update {
     #[arg(long, value_name = "LIST")]
     pub cpuset_mems: Option<String>,
     /// Obsolete
-    #[arg(long, value_name = "SIZE", hide = true)]
-    pub kernel_memory: Option<String>,
+    #[arg(long, value_name = "SIZE", value_parser = values::memory_size, hide = true)]
+    pub kernel_memory: Option<MemorySize>,
     /// Obsolete
-    #[arg(long, value_name = "SIZE", hide = true)]
-    pub kernel_memory_tcp: Option<String>,
+    #[arg(long, value_name = "SIZE", value_parser = values::memory_size, hide = true)]
+    pub kernel_memory_tcp: Option<MemorySize>,
     /// Limit of memory: bytes, or 512m, 1g; -1 for none
     #[arg(long, value_name = "SIZE", value_parser = values::memory_size)]
     pub memory: Option<MemorySize>,

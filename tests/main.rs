@@ -12,6 +12,7 @@ mod bad_input;
 mod cgroups;
 mod cli;
 mod console;
+mod events;
 mod exec;
 mod fds;
 mod hooks;
@@ -23,6 +24,7 @@ mod process;
 mod seccomp;
 mod stress;
 mod structure;
+mod update;
 
 /// Printed with `--nocapture`; it also ends early and clearly if there is nothing to test.
 #[test]

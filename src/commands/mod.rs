@@ -33,7 +33,7 @@ pub fn dispatch(command: &Command, global: &Global) -> Result<i32> {
         }
         Command::Create(args) => create::run(args, global),
         Command::Delete(args) => delete::run(args, global),
-        Command::Events(_) | Command::Update(_) => bail!("not in this version"),
+        Command::Events(args) => events::run(args, global),
         Command::Exec(args) => exec::run(args, global),
         Command::Features(_) => features::run(),
         Command::Kill(args) => kill::run(args, global),
@@ -46,6 +46,7 @@ pub fn dispatch(command: &Command, global: &Global) -> Result<i32> {
         Command::Spec(args) => spec::run(args),
         Command::Start(args) => start::run(args, global),
         Command::State(args) => state::run(args, global),
+        Command::Update(args) => update::run(args, global),
     }
 }
 

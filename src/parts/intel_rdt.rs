@@ -3,6 +3,10 @@
 //! Like a cgroup it is made and left by the parent, and it outlives the command: the record holds [`Group`].
 //! Not for: mounting resctrl, which is the administrator's, at /sys/fs/resctrl and nowhere else.
 
+mod stats;
+
+pub use stats::stats;
+
 use crate::sys::Called;
 use anyhow::{Context, Result, ensure};
 use oci_spec::runtime::LinuxIntelRdt;
@@ -163,11 +167,20 @@ impl IntelRdt {
     /// # Errors
     /// The kernel refuses a line; its reason is in the error.
     pub fn apply_from_parent(&self, group: &Group, process: Pid) -> Result<()> {
-        if !self.schemata.is_empty() {
-            let lines: String = self.schemata.iter().map(|line| format!("{line}\n")).collect();
-            write(&group.dir.join("schemata"), &lines).map_err(|error| self.with_status(error))?;
-        }
+        self.set(group)?;
         group.join(process).map_err(|error| self.with_status(error))
+    }
+
+    /// Writes the shares alone: `update`.
+    ///
+    /// # Errors
+    /// The kernel refuses a line; its reason is in the error.
+    pub fn set(&self, group: &Group) -> Result<()> {
+        if self.schemata.is_empty() {
+            return Ok(());
+        }
+        let lines: String = self.schemata.iter().map(|line| format!("{line}\n")).collect();
+        write(&group.dir.join("schemata"), &lines).map_err(|error| self.with_status(error))
     }
 
     /// Makes a directory; whether it was not there.
