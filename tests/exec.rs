@@ -261,3 +261,14 @@ fn exec_keeps_the_hosts_terminal_out_of_reach() {
     let container = container();
     container.exec(&[], "open /dev/tty r").prints("ENXIO");
 }
+
+#[test]
+fn the_cpu_affinity_of_exec_is_set() {
+    crate::skip_unless!(!under_runc(), "runc 1.1 has no execCPUAffinity");
+    let container = container();
+    let process = json!({
+        "args": ["/guest", "status", "Cpus_allowed_list"], "cwd": "/", "execCPUAffinity": {"initial": "0", "final": "0"}
+    });
+    fs::write(container.bundle.dir.join("process.json"), process.to_string()).expect("the file");
+    container.verb("exec", "--process process.json", "").prints("0");
+}

@@ -251,6 +251,36 @@ fn a_symlink_at_dev_does_not_make_devices_on_the_host() {
 }
 
 #[test]
+fn a_symlink_exchanged_while_the_mounts_are_made_does_not_lead_to_the_host() {
+    // CVE-2021-30465 and CVE-2024-45310: the volume is shared with another container, which races.
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    let outer = Bundle::new();
+    let (outside, volume) = (outer.host_directory("outside"), outer.host_directory("volume"));
+    fs::create_dir(format!("{volume}/here")).expect("a directory");
+    std::os::unix::fs::symlink(&outside, format!("{volume}/there")).expect("a symlink");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (here, there) = (format!("{volume}/here"), format!("{volume}/there"));
+            let limit = std::time::Instant::now() + std::time::Duration::from_secs(15);
+            while !done.load(Relaxed) && std::time::Instant::now() < limit {
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                // Nobody else removes the two; if it fails, there is no race and the test says nothing wrong.
+                let _ =
+                    rustix::fs::renameat_with(rustix::fs::CWD, &*here, rustix::fs::CWD, &*there, exchange);
+            }
+        });
+        for _ in 0..40 {
+            let bundle = Bundle::new().mount("/volume", bind(&volume, &[]));
+            // It may fail: what counts is where the mount point was made.
+            drop(bundle.mount("/volume/here/made", tmpfs(&[])).guest("pid").run());
+        }
+        done.store(true, Relaxed);
+    });
+    assert_eq!(fs::read_dir(outside).expect("outside").count(), 1, "something was made on the host");
+}
+
+#[test]
 fn proc_and_sys_must_be_directories() {
     // CVE-2019-19921, CVE-2023-27561, CVE-2025-54867.
     for name in ["proc", "sys"] {

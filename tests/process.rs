@@ -232,3 +232,17 @@ fn the_process_dies_with_nobody() {
     assert_eq!(container.status(), "running");
     assert!(under_runc() || container.exec(&[], "status PPid").ok().out.trim() == "0");
 }
+
+#[test]
+fn the_memory_policy_is_set() {
+    crate::skip_unless!(!under_runc(), "runc 1.1 has no memoryPolicy");
+    crate::skip_unless!(std::path::Path::new("/proc/self/numa_maps").exists(), "the kernel has no NUMA");
+    let policy = json!({"mode": "MPOL_BIND", "nodes": "0"});
+    Bundle::new()
+        .set("/linux/memoryPolicy", policy.clone())
+        .guest("read /proc/self/numa_maps")
+        .run()
+        .says(" bind:0 ");
+    let container = Bundle::new().set("/linux/memoryPolicy", policy).started();
+    container.exec(&[], "read /proc/self/numa_maps").says(" bind:0 ");
+}
