@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Bundle, Container, under_runc};
+use crate::support::{Bundle, Container, eventually, under_runc};
 
 fn container() -> Container {
     Bundle::new().started()
@@ -163,8 +163,10 @@ fn detached_exec_returns_with_the_pid_in_the_file() {
     let container = container();
     container.exec(&["--detach", "--pid-file", "exec.pid"], "pause").ok();
     let pid = container.bundle.wait_for("exec.pid");
-    let cmdline = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("the process of the pid file");
-    assert_eq!(cmdline, "/guest\0pause\0");
+    let path = format!("/proc/{pid}/cmdline");
+    eventually("the process is ours", || {
+        fs::read_to_string(&path).is_ok_and(|line| line == "/guest\0pause\0")
+    });
 }
 
 #[test]

@@ -276,8 +276,11 @@ fn state_has_what_engines_read() {
 #[test]
 fn the_pid_of_the_state_is_the_process() {
     let container = Bundle::new().started();
-    let cmdline = fs::read_to_string(format!("/proc/{}/cmdline", container.pid())).expect("the process");
-    assert_eq!(cmdline, "/guest\0pause\0");
+    let path = format!("/proc/{}/cmdline", container.pid());
+    // `start` need not wait for the execve.
+    eventually("the process is ours", || {
+        fs::read_to_string(&path).is_ok_and(|line| line == "/guest\0pause\0")
+    });
 }
 
 #[test]
@@ -333,6 +336,7 @@ fn ps_lists_the_processes_of_the_container() {
 #[test]
 fn ps_passes_options_to_the_hosts_ps() {
     let container = Bundle::new().started();
+    container.exec(&[], "pid").ok(); // By then the process is the guest and no longer the runtime.
     let output = container.verb("ps", "--format table", "-o pid,comm").ok();
     let row = format!("{} guest", container.pid());
     let rows: Vec<_> =
