@@ -159,14 +159,9 @@ fn forward(process: &Child, signals: &Signals, terminal: Option<(&OwnedFd, &Owne
 /// As a subreaper we inherit what the container's processes leave behind. `process` itself is left alone: its
 /// pidfd is what the loop waits for.
 fn reap_orphans(process: i32) {
-    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     // Each round reaps one child, so this ends.
-    while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) = waitid(Id::All, flags) {
-        if pid.as_raw() == process {
-            return;
-        }
-        let _ = waitpid(pid, None);
+    while let Some(pid) = pidfd::ended_child().filter(|pid| *pid != process) {
+        pidfd::reap(pid);
     }
 }
 

@@ -12,10 +12,9 @@ use crate::parts::{mounts, user};
 use crate::plan::{Plan, Process};
 use crate::sys::spawn::{self, Parentage};
 use crate::sys::{self, Called, path::Root, prctl, proc::Proc};
-use crate::wire::{Event, FIFO, Failure, InitEnd};
+use crate::wire::{Event, Failure, Gate, InitEnd};
 use anyhow::{Context, Result};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
-use rustix::fs::{Mode, OFlags};
 use std::convert::Infallible;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -36,8 +35,8 @@ pub struct Held {
     pub mounts: mounts::Held,
     /// The engine that wants the terminal.
     pub console_socket: Option<OwnedFd>,
-    /// The container's directory, a detached copy of it where we may make one: it shows nothing else of the host.
-    pub fifo_dir: Option<OwnedFd>,
+    /// Where a created container waits for `start`.
+    pub gate: Option<Gate>,
     /// The container's state, for hooks.
     pub hook_state: OciState,
     /// The signal mask that the caller of orlop had.
@@ -50,7 +49,7 @@ pub fn main(plan: &mut Plan, held: &mut Held, wire: &InitEnd) -> i32 {
     let mut start = None;
     let Err(error) = run(plan, held, wire, &mut start);
     match start {
-        // The runtime that made us has gone; who started us reads the fifo.
+        // The runtime that made us has gone; who started us reads this.
         Some(fifo) => drop(
             std::fs::File::from(fifo)
                 .write_all(&serde_json::to_vec(&Failure::of(&error)).unwrap_or_default()),
@@ -80,11 +79,11 @@ fn enter(plan: &Plan, held: &Held) -> Result<i32> {
     // Before the first foreign namespace: a process in there must not be able to look into us.
     prctl::set_not_dumpable()?;
     plan.process.affinity.before_cgroup(None)?;
-    join_cgroups(held)?;
+    spawn::join_cgroups(&held.cgroup_tasks).context("linux.cgroupsPath")?;
     if unshare != 0 {
         sys::ns::unshare(unshare).context("linux.timeOffsets")?;
         held.proc
-            .write_self("timens_offsets", plan.time_offsets.0.as_bytes())
+            .write("self/timens_offsets", plan.time_offsets.0.as_bytes())
             .context("linux.timeOffsets")?;
     }
     held.joins.enter()?;
@@ -98,6 +97,7 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).called("prctl", || "(PR_SET_PDEATHSIG)".into())?;
     reset_signals(held)?;
     enter_namespaces(plan, held, wire)?;
+    log::debug(|| format!("init: in its namespaces: {:?}", plan.entry));
     rustix::process::setsid().called("setsid", String::new)?;
     join_keyring(&plan.process, held)?;
     let (mut pty, mut restricted) = (None, None);
@@ -114,6 +114,7 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
             wire.ask(&Event::RunHooks, None)?;
         }
         run_hooks(plan, held, HookKind::CreateContainer, "creating")?;
+        log::debug(|| "init: mounts and devices are there, pivot_root".into());
         // POINT OF NO RETURN: behind this line the host's paths are gone.
         plan_root.rootfs.pivot(&root)?;
         plan_root.devices.reopen_null(&root)?;
@@ -148,10 +149,11 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     let file = process.program.resolve()?;
     verify(process)?;
 
+    log::debug(|| format!("init: ready to execute {file:?}"));
     // The parent writes us down now. From its answer on we may outlive it.
     wire.ask(&Event::Ready, None)?;
-    if let Some(directory) = &held.fifo_dir {
-        *start = Some(wait_for_start(directory)?);
+    if let Some(gate) = held.gate.take() {
+        *start = Some(gate.wait()?);
     }
     // The filter may forbid what is done from here on; it need only allow what every program needs.
     run_hooks(plan, held, HookKind::StartContainer, "created")?;
@@ -174,9 +176,9 @@ fn reset_signals(held: &Held) -> Result<()> {
 
 fn enter_namespaces(plan: &Plan, held: &Held, wire: &InitEnd) -> Result<()> {
     if let Entry::Direct { .. } = plan.entry {
-        join_cgroups(held)?;
+        spawn::join_cgroups(&held.cgroup_tasks).context("linux.cgroupsPath")?;
     }
-    if plan.namespaces.made(Kind::User) {
+    if plan.maps.is_some() && plan.namespaces.made(Kind::User) {
         // The kernel lets nobody write the maps of a process that is not dumpable but root.
         wire.ask(&Event::MapIds, None)?;
     }
@@ -213,16 +215,6 @@ fn become_root() -> Result<()> {
     prctl::setresuid(0).context("linux.uidMappings: no id 0")
 }
 
-/// v1: a single-threaded process that moves itself spares the kernel a global lock and a grace period.
-fn join_cgroups(held: &Held) -> Result<()> {
-    for tasks in &held.cgroup_tasks {
-        rustix::io::write(tasks, b"0")
-            .called("write", || "tasks \"0\"".into())
-            .context("linux.cgroupsPath")?;
-    }
-    Ok(())
-}
-
 fn join_keyring(process: &Process, held: &Held) -> Result<()> {
     let Some(keyring) = &process.keyring else { return Ok(()) };
     process.labels.begin_keyring(&held.proc)?;
@@ -252,6 +244,13 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
     if let Some(policy) = &process.memory_policy {
         policy.apply()?;
     }
+    if process.program.wants_home() {
+        let home = user::home_dir(process.user.uid)?;
+        process.program.set_env("HOME", home.as_deref().unwrap_or("/"));
+    }
+    process.program.make_cwd();
+    // Behind this line no descriptor is opened: RLIMIT_NOFILE may be 1. While we are root still: another user's
+    // limits are not everybody's to set.
     if let Err(error) = process.rlimits.apply(None) {
         // In a user namespace nobody may raise a hard limit: the parent, outside of it, may.
         if sys::errno_of(&error) != Some(libc::EPERM) {
@@ -259,12 +258,6 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
         }
         wire.ask(&Event::SetLimits, None)?;
     }
-    if process.program.wants_home()
-        && let Some(home) = user::home_dir(process.user.uid)?
-    {
-        process.program.set_env("HOME", &home);
-    }
-    process.program.make_cwd();
     if !process.no_new_privileges {
         // Needs CAP_SYS_ADMIN, so before the capabilities go.
         load_filter(process, wire)?;
@@ -312,19 +305,6 @@ fn load_filter(process: &Process, wire: &InitEnd) -> Result<()> {
         Some(listener) => wire.ask(&Event::SeccompFd { fd: listener.into_raw_fd() }, None),
         None => Ok(()),
     }
-}
-
-/// Opening for writing blocks until `start` opens for reading.
-fn wait_for_start(directory: &OwnedFd) -> Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let fifo = loop {
-        match rustix::fs::openat(directory, FIFO, flags, Mode::empty()) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => break other.called("openat", || FIFO.into())?,
-        }
-    };
-    rustix::io::write(&fifo, b"0").called("write", || FIFO.into())?;
-    Ok(fifo)
 }
 
 /// A panic of ours reaches the parent as the reason, not as a text on the container's stderr.

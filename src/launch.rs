@@ -70,13 +70,17 @@ pub fn create(
     handover: &Handover<'_>,
 ) -> Result<(Container, Launched)> {
     let mut held = hold(plan, handover)?;
-    let cgroup = match &plan.cgroup {
-        Some(asked) => Cgroup::locate(asked, host)?,
-        None => Cgroup::none(),
-    };
     let root = Root::create(root)?;
     let dir = root.reserve(&plan.id)?;
-    let mut record = intent(plan, bundle, host, cgroup)?;
+    let located = locate(plan, host).and_then(|cgroup| intent(plan, bundle, host, cgroup));
+    let mut record = match located {
+        Ok(record) => record,
+        Err(error) => {
+            // Nothing but the directory is there. A cgroup that is somebody else's is not to be undone.
+            root.remove(&plan.id)?;
+            return Err(error);
+        }
+    };
     let made = make(plan, host, by, &mut held, &dir, &mut record)
         .and_then(|()| converse(plan, held, handover, Subject::Container { dir: &dir, record: &mut record }));
     match made {
@@ -88,6 +92,13 @@ pub fn create(
             }
             Err(error)
         }
+    }
+}
+
+fn locate(plan: &Plan, host: &Host) -> Result<Cgroup> {
+    match &plan.cgroup {
+        Some(asked) => Cgroup::locate(asked, host),
+        None => Ok(Cgroup::none()),
     }
 }
 
@@ -107,13 +118,13 @@ fn make(
         // What could not be had was dropped, and need not be removed.
         record.cgroup_paths = record.orlop.cgroup.paths();
     }
+    log::debug(|| format!("create {}: cgroups {:?}", plan.id, record.cgroup_paths));
     if let Some(rdt) = &plan.intel_rdt {
         record.orlop.resctrl = Some(rdt.create()?);
         dir.commit(record)?;
     }
     if by == StartedBy::Start {
-        dir.make_fifo(fifo_owner(plan))?;
-        held.fifo_dir = Some(copy_of(dir)?);
+        held.gate = Some(dir.make_gate()?);
     }
     let cgroup = &record.orlop.cgroup;
     held.cgroup_tasks = cgroup.tasks()?;
@@ -165,6 +176,7 @@ fn converse(plan: &mut Plan, held: Held, handover: &Handover<'_>, subject: Subje
     let (wire, init_end) = wire::pair()?;
     let child = launch.spawn(init_end).context("unable to start container process")?;
     let mut launched = Launched { child, terminal: None };
+    log::debug(|| format!("{}: init is process {}", launch.plan.id, launched.child.pid));
     let served = launch.serve(&wire, &mut launched);
     if served.is_err() {
         // Whatever state it is in: nobody but us knows of it.
@@ -230,7 +242,7 @@ impl Launch<'_> {
                 Event::Ready => {
                     self.announce(child)?;
                     ready = true;
-                    if self.held.fifo_dir.is_some() {
+                    if self.held.gate.is_some() {
                         return wire.proceed();
                     }
                 }
@@ -336,7 +348,7 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
             (Some(_), Some(path)) => Some(console::connect(path).context("--console-socket")?),
             _ => None,
         },
-        fifo_dir: None,
+        gate: None,
         hook_state: OciState::default(),
         mask: handover.mask.unwrap_or_else(SigSet::empty),
     })
@@ -426,24 +438,6 @@ fn external_descriptors() -> Vec<String> {
     (0..3)
         .map(|number| link(number).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())
         .collect()
-}
-
-/// The host's ids of the container's root, when they are not ours: it must be able to open its fifo.
-fn fifo_owner(plan: &Plan) -> Option<(u32, u32)> {
-    let maps = plan.maps.as_ref()?;
-    Some((maps.uid.host_id(0)?, maps.gid.host_id(0)?))
-}
-
-/// The container's directory for init: a detached read-only mount of it, from which nothing else of the host
-/// can be reached, or (rootless) the directory itself.
-fn copy_of(dir: &ContainerDir) -> Result<OwnedFd> {
-    match mount::clone_at(dir.fd(), c"", mount::Depth::One) {
-        Ok(copy) => Ok(copy),
-        Err(error) if error.errno() == libc::EPERM => {
-            Ok(dir.fd().try_clone_to_owned().called("fcntl", || "(F_DUPFD)".into())?)
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Decimal, without a newline, complete from the first moment on: written beside it and renamed.

@@ -3,16 +3,19 @@
 //! `<root>/<id>/state.json` is written before the first side effect of `create` (phase `creating`), and every
 //! later change is one rename. The directory is the id: making it is the reservation, renaming it away is the
 //! deletion. What a status is follows from the record, the process, the fifo and the freezer, and is never stored.
-//! The names of the keys outside `orlop` are those of runc's state.json, which tools read.
 
-use crate::cgroup::Cgroup;
+mod process;
+mod record;
+
+pub use process::{Process, boot_id};
+pub use record::{Config, NamespaceEntry, Own, Record};
+
 use crate::parts::seccomp::Filter;
-use crate::sys::{self, Called, pidfd};
-use crate::wire::FIFO;
+use crate::sys::{self, Called};
+use crate::wire::{FIFO, Gate, RESULT};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -92,200 +95,6 @@ impl fmt::Display for Status {
     }
 }
 
-/// A process that cannot be mistaken for a later one of the same number.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    /// Its id; 0 means none.
-    pub pid: i32,
-    /// Field 22 of /proc/PID/stat: when it started, in clock ticks since boot.
-    pub start: u64,
-}
-
-/// What `state.json` holds.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Record {
-    /// The container's id.
-    pub id: String,
-    /// Init's process id on the host; 0 before there is one.
-    pub init_process_pid: i32,
-    /// When init started, in clock ticks since boot.
-    pub init_process_start: u64,
-    /// When the container was created (RFC 3339, nanoseconds, UTC).
-    pub created: String,
-    /// What later verbs and other programs may want to know of the configuration.
-    pub config: Config,
-    /// Made without root's rights.
-    pub rootless: bool,
-    /// The container's cgroups: controller (empty on version 2) → path.
-    pub cgroup_paths: BTreeMap<String, PathBuf>,
-    /// `NEWNET` and so on → `/proc/PID/ns/net`.
-    pub namespace_paths: BTreeMap<String, String>,
-    /// What 0, 1 and 2 of init were when it was made.
-    pub external_descriptors: Vec<String>,
-    /// The resctrl group, if there is one.
-    #[serde(default)]
-    pub intel_rdt_path: String,
-    /// What only we need.
-    pub orlop: Own,
-}
-
-/// The part of the configuration that runc's state.json shows under `config`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Config {
-    /// Absolute.
-    pub rootfs: PathBuf,
-    /// `root.readonly`.
-    pub readonlyfs: bool,
-    /// The namespaces that are not the host's.
-    pub namespaces: Vec<NamespaceEntry>,
-    /// `key=value` of each annotation, and `bundle=PATH`.
-    pub labels: Vec<String>,
-    /// `linux.uidMappings`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub uid_mappings: Vec<oci_spec::runtime::LinuxIdMapping>,
-    /// `linux.gidMappings`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gid_mappings: Vec<oci_spec::runtime::LinuxIdMapping>,
-    /// Made by an ordinary user.
-    pub rootless_euid: bool,
-}
-
-/// A row of `config.namespaces`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct NamespaceEntry {
-    /// `NEWPID` and so on.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Where it was joined from; empty when it was made.
-    pub path: PathBuf,
-}
-
-/// The part of the record that has no counterpart in runc's.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Own {
-    /// How far `create` has come.
-    pub phase: Phase,
-    /// The `create` or `run` that makes it.
-    pub owner: Process,
-    /// The boot that process numbers and start times belong to.
-    pub boot_id: String,
-    /// The cgroups, recorded before they are made.
-    pub cgroup: Cgroup,
-    /// The resctrl group that may be ours to remove.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resctrl: Option<crate::parts::intel_rdt::Group>,
-    /// The bundle, absolute.
-    pub bundle: PathBuf,
-    /// `annotations`.
-    pub annotations: BTreeMap<String, String>,
-    /// The hooks, of which `start` and `delete` have some to run.
-    pub hooks: crate::parts::hooks::Hooks,
-    /// Hooks have been run, so that the poststop hooks must be.
-    pub hooks_ran: bool,
-    /// `seccomp.bpf` beside the record is the filter that `exec` loads as well.
-    pub has_filter: bool,
-    /// `linux.memoryPolicy`, which `exec` sets as well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_policy: Option<crate::parts::memory_policy::Said>,
-    /// `linux.personality`, which `exec` sets as well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub personality: Option<oci_spec::runtime::LinuxPersonality>,
-    /// `linux.intelRdt`, which `update` changes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intel_rdt: Option<oci_spec::runtime::LinuxIntelRdt>,
-    /// `--no-new-keyring` was not given.
-    #[serde(default)]
-    pub keyring: bool,
-}
-
-impl Record {
-    /// Init, if there is one.
-    pub fn init(&self) -> Process {
-        Process { pid: self.init_process_pid, start: self.init_process_start }
-    }
-
-    /// Init is complete, and this is it.
-    pub fn born(&mut self, init: Process) {
-        let path =
-            |row: &(_, _, _, &str, &str)| (row.4.to_owned(), format!("/proc/{}/ns/{}", init.pid, row.3));
-        self.namespace_paths = crate::parts::namespaces::TABLE.iter().map(path).collect();
-        self.init_process_pid = init.pid;
-        self.init_process_start = init.start;
-        self.orlop.phase = Phase::Created;
-    }
-}
-
-impl Process {
-    /// This very process.
-    ///
-    /// # Errors
-    /// /proc cannot be read.
-    pub fn own() -> Result<Self> {
-        Self::of(rustix::process::getpid().as_raw_nonzero().get())
-    }
-
-    /// The process that has this id now.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn of(pid: i32) -> Result<Self> {
-        let found = stat(pid)?;
-        let (start, _) = found.with_context(|| format!("process {pid}: {}", sys::strerror(libc::ESRCH)))?;
-        Ok(Self { pid, start })
-    }
-
-    /// Whether it still runs: same number, same start, not a zombie.
-    ///
-    /// # Errors
-    /// /proc cannot be read.
-    pub fn alive(&self) -> Result<bool> {
-        Ok(self.pid > 0
-            && stat(self.pid)?
-                .is_some_and(|(start, state)| start == self.start && !matches!(state, 'Z' | 'X')))
-    }
-
-    /// A descriptor for it, or `None` if it has ended.
-    ///
-    /// # Errors
-    /// /proc cannot be read, or no descriptors are left.
-    pub fn open(&self) -> Result<Option<OwnedFd>> {
-        if self.pid <= 0 {
-            return Ok(None);
-        }
-        let pidfd = match pidfd::open(self.pid) {
-            Err(error) if error.errno() == libc::ESRCH => return Ok(None),
-            other => other?,
-        };
-        // The number may have been reused: what the descriptor means is settled now, so look after opening.
-        Ok(self.alive()?.then_some(pidfd))
-    }
-}
-
-/// Start time and state letter of process `pid`; `None` when there is none.
-fn stat(pid: i32) -> Result<Option<(u64, char)>> {
-    let path = format!("/proc/{pid}/stat");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
-        other => other.called("read", || path.clone())?,
-    };
-    // The command's name, in parentheses, may hold anything: fields are counted behind the last one.
-    let rest = text.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-    let state = rest.chars().next();
-    let start = rest.split(' ').nth(19).and_then(|field| field.parse().ok());
-    Ok(Some((start.context("start time").context(path.clone())?, state.context("state").context(path)?)))
-}
-
-/// The identity of this boot.
-///
-/// # Errors
-/// /proc cannot be read.
-pub fn boot_id() -> Result<String> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(path).called("read", || path.into())?;
-    Ok(text.trim().to_owned())
-}
-
 /// The directory of all containers (`--root`).
 #[derive(Debug)]
 pub struct Root {
@@ -294,7 +103,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// Opens it, making it if need be (0711: a container's root must reach its own fifo).
+    /// Opens it, making it if need be.
     ///
     /// # Errors
     /// It is no directory, or may not be made.
@@ -304,7 +113,7 @@ impl Root {
             other => return other,
         }
         use std::os::unix::fs::DirBuilderExt;
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.called("mkdir", || format!("{path:?}")).context("--root")?;
         Self::open(path)
     }
@@ -325,7 +134,7 @@ impl Root {
     /// [`Error::Exists`], [`Error::InvalidId`].
     pub fn reserve(&self, id: &str) -> Result<ContainerDir> {
         check_id(id)?;
-        match rustix::fs::mkdirat(&self.fd, id, Mode::from_raw_mode(0o711)) {
+        match rustix::fs::mkdirat(&self.fd, id, Mode::from_raw_mode(0o700)) {
             Err(rustix::io::Errno::EXIST) => return Err(Error::Exists.into()),
             other => other.called("mkdirat", || format!("{:?}", self.path.join(id)))?,
         }
@@ -527,20 +336,21 @@ impl ContainerDir {
         Ok(Lock { _fd: fd })
     }
 
-    /// Makes the fifo that init will wait at; `owner` is the host's id of the container's root.
+    /// Makes the fifos that init will wait at, and opens init's ends.
     ///
     /// # Errors
-    /// Those of mknod(2) and chown(2).
-    pub fn make_fifo(&self, owner: Option<(u32, u32)>) -> Result<()> {
-        let shown = || format!("{:?}", self.path.join(FIFO));
-        let mode = Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(&self.fd, FIFO, rustix::fs::FileType::Fifo, mode, 0).called("mknodat", shown)?;
-        if let Some((uid, gid)) = owner {
-            let ids = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
-            rustix::fs::chownat(&self.fd, FIFO, Some(ids.0), Some(ids.1), AtFlags::SYMLINK_NOFOLLOW)
-                .called("fchownat", || format!("{:?} {uid}:{gid}", self.path.join(FIFO)))?;
-        }
-        Ok(())
+    /// Those of mknod(2) and open(2).
+    pub fn make_gate(&self) -> Result<Gate> {
+        let make = |name: &str| {
+            let shown = || format!("{:?}", self.path.join(name));
+            let mode = Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(&self.fd, name, rustix::fs::FileType::Fifo, mode, 0)
+                .called("mknodat", shown)?;
+            // For reading and writing: neither end waits for the other, and neither sees it close.
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&self.fd, name, flags, Mode::empty()).called("openat", shown)
+        };
+        Ok(Gate { go: make(FIFO)?, result: make(RESULT)? })
     }
 
     /// Whether init waits for `start`.
@@ -559,11 +369,14 @@ impl ContainerDir {
     ///
     /// # Errors
     /// Those of unlink(2).
-    pub fn remove_fifo(&self) -> Result<()> {
-        match rustix::fs::unlinkat(&self.fd, FIFO, AtFlags::empty()) {
-            Err(rustix::io::Errno::NOENT) => Ok(()),
-            other => Ok(other.called("unlinkat", || format!("{:?}", self.path.join(FIFO)))?),
+    pub fn remove_gate(&self) -> Result<()> {
+        for name in [FIFO, RESULT] {
+            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+                Err(rustix::io::Errno::NOENT) => {}
+                other => other.called("unlinkat", || format!("{:?}", self.path.join(name)))?,
+            }
         }
+        Ok(())
     }
 
     /// The status that follows from the record, the process, the freezer and the fifo.
@@ -649,7 +462,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let root = Root::create(&temporary.path().join("a/b")).unwrap();
         let dir = root.reserve("c1").unwrap();
-        dir.make_fifo(None).unwrap();
+        dir.make_gate().unwrap();
         assert!(dir.has_fifo().unwrap());
         let again = root.reserve("c1").unwrap_err();
         assert_eq!(again.downcast_ref(), Some(&Error::Exists));
@@ -667,13 +480,5 @@ mod tests {
         std::fs::write(temporary.path().join("~gone-x/state.json"), "").unwrap();
         assert!(root.ids().unwrap().is_empty());
         assert!(!temporary.path().join("~gone-x").exists());
-    }
-
-    #[test]
-    fn a_process_is_alive_only_with_its_own_start_time() {
-        let own = Process::own().unwrap();
-        assert!(own.alive().unwrap());
-        assert!(!Process { start: own.start + 1, ..own }.alive().unwrap());
-        assert!(!Process::default().alive().unwrap());
     }
 }

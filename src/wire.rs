@@ -30,10 +30,34 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The fifo that holds init back until `start`, in the container's directory. Init opens it for writing, which
-/// blocks until `start` opens it for reading; init writes `0`, then nothing if execve succeeds (which closes
-/// it), or a [`Failure`].
+/// The fifo that holds init back until `start`, in the container's directory.
 pub const FIFO: &str = "exec.fifo";
+
+/// The fifo beside it by which `start` learns what came of it: [`Failure`], or nothing once execve has closed it.
+pub const RESULT: &str = "exec.result";
+
+/// Init's ends of both, opened by the parent: init needs no path of the host, no right over the files, and no free
+/// descriptor below RLIMIT_NOFILE to wait, and behind its seccomp filter nothing but read(2) and write(2).
+#[derive(Debug)]
+pub struct Gate {
+    /// Of [`FIFO`], for reading and writing, so that it is never at its end.
+    pub go: OwnedFd,
+    /// Of [`RESULT`]; the same.
+    pub result: OwnedFd,
+}
+
+impl Gate {
+    /// Waits for the byte that `start` writes, and returns where it reads.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn wait(self) -> Result<OwnedFd> {
+        let mut byte = [0];
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.go, &mut byte)).called("read", || FIFO.into())?;
+        rustix::io::write(&self.result, b"0").called("write", || RESULT.into())?;
+        Ok(self.result)
+    }
+}
 
 /// The largest message: an error chain with the output of a hook.
 const LIMIT: usize = 64 * 1024;

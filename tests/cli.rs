@@ -146,7 +146,7 @@ fn what_spec_writes_can_be_run() {
     bundle.call(&["spec"]).ok();
     let spec: Value = serde_json::from_str(&bundle.wait_for("config.json")).expect("JSON");
     let bundle = bundle.set("", spec).set("/process/terminal", false.into());
-    bundle.guest("hostname").run().prints("runc");
+    bundle.guest("hostname").run().prints("orlop");
 }
 
 #[test]

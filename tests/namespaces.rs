@@ -72,6 +72,8 @@ fn a_user_namespace_can_be_joined_with_the_others() {
         .namespace("user", Some(&path("user")))
         .namespace("network", Some(&path("net")))
         .namespace("pid", Some(&path("pid")));
+    // Its root is not the host's, and must be able to make mount points.
+    std::os::unix::fs::chown(second.rootfs("/"), Some(100_000), Some(100_000)).expect("chown");
     let theirs =
         ["user", "net", "pid"].map(|link| fs::read_link(path(link)).expect("the link").display().to_string());
     second.guest("multi ns user -- ns net -- ns pid").run().prints(&theirs.join("\n"));

@@ -30,11 +30,11 @@ pub use resources::Resources;
 pub use stats::Stats;
 
 use crate::host::{CgroupMode, Host};
-use crate::sys::{Called, Error};
+use crate::sys::Error;
 use anyhow::{Context, Result, anyhow, bail};
 use hierarchy::gone;
 use limits::{Missing, Order, Write};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -131,11 +131,27 @@ impl Cgroup {
         }
     }
 
+    /// Where the container `id` is if its configuration named no place: all that is left to go by when its
+    /// record is damaged.
+    ///
+    /// # Errors
+    /// The host has no usable cgroups.
+    pub fn by_default(id: &str, host: &Host) -> Result<Self> {
+        let plan = plan(None, None, id, host, host.rootless())?;
+        Self::at_place(&plan, host)
+    }
+
     /// Decides which directories will be made. Makes nothing, so that the record can be written first.
     ///
     /// # Errors
     /// The host has no usable cgroups, or the cgroup is somebody's: it has processes or is frozen.
     pub fn locate(plan: &Plan, host: &Host) -> Result<Self> {
+        let cgroup = Self::at_place(plan, host)?;
+        cgroup.check_unused()?;
+        Ok(cgroup)
+    }
+
+    fn at_place(plan: &Plan, host: &Host) -> Result<Self> {
         let mut found = locate::hierarchies(&plan.place, host.cgroup_mode)?;
         let tree = match (host.cgroup_mode, found.pop()) {
             (CgroupMode::Unified, Some(only)) => Tree::V2(only),
@@ -144,15 +160,13 @@ impl Cgroup {
                 Tree::V1(found)
             }
         };
-        let cgroup = Self {
+        Ok(Self {
             tree,
             keeper: Keeper::Us,
             named: plan.named,
             rootless: plan.rootless,
             resources: plan.resources.clone(),
-        };
-        cgroup.check_unused()?;
-        Ok(cgroup)
+        })
     }
 
     /// A cgroup that exists may be taken over, but not together with its processes.
@@ -387,7 +401,7 @@ impl Cgroup {
         self.unified().map(Hierarchy::leaf).transpose().context("can't open cgroup")
     }
 
-    /// The version 1 files that a process enters by, for [`join_self`]; none with version 2 only.
+    /// The version 1 files that a process enters by, for [`join_cgroups`](crate::sys::spawn::join_cgroups); none with version 2 only.
     ///
     /// # Errors
     /// A directory is gone.
@@ -565,19 +579,6 @@ impl Cgroup {
         // A diagnosis of something that has failed already: no second error.
         count.unwrap_or(0)
     }
-}
-
-/// Enters the cgroups: writes `0`, "myself", into each `tasks` file. Only for a process with one thread, which
-/// is what makes it fast: the kernel then need not stop forks everywhere.
-///
-/// # Errors
-/// The kernel refuses, for example a cpuset without CPUs.
-pub fn join_self(tasks: &[OwnedFd]) -> Result<(), Error> {
-    for fd in tasks {
-        rustix::io::retry_on_intr(|| rustix::io::write(fd.as_fd(), b"0"))
-            .called("write", || "\"tasks\" \"0\" of the container's cgroup".to_owned())?;
-    }
-    Ok(())
 }
 
 fn make_v1(hierarchy: &Hierarchy, plan: &Plan) -> Result<(), Error> {

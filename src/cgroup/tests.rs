@@ -132,7 +132,7 @@ fn inhabitant(cgroup: &Cgroup, life: fn()) -> Pid {
     let child = match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let done = std::panic::catch_unwind(|| {
-                join_self(&tasks).unwrap();
+                crate::sys::spawn::join_cgroups(&tasks).unwrap();
                 nix::unistd::write(&entered, b"x").unwrap();
                 nix::unistd::read(&ready, &mut [0]).unwrap();
                 life();

@@ -1,8 +1,10 @@
 //! `delete`: removes what a container holds, and forgets it.
 
+use crate::cgroup::Cgroup;
 use crate::cli;
 use crate::cli::global::Global;
 use crate::destroy;
+use crate::host::Host;
 use crate::state::{Container, Error, Root, Status};
 use crate::{log, sys};
 use anyhow::{Result, bail};
@@ -44,22 +46,23 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
 /// A directory without a record that can be read: `create` died before it wrote one (then nothing else was made),
 /// or the record is damaged. The id must not be lost over it.
 fn without_record(args: &cli::Delete, global: &Global, error: anyhow::Error) -> Result<()> {
-    let missing = error.downcast_ref() == Some(&Error::NotFound);
-    if error.downcast_ref() == Some(&Error::InvalidId) || !(missing || args.force) {
+    let is = |known: Error| error.downcast_ref() == Some(&known);
+    if is(Error::InvalidId) || !(is(Error::NotFound) || args.force) {
         return Err(error);
     }
-    match Root::open(&global.root) {
-        Ok(root) => {
-            // Sweeps deletions that died behind their commit as well.
-            root.ids()?;
-            root.remove(&args.id)?;
-        }
-        Err(absent) if sys::errno_of(&absent) == Some(libc::ENOENT) => {}
-        Err(other) => return Err(other),
+    let root = match Root::open(&global.root) {
+        Err(absent) if sys::errno_of(&absent) == Some(libc::ENOENT) => return Err(error),
+        other => other?,
+    };
+    if !is(Error::NotFound) {
+        log::warn(format!("{error:#}: removing the cgroup that {} has by default", args.id));
+        let cgroup = Cgroup::by_default(&args.id, &Host::probe()?)?;
+        cgroup.kill_all()?;
+        cgroup.remove()?;
+        return root.remove(&args.id);
     }
-    if missing {
-        return Err(error);
-    }
-    log::warn(format!("delete {}: {error:#}; its cgroup, if any, is not known", args.id));
-    Ok(())
+    // Sweeps deletions that died behind their commit as well.
+    root.ids()?;
+    root.remove(&args.id)?;
+    Err(error)
 }

@@ -6,7 +6,7 @@ use crate::oci_state::OciState;
 use crate::parts::hooks::Kind as HookKind;
 use crate::state::{Container, Status};
 use crate::sys::{Called, pidfd};
-use crate::wire::{FIFO, Failure};
+use crate::wire::{FIFO, Failure, RESULT};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -33,7 +33,7 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
         }
         let init = container.record.init().open()?.context("container process is already dead")?;
         let started = release(&container, &init);
-        container.dir.remove_fifo()?;
+        container.dir.remove_gate()?;
         started?;
         init
     };
@@ -41,41 +41,49 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
     Ok(0)
 }
 
-/// Opens the fifo, which lets init go on, and reads what it says until execve closes its end.
+/// Lets init go on, and reads what it says until execve closes its end.
 fn release(container: &Container, init: &OwnedFd) -> Result<()> {
-    // Non-blocking: if init dies now, nobody would ever open the other end.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fifo = rustix::fs::openat(container.dir.fd(), FIFO, flags, Mode::empty());
-    let fifo = fifo.called("openat", || FIFO.into()).context("exec fifo")?;
-    let mut said = Vec::new();
-    loop {
-        let mut polled = [
-            PollFd::from_borrowed_fd(fifo.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(init.as_fd(), PollFlags::IN),
-        ];
-        match poll(&mut polled, None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            other => other.called("poll", || FIFO.into())?,
-        };
-        let [fifo_ready, init_ready] = polled.map(|fd| !fd.revents().is_empty());
-        if fifo_ready {
-            let mut buffer = [0; 4096];
-            match rustix::io::read(&fifo, &mut buffer) {
-                Ok(0) => break,
-                Ok(length) => said.extend_from_slice(buffer.get(..length).unwrap_or_default()),
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-                other => drop(other.called("read", || FIFO.into())?),
-            }
-        } else if init_ready {
-            break;
-        }
-    }
+    let open = |name: &str, flags: OFlags| {
+        let flags = flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(container.dir.fd(), name, flags, Mode::empty())
+    };
+    let result = open(RESULT, OFlags::RDONLY).called("openat", || RESULT.into())?;
+    let go = match open(FIFO, OFlags::WRONLY) {
+        // Nobody has the other end.
+        Err(rustix::io::Errno::NXIO) => bail!("container process is already dead"),
+        other => other.called("openat", || FIFO.into())?,
+    };
+    rustix::io::write(&go, b"0").called("write", || FIFO.into())?;
+    let said = read_all(&result, init)?;
     match said.split_first() {
         None => bail!("container process is already dead"),
         Some((_, [])) => Ok(()),
         Some((_, failure)) => {
             let failure: Failure = serde_json::from_slice(failure).context("message from init")?;
             Err(failure.into_error().context("unable to start container process"))
+        }
+    }
+}
+
+/// All that init writes: to the end of it, or of init.
+fn read_all(result: &OwnedFd, init: &OwnedFd) -> Result<Vec<u8>> {
+    let mut said = Vec::new();
+    loop {
+        let mut polled = [
+            PollFd::from_borrowed_fd(result.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(init.as_fd(), PollFlags::IN),
+        ];
+        rustix::io::retry_on_intr(|| poll(&mut polled, None)).called("poll", || RESULT.into())?;
+        let [readable, ended] = polled.map(|fd| !fd.revents().is_empty());
+        if !readable && ended {
+            return Ok(said);
+        }
+        let mut buffer = [0; 4096];
+        match rustix::io::read(result, &mut buffer) {
+            Ok(0) => return Ok(said),
+            Ok(length) => said.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            other => drop(other.called("read", || RESULT.into())?),
         }
     }
 }

@@ -73,7 +73,7 @@ pub fn plan(
     }
     ensure!(
         given,
-        "linux.namespaces: user namespaces enabled, but no namespace path to join nor mappings to apply specified"
+        "linux.uidMappings: user namespaces enabled, but no namespace path to join nor mappings to apply specified"
     );
     ensure!(!uid.0.is_empty(), "linux.uidMappings: empty, but linux.gidMappings is given");
     ensure!(!gid.0.is_empty(), "linux.gidMappings: empty, but linux.uidMappings is given");

@@ -1,6 +1,6 @@
 //! `linux.memoryPolicy`: which NUMA nodes the process's memory comes from (set_mempolicy(2)).
 
-use crate::parts::scheduling::Bits;
+use super::bits::Bits;
 use crate::sys::sched;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};

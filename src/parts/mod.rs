@@ -1,5 +1,6 @@
 //! One file per area of config.json: `plan` (pure) says what will be done, `apply` does it in init.
 
+pub mod bits;
 pub mod capabilities;
 pub mod console;
 pub mod devices;

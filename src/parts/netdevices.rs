@@ -47,8 +47,14 @@ pub fn plan(
     if spec.is_empty() {
         return Ok(NetDevices::default());
     }
-    ensure!(namespaces.private(Kind::Network), "unable to move network devices without a NET namespace");
-    ensure!(runner == Runner::Root, "network devices are not supported for rootless containers");
+    ensure!(
+        namespaces.private(Kind::Network),
+        "linux.netDevices: unable to move network devices without a NET namespace"
+    );
+    ensure!(
+        runner == Runner::Root,
+        "linux.netDevices: network devices are not supported for rootless containers"
+    );
     let mut devices = BTreeSet::new();
     let mut taken = BTreeSet::new();
     for (host, device) in spec {

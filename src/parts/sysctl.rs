@@ -50,8 +50,8 @@ pub fn plan(spec: &HashMap<String, String>, namespaces: &Namespaces, network: Ne
     let mut parameters = Vec::with_capacity(spec.len());
     for (name, value) in spec {
         let dotted = dotted(name);
-        check(&dotted, namespaces, network)?;
         let place = || format!("linux.sysctl {name}");
+        check(&dotted, namespaces, network).with_context(place)?;
         ensure!(!value.contains('\0'), "{}: the value has a NUL byte", place());
         let path = format!("sys/{}", swapped(&dotted));
         let strange = |part: &str| part.is_empty() || part == "." || part == "..";

@@ -180,8 +180,18 @@ pub fn clone_path(path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
 /// ENOTDIR: a file on a directory or the other way round; EINVAL and EPERM as move_mount(2).
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Error> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(mount, c"", target, c"", flags)
-        .called("move_mount", || format!("fd {} onto fd {}", mount.as_raw_fd(), target.as_raw_fd()))
+    let moved = match rustix::mount::move_mount(mount, c"", target, c"", flags) {
+        // move_mount(2) says EINVAL for many things; mount(2) says this one in so many words.
+        Err(rustix::io::Errno::INVAL) if is_directory(mount) != is_directory(target) => {
+            Err(rustix::io::Errno::NOTDIR)
+        }
+        other => other,
+    };
+    moved.called("move_mount", || format!("fd {} onto fd {}", mount.as_raw_fd(), target.as_raw_fd()))
+}
+
+fn is_directory(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir())
 }
 
 /// A file system that is being configured.

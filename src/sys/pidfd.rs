@@ -1,9 +1,10 @@
 //! Processes by descriptor (pidfd_open(2)): a number may be reused, a pidfd never means another process.
 
 use super::{Called, Error};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, WaitId, WaitIdOptions, pidfd_getfd, pidfd_open, waitid,
+};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,14 +81,31 @@ pub fn get_fd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Error> {
 /// # Errors
 /// `ECHILD` when it is not our child.
 pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended, Error> {
-    loop {
-        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::__WALL) {
-            Ok(WaitStatus::Exited(_, status)) => return Ok(Ended::Exited(status)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ended::Killed(signal as i32)),
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno).called("waitid", || format!("pidfd {}", pidfd.as_raw_fd())),
-        }
-    }
+    // Not nix: it knows no real-time signals, by which a process may well end.
+    let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED));
+    let status = status.called("waitid", || format!("pidfd {}", pidfd.as_raw_fd()))?;
+    let ended = |status: rustix::process::WaitIdStatus| {
+        let exited = status.exit_status().map(Ended::Exited);
+        exited.or(status.terminating_signal().map(Ended::Killed))
+    };
+    status.and_then(ended).ok_or_else(|| Error::new("waitid", "no end of a process", libc::ECHILD))
+}
+
+/// One of our children that has ended and is not yet reaped; it stays so.
+pub fn ended_child() -> Option<i32> {
+    // SAFETY: an all-zero siginfo_t is valid, and waitid(2) only writes to it.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` outlives the call; with WNOHANG and no ended child its pid stays 0.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) };
+    // SAFETY: waitid(2) has filled in the members of a child's siginfo, or left them 0.
+    (result == 0).then(|| unsafe { info.si_pid() }).filter(|pid| *pid != 0)
+}
+
+/// Reaps our child `pid`, which has ended.
+pub fn reap(pid: i32) {
+    // SAFETY: a null status is allowed; nothing is written.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
 }
 
 /// Waits at most `timeout` milliseconds (-1: for ever) for the process to end; does not reap.

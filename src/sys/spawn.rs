@@ -5,7 +5,7 @@
 
 use super::{Called, Error, check};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Put the child into the cgroup that `clone_args.cgroup` names; libc's constant of this name overflows to 0.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -91,6 +91,19 @@ pub fn spawn(
         }
         Err(error) => Err(error).called("clone3", || flag_names(flags, cgroup.is_some())),
     }
+}
+
+/// Enters cgroups of version 1: writes `0`, "myself", into each `tasks` file. Only for a process with one thread, which
+/// is what makes it fast: the kernel then need not stop forks everywhere.
+///
+/// # Errors
+/// The kernel refuses, for example a cpuset without CPUs.
+pub fn join_cgroups(tasks: &[OwnedFd]) -> Result<(), Error> {
+    for fd in tasks {
+        rustix::io::retry_on_intr(|| rustix::io::write(fd.as_fd(), b"0"))
+            .called("write", || "\"tasks\" \"0\" of the container's cgroup".to_owned())?;
+    }
+    Ok(())
 }
 
 /// Ends this process at once: no destructors, no atexit handlers, which belong to the process we were copied from.

@@ -1,3 +1,5 @@
+//! The tables of limits, value by value.
+
 use super::*;
 
 fn asked(json: &str) -> Resources {

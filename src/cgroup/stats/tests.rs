@@ -1,3 +1,5 @@
+//! The shape of runc's `events`, and the parsers of what the kernel writes.
+
 use super::*;
 
 #[test]

@@ -4,6 +4,7 @@ use super::attributes::{
     Lock, bind_calls, change_attached, change_attributes, propagate_new, set_attached, set_readonly,
 };
 use super::{Attributes, Bind, IdMapping, IdMaps, Mount, Mounts, New, Remount, SourcesFrom, What, copy_up};
+use crate::log;
 use crate::sys::mount::{self as sys, Change, Context, Depth, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::sys::path::{Found, Root, c_path};
 use crate::sys::{Error, errno_of};
@@ -114,6 +115,9 @@ impl Mounts {
         let mut late = Late::default();
         let mut fresh = Vec::new();
         for mount in &self.list {
+            log::debug(|| {
+                format!("init: mounts[{}] {} {:?}", mount.index, mount.destination.display(), mount.source)
+            });
             let held = held.0.get_mut(mount.index).and_then(Option::take);
             match &mount.what {
                 What::Bind(bind) => self.bind(root, mount, bind, held),

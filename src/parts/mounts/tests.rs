@@ -1,3 +1,5 @@
+//! Mounts, in private mount namespaces of the real kernel.
+
 use super::*;
 use crate::parts::mount_options::{Effect, TABLE};
 use crate::sys::mount::private::{self, mounts_at};

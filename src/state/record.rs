@@ -1,0 +1,121 @@
+//! What state.json holds. The names of the keys outside `orlop` are those of runc's, which tools read.
+
+use super::{Phase, Process};
+use crate::cgroup::Cgroup;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What `state.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// The container's id.
+    pub id: String,
+    /// Init's process id on the host; 0 before there is one.
+    pub init_process_pid: i32,
+    /// When init started, in clock ticks since boot.
+    pub init_process_start: u64,
+    /// When the container was created (RFC 3339, nanoseconds, UTC).
+    pub created: String,
+    /// What later verbs and other programs may want to know of the configuration.
+    pub config: Config,
+    /// Made without root's rights.
+    pub rootless: bool,
+    /// The container's cgroups: controller (empty on version 2) → path.
+    pub cgroup_paths: BTreeMap<String, PathBuf>,
+    /// `NEWNET` and so on → `/proc/PID/ns/net`.
+    pub namespace_paths: BTreeMap<String, String>,
+    /// What 0, 1 and 2 of init were when it was made.
+    pub external_descriptors: Vec<String>,
+    /// The resctrl group, if there is one.
+    #[serde(default)]
+    pub intel_rdt_path: String,
+    /// What only we need.
+    pub orlop: Own,
+}
+
+/// The part of the configuration that runc's state.json shows under `config`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Config {
+    /// Absolute.
+    pub rootfs: PathBuf,
+    /// `root.readonly`.
+    pub readonlyfs: bool,
+    /// The namespaces that are not the host's.
+    pub namespaces: Vec<NamespaceEntry>,
+    /// `key=value` of each annotation, and `bundle=PATH`.
+    pub labels: Vec<String>,
+    /// `linux.uidMappings`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uid_mappings: Vec<oci_spec::runtime::LinuxIdMapping>,
+    /// `linux.gidMappings`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gid_mappings: Vec<oci_spec::runtime::LinuxIdMapping>,
+    /// Made by an ordinary user.
+    pub rootless_euid: bool,
+}
+
+/// A row of `config.namespaces`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NamespaceEntry {
+    /// `NEWPID` and so on.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where it was joined from; empty when it was made.
+    pub path: PathBuf,
+}
+
+/// The part of the record that has no counterpart in runc's.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Own {
+    /// How far `create` has come.
+    pub phase: Phase,
+    /// The `create` or `run` that makes it.
+    pub owner: Process,
+    /// The boot that process numbers and start times belong to.
+    pub boot_id: String,
+    /// The cgroups, recorded before they are made.
+    pub cgroup: Cgroup,
+    /// The resctrl group that may be ours to remove.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<crate::parts::intel_rdt::Group>,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// `annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// The hooks, of which `start` and `delete` have some to run.
+    pub hooks: crate::parts::hooks::Hooks,
+    /// Hooks have been run, so that the poststop hooks must be.
+    pub hooks_ran: bool,
+    /// `seccomp.bpf` beside the record is the filter that `exec` loads as well.
+    pub has_filter: bool,
+    /// `linux.memoryPolicy`, which `exec` sets as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<crate::parts::memory_policy::Said>,
+    /// `linux.personality`, which `exec` sets as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personality: Option<oci_spec::runtime::LinuxPersonality>,
+    /// `linux.intelRdt`, which `update` changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<oci_spec::runtime::LinuxIntelRdt>,
+    /// `--no-new-keyring` was not given.
+    #[serde(default)]
+    pub keyring: bool,
+}
+
+impl Record {
+    /// Init, if there is one.
+    pub fn init(&self) -> Process {
+        Process { pid: self.init_process_pid, start: self.init_process_start }
+    }
+
+    /// Init is complete, and this is it.
+    pub fn born(&mut self, init: Process) {
+        let path =
+            |row: &(_, _, _, &str, &str)| (row.4.to_owned(), format!("/proc/{}/ns/{}", init.pid, row.3));
+        self.namespace_paths = crate::parts::namespaces::TABLE.iter().map(path).collect();
+        self.init_process_pid = init.pid;
+        self.init_process_start = init.start;
+        self.orlop.phase = Phase::Created;
+    }
+}
