@@ -8,7 +8,7 @@ use crate::log;
 use crate::oci_state::OciState;
 use crate::parts::hooks::Kind as HookKind;
 use crate::parts::namespaces::{self, Entry, Joins, Kind};
-use crate::parts::{mounts, user};
+use crate::parts::{mounts, scheduling, user};
 use crate::plan::{Plan, Process};
 use crate::sys::spawn::{self, Parentage};
 use crate::sys::{self, Called, path::Root, prctl, proc::Proc};
@@ -78,7 +78,8 @@ fn enter(plan: &Plan, held: &Held) -> Result<i32> {
     let Entry::Hop { unshare, clone, .. } = plan.entry else { return Ok(0) };
     // Before the first foreign namespace: a process in there must not be able to look into us.
     prctl::set_not_dumpable()?;
-    plan.process.affinity.before_cgroup(None)?;
+    // What runc's nsexec says at the same place.
+    log::debug(|| format!("hop (runc: nsexec): affinity: {}", scheduling::current_affinity()));
     spawn::join_cgroups(&held.cgroup_tasks).context("linux.cgroupsPath")?;
     if unshare != 0 {
         sys::ns::unshare(unshare).context("linux.timeOffsets")?;

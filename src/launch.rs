@@ -198,6 +198,7 @@ impl Launch<'_> {
     fn spawn(&mut self, init_end: InitEnd) -> Result<Child> {
         let score = self.plan.process.oom_score_adj;
         let lent = score.map(|value| OwnScore::lend(&self.held.proc, value)).transpose()?;
+        let cpus = self.plan.process.affinity.lend()?;
         let Self { plan, held, subject, .. } = self;
         let cgroup = match subject {
             Subject::Container { record, .. } => &record.orlop.cgroup,
@@ -213,6 +214,9 @@ impl Launch<'_> {
                 spawn::spawn(0, Parentage::Child, first, || init::hop(plan, held, &init_end, second))
             }
         };
+        if let Some(cpus) = cpus {
+            cpus.take_back()?;
+        }
         if let Some(lent) = lent {
             lent.take_back(&self.held.proc)?;
         }
@@ -282,7 +286,11 @@ impl Launch<'_> {
         let filter = self.plan.process.seccomp.as_ref();
         let listener = filter.and_then(seccomp::Filter::listener).context("linux.seccomp: no listener")?;
         let fd = pidfd::get_fd(child.pidfd.as_fd(), fd).context("linux.seccomp.listenerPath")?;
-        let state = OciState { pid: child.pid, ..self.held.hook_state.clone() };
+        let pid = match &self.subject {
+            Subject::Container { .. } => child.pid,
+            Subject::Process { record, .. } => record.init_process_pid,
+        };
+        let state = OciState { pid, ..self.held.hook_state.clone() };
         seccomp::send_to_listener(listener, fd.as_fd(), oci_state::VERSION, child.pid, &state)
     }
 
@@ -428,6 +436,7 @@ fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Result<R
             personality: linux.and_then(|linux| linux.personality.clone()),
             intel_rdt: linux.and_then(|linux| linux.intel_rdt.clone()),
             keyring: plan.process.keyring.is_some(),
+            exec_cpu_affinity: spec.process.as_ref().and_then(|process| process.exec_cpu_affinity.clone()),
         },
     })
 }

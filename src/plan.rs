@@ -169,6 +169,8 @@ impl Plan {
         for check in CHECKS {
             check(spec, &namespaces)?;
         }
+        // For `exec` only, but a mistake in it is one of this configuration.
+        scheduling::plan_exec_affinity(process.exec_cpu_affinity.as_ref())?;
         let allowed_cpus = linux.resources.as_ref().is_some_and(|resources| !resources.cpu.cpus.is_empty());
         Ok(Self {
             id: request.id.into(),
@@ -251,7 +253,9 @@ impl Plan {
                 personality: own.personality.as_ref().map(personality::plan).transpose()?,
                 memory_policy: own.memory_policy.as_ref().map(memory_policy::plan).transpose()?,
                 seccomp,
-                affinity: scheduling::plan_exec_affinity(process.exec_cpu_affinity.as_ref())?,
+                affinity: scheduling::plan_exec_affinity(
+                    process.exec_cpu_affinity.as_ref().or(own.exec_cpu_affinity.as_ref()),
+                )?,
                 ..process_of(
                     process,
                     None,

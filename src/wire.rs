@@ -122,7 +122,11 @@ impl Failure {
     pub fn into_error(self) -> anyhow::Error {
         let mut texts = self.chain.into_iter().rev();
         let root = texts.next().unwrap_or_else(|| "no reason given".into());
-        texts.fold(anyhow!(root), |error, text| error.context(text))
+        let root = match self.errno {
+            Some(errno) => sys::Error::told(root, errno).into(),
+            None => anyhow!(root),
+        };
+        texts.fold(root, |error, text| error.context(text))
     }
 }
 
@@ -230,11 +234,9 @@ mod tests {
             .context("mounts[0] /mnt");
         init.tell(&Event::Failed(Failure::of(&error)), None).unwrap();
         let Some((Event::Failed(failure), None)) = parent.event().unwrap() else { panic!("no failure") };
-        assert_eq!(failure.errno, Some(libc::ENOENT));
-        assert_eq!(
-            format!("{:#}", failure.into_error()),
-            "mounts[0] /mnt: open_tree \"/x\": no such file or directory"
-        );
+        let error = failure.into_error();
+        assert_eq!(sys::errno_of(&error), Some(libc::ENOENT), "callers branch on it on this side too");
+        assert_eq!(format!("{error:#}"), "mounts[0] /mnt: open_tree \"/x\": no such file or directory");
     }
 
     #[test]

@@ -317,6 +317,16 @@ fn list_does_not_stumble_over_a_broken_neighbour() {
     fs::create_dir(&broken).expect("a directory");
     fs::write(broken.join("state.json"), "{").expect("a file");
     container.bundle.call(&["list", "--quiet"]).ok().says(container.id());
+    let table = container.bundle.call(&["list"]).ok();
+    let row = |id: &str| table.out.lines().find(|line| line.starts_with(id)).unwrap_or_default().to_owned();
+    assert!(row(container.id()).contains("running"), "{table}");
+    if !crate::support::under_runc() {
+        // Its id is in use: `delete --force broken` is what helps.
+        assert!(row("broken").contains("unknown"), "{table}");
+        assert!(table.err.contains("load container broken: "), "{table}");
+    }
+    let json = container.bundle.call(&["list", "--format=json"]).ok();
+    serde_json::from_str::<Value>(&json.out).expect("JSON");
     fs::remove_dir_all(broken).expect("the directory");
 }
 

@@ -15,6 +15,7 @@ mod console;
 mod crash;
 mod events;
 mod exec;
+mod exec_options;
 mod fds;
 mod hooks;
 mod lifecycle;

@@ -440,6 +440,11 @@ impl Cgroup {
         paths
     }
 
+    /// Whether there is a directory of the container's own.
+    pub fn exists(&self) -> bool {
+        self.main().is_some_and(|main| main.open("", OFlags::PATH).is_ok())
+    }
+
     /// The processes of the container, those in sub-cgroups included.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
         },
         no_pivot: args.no_pivot,
         new_keyring: !args.no_new_keyring,
-        inherited: inherited(args.preserve_fds)?,
+        inherited: inherited(listen_fds(), args.preserve_fds)?,
     };
     ensure!(!global.systemd_cgroup, "--systemd-cgroup: the systemd driver is not in this version");
     let plan = Plan::create(&bundle, &host, &request)?;
@@ -90,18 +90,22 @@ pub fn container(
     launch::create(&mut prepared.plan, &prepared.bundle, &prepared.host, &global.root, by, &handover)
 }
 
-/// The descriptors from 3 on that the caller wants the container to have: those of socket activation, if they
-/// are meant for us (sd_listen_fds(3)), and `--preserve-fds`.
+/// How many sockets of socket activation there are, if they are meant for us (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    let own_pid = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
+    match number("LISTEN_PID") {
+        Some(pid) if pid == own_pid => number("LISTEN_FDS").unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// The descriptors from 3 on that the caller wants the process to have: those of socket activation, which are for
+/// the first process of a container, and `--preserve-fds`.
 ///
 /// # Errors
 /// One of them is not open.
-pub fn inherited(preserve: u32) -> Result<Inherited> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    let own_pid = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
-    let listen = match number("LISTEN_PID") {
-        Some(pid) if pid == own_pid => number("LISTEN_FDS").unwrap_or(0),
-        _ => 0,
-    };
+pub fn inherited(listen: u32, preserve: u32) -> Result<Inherited> {
     let inherited = Inherited { listen, preserve };
     for index in 0..inherited.count() {
         let fd = 3 + index;

@@ -28,7 +28,7 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
     }
     let process = process(args, &container)?;
     let filter = container.record.orlop.has_filter.then(|| container.dir.load_filter()).transpose()?;
-    let inherited = inherited(args.preserve_fds)?;
+    let inherited = inherited(0, args.preserve_fds)?;
     let mut plan = Plan::exec(&container.record, filter, &process, &args.cap, inherited)?;
     let terminal = plan.process.console.is_some();
     ensure!(

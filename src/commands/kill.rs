@@ -30,7 +30,8 @@ fn send(container: &Container, signal: i32) -> Result<()> {
         .iter()
         .any(|row| row.kind == Kind::Pid.state_key() && row.path.as_os_str().is_empty());
     let cgroup = &record.orlop.cgroup;
-    if signal == libc::SIGKILL && !own_pids {
+    // Without a cgroup of its own (rootless) nobody knows who the others are.
+    if signal == libc::SIGKILL && !own_pids && cgroup.exists() {
         // Init's death would leave the others alive, also when it is dead already.
         cgroup.kill_all().context("unable to kill all processes")?;
         return Ok(());

@@ -3,7 +3,8 @@
 use crate::cli;
 use crate::cli::global::Global;
 use crate::cli::values::ListFormat;
-use crate::state::{self, Container, Root};
+use crate::oci_state;
+use crate::state::{Container, Root};
 use crate::sys;
 use anyhow::Result;
 use serde::Serialize;
@@ -24,8 +25,11 @@ pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
         match Container::load(&global.root, &id).and_then(|container| super::state::row(&container)) {
             Ok(row) => rows.push(row),
             // Deleted since we read its name.
-            Err(error) if error.downcast_ref() == Some(&state::Error::NotFound) => {}
-            Err(error) => eprintln!("load container {id}: {error:#}"),
+            Err(_) if !global.root.join(&id).exists() => {}
+            Err(error) => {
+                eprintln!("load container {id}: {error:#}");
+                rows.push(Row::unreadable(id));
+            }
         }
     }
     print(args, &rows, &mut std::io::stdout())?;
@@ -55,6 +59,24 @@ pub struct Row {
     pub annotations: BTreeMap<String, String>,
     /// Owner of the state directory: a user name, or `#uid` without one.
     pub owner: String,
+}
+
+impl Row {
+    /// What is left to say of a container whose record cannot be read: that its id is in use.
+    fn unreadable(id: String) -> Self {
+        Self {
+            version: oci_state::VERSION.into(),
+            id,
+            pid: 0,
+            status: "unknown".into(),
+            bundle: String::new(),
+            rootfs: String::new(),
+            // Programs read a time here: Go's zero.
+            created: "0001-01-01T00:00:00Z".into(),
+            annotations: BTreeMap::new(),
+            owner: String::new(),
+        }
+    }
 }
 
 /// Writes `rows` as `args` ask for.

@@ -189,12 +189,14 @@ pub enum Affinity {
 const LAST_CPU: u32 = 8191;
 
 /// `process.execCPUAffinity` as it is said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SaidAffinity {
     /// A list such as `0-3,7`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub initial: Option<String>,
     /// Another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub r#final: Option<String>,
 }
 
@@ -220,15 +222,18 @@ pub fn plan_exec_affinity(said: Option<&SaidAffinity>) -> Result<Affinity> {
 }
 
 impl Affinity {
-    /// Before the cgroup is joined: sets the initial CPUs of `process`, or of the caller where it is `None`.
+    /// In the parent, before the process is made: the initial CPUs are lent to it by being ours for that moment,
+    /// so that it has them before it is in any cgroup of the container's.
     ///
     /// # Errors
     /// None of the CPUs is there.
-    pub fn before_cgroup(&self, process: Option<Pid>) -> Result<()> {
+    pub fn lend(&self) -> Result<Option<Lent>> {
         match self {
-            Self::Reset | Self::Stages { initial: None, .. } => Ok(()),
+            Self::Reset | Self::Stages { initial: None, .. } => Ok(None),
             Self::Stages { initial: Some(cpus), .. } => {
-                sched::set_affinity(process, &cpus.0).context("error setting initial CPU affinity")
+                let own = sched::affinity()?;
+                sched::set_affinity(None, &cpus.0).context("error setting initial CPU affinity")?;
+                Ok(Some(Lent(own)))
             }
         }
     }
@@ -250,6 +255,26 @@ impl Affinity {
                 .context("error setting final CPU affinity"),
         }
     }
+}
+
+/// The CPUs that were ours before [`Affinity::lend`].
+#[derive(Debug)]
+#[must_use]
+pub struct Lent(Vec<c_ulong>);
+
+impl Lent {
+    /// Has them again.
+    ///
+    /// # Errors
+    /// All of them have gone.
+    pub fn take_back(self) -> Result<()> {
+        Ok(sched::set_affinity(None, &self.0)?)
+    }
+}
+
+/// The CPUs of the calling process, for the log.
+pub fn current_affinity() -> String {
+    sched::affinity().map_or_else(|error| error.to_string(), |mask| Bits(mask).to_string())
 }
 
 const ALL_CPUS: [c_ulong; (LAST_CPU + 1) as usize / c_ulong::BITS as usize] =
@@ -356,9 +381,12 @@ mod tests {
         in_child(|| {
             let all = status("Cpus_allowed_list:");
             let first = Affinity::Stages { initial: Some(Bits::parse("0", 9)?), r#final: None };
-            first.before_cgroup(None)?;
+            let lent = first.lend()?.context("nothing was lent")?;
             ensure!(first.after_cgroup(None)?.is_none());
             ensure!(status("Cpus_allowed_list:") == "0", "{}", status("Cpus_allowed_list:"));
+            lent.take_back()?;
+            ensure!(status("Cpus_allowed_list:") == all, "{all}");
+            drop(first.lend()?);
             ensure!(Affinity::Reset.after_cgroup(None)?.is_none());
             ensure!(status("Cpus_allowed_list:") == all, "{all}");
             let absent = Affinity::Stages { initial: None, r#final: Some(Bits::parse("8191", LAST_CPU)?) };

@@ -101,6 +101,9 @@ pub struct Own {
     /// `--no-new-keyring` was not given.
     #[serde(default)]
     pub keyring: bool,
+    /// `process.execCPUAffinity`, for each `exec` that does not bring its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_cpu_affinity: Option<crate::parts::scheduling::SaidAffinity>,
 }
 
 impl Record {

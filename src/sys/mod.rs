@@ -39,6 +39,11 @@ impl Error {
         Self { call, args: args.into(), errno }
     }
 
+    /// What another process has said of its error: its whole text, and the errno that callers branch on.
+    pub fn told(text: String, errno: i32) -> Self {
+        Self { call: "", args: text, errno }
+    }
+
     /// The raw errno value, for callers that branch on it.
     pub fn errno(&self) -> i32 {
         self.errno
@@ -47,6 +52,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.call.is_empty() {
+            return f.write_str(&self.args);
+        }
         f.write_str(self.call)?;
         if !self.args.is_empty() {
             write!(f, " {}", self.args)?;

@@ -87,6 +87,19 @@ pub fn set_affinity(process: Option<Pid>, mask: &[c_ulong]) -> Result<(), Error>
     check(result).map(drop).called("sched_setaffinity", || format!("{pid} {mask:x?}"))
 }
 
+/// sched_getaffinity(2) of the calling thread.
+///
+/// # Errors
+/// None that can happen: the buffer is as large as any kernel's mask.
+pub fn affinity() -> Result<Vec<c_ulong>, Error> {
+    let mut mask = vec![0 as c_ulong; 1024 / size_of::<c_ulong>()];
+    let (pid, size): (c_int, usize) = (0, size_of_val(mask.as_slice()));
+    // SAFETY: the length is that of `mask`, which lives over the call and is written within it.
+    let result = unsafe { libc::syscall(libc::SYS_sched_getaffinity, pid, size, mask.as_mut_ptr()) };
+    check(result).called("sched_getaffinity", String::new)?;
+    Ok(mask)
+}
+
 /// set_mempolicy(2) of the calling thread; `mode` with its flags, bit `n` of `nodes` is node `n`.
 ///
 /// # Errors
