@@ -3,9 +3,8 @@
 //! What cannot be an OCI configuration is refused here, by its place; what is one but makes no sense is refused
 //! by the `plan` of the part that it belongs to.
 
-use crate::cgroup::Resources;
 use crate::log;
-use crate::spec::{Process, Spec};
+use crate::spec::Spec;
 use crate::sys::{self, Called};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::DeserializeOwned;
@@ -42,26 +41,18 @@ pub fn load(path: &Path, file: &str) -> Result<Bundle> {
     Ok(Bundle { path, spec })
 }
 
-/// Reads a process of its own (`exec --process`).
+/// Reads a file that has a part of a configuration (`exec --process`, `update --resources`); `-` is standard input.
 ///
 /// # Errors
-/// As for [`load`].
-pub fn load_process(path: &Path) -> Result<Process> {
-    parse(&read(path).context("--process")?).with_context(|| format!("--process {path:?}"))
-}
-
-/// Reads the limits of `update --resources`; `-` is standard input.
-///
-/// # Errors
-/// As for [`load`].
-pub fn load_resources(path: &Path) -> Result<Resources> {
+/// As for [`load`]; `option` is the place of all of them.
+pub fn load_part<T: DeserializeOwned>(option: &str, path: &Path) -> Result<T> {
     let text = match path.as_os_str() == "-" {
         true => read_from(std::io::stdin().lock(), path),
         false => read(path),
     };
-    let text = text.context("--resources")?;
-    ensure!(!text.trim_ascii().is_empty(), "--resources {path:?}: EOF");
-    parse(&text).with_context(|| format!("--resources {path:?}"))
+    let text = text.with_context(|| option.to_owned())?;
+    ensure!(!text.trim_ascii().is_empty(), "{option} {path:?}: EOF");
+    parse(&text).with_context(|| format!("{option} {path:?}"))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

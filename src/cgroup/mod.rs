@@ -559,31 +559,6 @@ impl Cgroup {
             Tree::V1(_) | Tree::Nowhere => stats::v1(&|name| self.controller(name)),
         }
     }
-
-    /// Starts to listen for processes that are killed for want of memory.
-    ///
-    /// # Errors
-    /// The memory controller is missing, or the kernel refuses.
-    pub fn oom_watch(&self) -> Result<OomWatch> {
-        match (&self.tree, self.controller("memory")) {
-            (Tree::V2(cgroup), _) => oom::watch_v2(cgroup),
-            (_, Some(memory)) => oom::watch_v1(memory),
-            (_, None) => bail!("memory controller missing"),
-        }
-    }
-
-    /// How many processes were killed for want of memory, as far as can be told.
-    pub fn oom_kills(&self) -> u64 {
-        let Some(memory) = self.controller("memory") else { return 0 };
-        let count = match &self.tree {
-            Tree::V2(_) => v2::oom_kills(memory),
-            _ => memory.read_if_there("memory.oom_control").map(|content| {
-                content.and_then(|content| hierarchy::value_of(&content, "oom_kill")).unwrap_or(0)
-            }),
-        };
-        // A diagnosis of something that has failed already: no second error.
-        count.unwrap_or(0)
-    }
 }
 
 fn make_v1(hierarchy: &Hierarchy, plan: &Plan) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Being told of processes that are killed for want of memory, without polling.
 
 use super::hierarchy::{Hierarchy, value_of};
+use super::{Cgroup, Tree, v2};
 use crate::sys::{Called, Error};
 use anyhow::{Result, bail};
 use rustix::event::{EventfdFlags, eventfd};
@@ -15,6 +16,33 @@ pub struct OomNews {
     pub killed: bool,
     /// The container is at its end: nothing will follow.
     pub over: bool,
+}
+
+impl Cgroup {
+    /// Starts to listen for processes that are killed for want of memory.
+    ///
+    /// # Errors
+    /// The memory controller is missing, or the kernel refuses.
+    pub fn oom_watch(&self) -> Result<OomWatch> {
+        match (&self.tree, self.controller("memory")) {
+            (Tree::V2(cgroup), _) => watch_v2(cgroup),
+            (_, Some(memory)) => watch_v1(memory),
+            (_, None) => bail!("memory controller missing"),
+        }
+    }
+
+    /// How many processes were killed for want of memory, as far as can be told.
+    pub fn oom_kills(&self) -> u64 {
+        let Some(memory) = self.controller("memory") else { return 0 };
+        let count = match &self.tree {
+            Tree::V2(_) => v2::oom_kills(memory),
+            _ => memory
+                .read_if_there("memory.oom_control")
+                .map(|content| content.and_then(|content| value_of(&content, "oom_kill")).unwrap_or(0)),
+        };
+        // A diagnosis of something that has failed already: no second error.
+        count.unwrap_or(0)
+    }
 }
 
 /// A running watch: poll [`fd`](Self::fd) for reading, then [`read`](Self::read).
@@ -37,7 +65,7 @@ enum Kind {
 }
 
 /// Version 2: changes of `memory.events`, and of `cgroup.events` for the end.
-pub(super) fn watch_v2(cgroup: &Hierarchy) -> Result<OomWatch> {
+fn watch_v2(cgroup: &Hierarchy) -> Result<OomWatch> {
     let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
         .called("inotify_init1", String::new)?;
     let kills = match cgroup.read_if_there("memory.events")? {
@@ -53,7 +81,7 @@ pub(super) fn watch_v2(cgroup: &Hierarchy) -> Result<OomWatch> {
 }
 
 /// Version 1: an eventfd that is registered with the memory controller.
-pub(super) fn watch_v1(memory: &Hierarchy) -> Result<OomWatch> {
+fn watch_v1(memory: &Hierarchy) -> Result<OomWatch> {
     let control = memory.open("memory.oom_control", OFlags::RDONLY)?;
     let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).called("eventfd", String::new)?;
     memory.write("cgroup.event_control", &format!("{} {}", fd.as_raw_fd(), control.as_raw_fd()))?;

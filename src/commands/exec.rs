@@ -68,7 +68,7 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
 /// The process as it is asked for: a file, or that of config.json with what the command line changes.
 fn process(args: &cli::Exec, container: &Container) -> Result<Process> {
     if let Some(path) = &args.process {
-        return bundle::load_process(path);
+        return bundle::load_part("--process", path);
     }
     ensure!(!args.command.is_empty(), "exec args cannot be empty");
     let bundle = bundle::load(&container.record.orlop.bundle, "config.json")?;

@@ -44,7 +44,7 @@ pub fn run(args: &cli::Update, global: &Global) -> Result<i32> {
 /// What the update asks of the controllers: the file alone, or else the options.
 fn asked(args: &cli::Update) -> Result<Resources> {
     let mut asked = match &args.resources {
-        Some(path) => bundle::load_resources(path)?,
+        Some(path) => bundle::load_part("--resources", path)?,
         None => from_options(args),
     };
     if asked.memory.kernel.is_some() || asked.memory.kernel_tcp.is_some() {
