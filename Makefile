@@ -48,8 +48,9 @@ demo-server: ## Run nginx in a Debian userland as an ordinary user, fetch a page
 
 test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
 	@tools/as-root test
+	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps jq:jq
 	$(with_cargo) cargo test --locked --no-fail-fast
-	@if [ -x integration/quick ]; then integration/quick; else echo "integration/quick: not there, not run"; fi
+	@$(with_cargo) integration/smoke/run.sh "$(CURDIR)/target/$$(rustc -vV | sed -n 's/^host: //p')/debug/orlop"
 
 lint: ## Check format, lints and scripts; licences and sources of dependencies if cargo-deny is there
 	@tools/toolchain --lint >/dev/null

@@ -63,7 +63,7 @@ lifecycle() {
     status created
     "$runtime" --root "$state" start "$id"
     status running
-    want runc "$runtime" --root "$state" exec "$id" hostname
+    want orlop "$runtime" --root "$state" exec "$id" hostname
     want "uid 0, pid not 1" "$runtime" --root "$state" exec "$id" sh -c '[ $$ != 1 ] && echo "uid $(id -u), pid not 1"'
     want "$id" "$runtime" --root "$state" list --quiet
     "$runtime" --root "$state" ps "$id" | grep -q 'sleep 100' || fail "ps does not show the process"
@@ -88,7 +88,7 @@ foreground() {
     printed=$("$runtime" --root "$state" run --bundle "$bundle" "$id" </dev/null)
     code=$?
     set -e
-    [ "$printed/$code" = runc/3 ] || fail "run: printed \"$printed\", exit $code"
+    [ "$printed/$code" = orlop/3 ] || fail "run: printed \"$printed\", exit $code"
     clean
 }
 
