@@ -422,3 +422,6 @@ fn paths_need_a_mount_namespace(spec: &Spec, namespaces: &Namespaces) -> Result<
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("{path:?}"))
 }
+
+#[cfg(test)]
+mod tests;

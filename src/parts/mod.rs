@@ -1,9 +1,11 @@
 //! One file per area of config.json: `plan` (pure) says what will be done, `apply` does it in init.
+//! Which property is applied where: the table in [`fields`].
 
 pub mod bits;
 pub mod capabilities;
 pub mod console;
 pub mod devices;
+pub mod fields;
 pub mod hooks;
 pub mod hostname;
 pub mod idmap;
@@ -25,7 +27,4 @@ pub mod seccomp;
 pub mod sysctl;
 pub mod user;
 
-/// The known configuration property that is nearest to an unknown one.
-pub fn nearest_known(_path: &str) -> Option<&'static str> {
-    None
-}
+pub use fields::nearest_known;
