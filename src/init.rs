@@ -79,10 +79,12 @@ fn enter(plan: &Plan, held: &Held) -> Result<i32> {
     // Before the first foreign namespace: a process in there must not be able to look into us.
     prctl::set_not_dumpable()?;
     // What runc's nsexec says at the same place.
+    log::debug(|| format!("hop: nsexec container setup: {:?}", plan.entry));
     log::debug(|| format!("hop (runc: nsexec): affinity: {}", scheduling::current_affinity()));
     spawn::join_cgroups(&held.cgroup_tasks).context("linux.cgroupsPath")?;
     if unshare != 0 {
         sys::ns::unshare(unshare).context("linux.timeOffsets")?;
+        // Not thread-self: a thread has no such file.
         held.proc
             .write("self/timens_offsets", plan.time_offsets.0.as_bytes())
             .context("linux.timeOffsets")?;
@@ -97,8 +99,11 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     // dead already, and after setuid, which clears this.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).called("prctl", || "(PR_SET_PDEATHSIG)".into())?;
     reset_signals(held)?;
+    if let Entry::Direct { .. } = plan.entry {
+        log::debug(|| format!("init: nsexec container setup: {:?}", plan.entry));
+    }
     enter_namespaces(plan, held, wire)?;
-    log::debug(|| format!("init: in its namespaces: {:?}", plan.entry));
+    log::debug(|| "child process in init(): in its namespaces".into());
     rustix::process::setsid().called("setsid", String::new)?;
     join_keyring(&plan.process, held)?;
     let (mut pty, mut restricted) = (None, None);
@@ -114,7 +119,11 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
         if runtime_is_needed(plan) {
             wire.ask(&Event::RunHooks, None)?;
         }
-        run_hooks(plan, held, HookKind::CreateContainer, "creating")?;
+        if !plan.hooks.of(HookKind::CreateContainer).is_empty() {
+            // Nothing else tells them where it is: they find it as their working directory, as with runc.
+            rustix::process::fchdir(root.as_fd()).called("fchdir", || "(root.path)".into())?;
+            run_hooks(plan, held, HookKind::CreateContainer, "creating")?;
+        }
         log::debug(|| "init: mounts and devices are there, pivot_root".into());
         // POINT OF NO RETURN: behind this line the host's paths are gone.
         plan_root.rootfs.pivot(&root)?;
@@ -140,8 +149,11 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     plan.names.apply()?;
     plan.process.labels.apply(&held.proc)?;
     plan.sysctl.apply(&held.proc)?;
-    if let (Some(plan_root), Some((root, null))) = (&plan.root, &restricted) {
-        plan_root.paths.apply(root, null)?;
+    if let (Some(plan_root), Some((root, null))) = (&plan.root, restricted) {
+        plan_root.paths.apply(&root, &null)?;
+    }
+    if let Some(gate) = &held.gate {
+        close_what_start_does_not_need(plan, held, gate, wire)?;
     }
     // Behind the filter prctl(2) may be forbidden. What is left is short, and `ask` notices a dead parent.
     nix::sys::prctl::set_pdeathsig(None).called("prctl", || "(PR_SET_PDEATHSIG, 0)".into())?;
@@ -150,20 +162,24 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     let file = process.program.resolve()?;
     verify(process)?;
 
-    log::debug(|| format!("init: ready to execute {file:?}"));
+    log::debug(|| match &plan.root {
+        Some(_) => format!("init: closing the pipe to signal completion, ready to execute {file:?}"),
+        None => format!("setns_init: about to exec {file:?}"),
+    });
     // The parent writes us down now. From its answer on we may outlive it.
     wire.ask(&Event::Ready, None)?;
     if let Some(gate) = held.gate.take() {
+        spawn::end_on_signals()?;
         *start = Some(gate.wait()?);
     }
-    // The filter may forbid what is done from here on; it need only allow what every program needs.
-    run_hooks(plan, held, HookKind::StartContainer, "created")?;
     process.program.verify_cwd()?;
     sys::fd::cloexec_from(3 + process.inherited.count())?;
-    // With no_new_privs as late as can be: the profile need not allow our own calls.
+    // With no_new_privs as late as can be: the profile need not allow our own calls. But it holds for the hooks.
     if process.no_new_privileges && !has_listener(process) {
         load_filter(process, wire)?;
     }
+    // The filter may forbid what is done from here on; it need only allow what every program needs.
+    run_hooks(plan, held, HookKind::StartContainer, "created")?;
     Err(process.program.execve(&file))
 }
 
@@ -306,6 +322,19 @@ fn load_filter(process: &Process, wire: &InitEnd) -> Result<()> {
         Some(listener) => wire.ask(&Event::SeccompFd { fd: listener.into_raw_fd() }, None),
         None => Ok(()),
     }
+}
+
+/// A created container can wait for days, and be entered by `exec`: what a process that may trace us finds in
+/// /proc/1/fd must not lead to the host. While the filter cannot forbid it, and before the rights are gone.
+fn close_what_start_does_not_need(plan: &Plan, held: &Held, gate: &Gate, wire: &InitEnd) -> Result<()> {
+    let kept =
+        [Some(wire.as_fd()), Some(held.proc.as_fd()), Some(gate.go.as_fd()), Some(gate.result.as_fd())];
+    let kept: Vec<_> = kept.into_iter().chain([log::fd()]).flatten().collect();
+    // It has a descriptor of its own, which goes.
+    drop(std::panic::take_hook());
+    sys::fd::close_all_but(3 + plan.process.inherited.count(), &kept)?;
+    report_panics(wire);
+    Ok(())
 }
 
 /// A panic of ours reaches the parent as the reason, not as a text on the container's stderr.

@@ -70,6 +70,11 @@ pub fn create(
     handover: &Handover<'_>,
 ) -> Result<(Container, Launched)> {
     let mut held = hold(plan, handover)?;
+    if let Some(root) = &plan.root {
+        // In the words of init, who opens them where we may not.
+        let sources = root.mounts.hold().context("error during container init");
+        held.mounts = sources.context("unable to start container process")?;
+    }
     let root = Root::create(root)?;
     let dir = root.reserve(&plan.id)?;
     let located = locate(plan, host).and_then(|cgroup| intent(plan, bundle, host, cgroup));
@@ -228,6 +233,7 @@ impl Launch<'_> {
         let mut ready = false;
         while let Some((event, fd)) = wire.event()? {
             let child = &launched.child;
+            log::debug(|| format!("init {}: {event:?}", child.pid));
             match event {
                 Event::Born { pid } => {
                     let born = Child { pid, pidfd: pidfd::open(pid)? };
@@ -348,10 +354,7 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         proc: Proc::open_host()?,
         cgroup_tasks: Vec::new(),
         cgroup_mount: None,
-        mounts: match &plan.root {
-            Some(root) => root.mounts.hold()?,
-            None => mounts::Held::default(),
-        },
+        mounts: mounts::Held::default(),
         console_socket: match (&plan.process.console, handover.console_socket) {
             (Some(_), Some(path)) => Some(console::connect(path).context("--console-socket")?),
             _ => None,

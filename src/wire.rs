@@ -174,6 +174,12 @@ impl ParentEnd {
     }
 }
 
+impl AsFd for InitEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl InitEnd {
     /// Another descriptor of the same end, for the panic hook.
     ///

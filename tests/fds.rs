@@ -65,3 +65,37 @@ fn a_working_directory_behind_an_fd_is_refused() {
         bundle.guest("cwd").run().fails_with("cwd");
     }
 }
+
+#[test]
+fn a_created_container_holds_no_file_of_the_host() {
+    // It waits, perhaps for long, and a process of `exec` that may trace it could follow /proc/1/fd out.
+    let script = "exec 3</etc/passwd 4</tmp; exec \"$@\"";
+    let container = Bundle::new().through(script).guest("pause").option("--preserve-fds 1").container();
+    let directory = format!("/proc/{}/fd", container.pid());
+    let mut links = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("its descriptors") {
+        let entry = entry.expect("an entry");
+        let number: u32 = entry.file_name().to_string_lossy().parse().expect("a number");
+        let link = std::fs::read_link(entry.path()).expect("a link").display().to_string();
+        let own = ["pipe:", "socket:", "anon_inode:"].iter().any(|kind| link.starts_with(kind))
+            || link.contains(&format!("/{}/exec.", container.id()))
+            || link == "/proc"
+            || link == "/";
+        // 0, 1 and 2 are the caller's, as is the one it asked for.
+        if number > 3 && !own {
+            links.push(format!("{number} {link}"));
+        }
+    }
+    assert!(links.is_empty(), "{links:?}");
+}
+
+#[test]
+fn hooks_inherit_the_three_standard_streams_only() {
+    let bundle = Bundle::new().through("exec 3</ 9</etc/passwd; exec \"$@\"").option("--preserve-fds 1");
+    let list = format!("ls /proc/self/fd > {}/fds", bundle.dir.display());
+    let hook =
+        serde_json::json!({"path": "/bin/sh", "args": ["sh", "-c", list], "env": ["PATH=/usr/bin:/bin"]});
+    let container = bundle.set("/hooks/createRuntime", serde_json::json!([hook])).guest("pause").container();
+    // The last is that of the directory which ls reads.
+    assert_eq!(container.bundle.wait_for("fds").split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+}

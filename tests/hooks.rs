@@ -198,3 +198,28 @@ fn a_hook_is_not_in_the_cgroup_of_the_container() {
     let container = bundle.set("/hooks/createRuntime", json!([hook])).container();
     assert!(!container.bundle.wait_for("cgroup").contains(container.id()));
 }
+
+#[test]
+fn create_container_hooks_start_in_the_root_of_the_container() {
+    let bundle = Bundle::new();
+    let hook = script(&bundle, "pwd > \"$1\"/pwd");
+    let container = bundle.set("/hooks/createContainer", json!([hook])).guest("pause").container();
+    assert_eq!(
+        container.bundle.wait_for("pwd").trim(),
+        container.bundle.rootfs("").to_string_lossy().trim_end_matches('/')
+    );
+}
+
+#[test]
+fn start_container_hooks_are_under_the_filter() {
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOTNAM}]
+    });
+    for nnp in [true, false] {
+        let hook = json!({"path": "/guest", "args": ["guest", "mkdir", "/made"]});
+        let bundle = Bundle::new().directory("out").set("/linux/seccomp", profile.clone());
+        let bundle = bundle.set("/process/noNewPrivileges", json!(nnp)).set("/root/readonly", json!(false));
+        bundle.set("/hooks/startContainer", json!([hook])).guest("stat /made").run().prints("ENOENT");
+    }
+}

@@ -394,3 +394,14 @@ fn killing_the_foreground_runtime_leaves_nothing_that_delete_cannot_take() {
     bundle.call(&["delete", "--force", &bundle.id]).ok();
     bundle.assert_clean();
 }
+
+#[test]
+fn the_signals_that_end_a_process_end_a_created_container() {
+    // As the first process of its pid namespace it would not even see them, had it no handler.
+    for signal in ["HUP", "INT", "QUIT", "TERM"] {
+        let container = Bundle::new().guest("pause").container();
+        container.kill(signal).ok();
+        container.wait_until("stopped");
+        container.delete();
+    }
+}

@@ -78,6 +78,21 @@ fn the_debug_log_has_no_value_of_the_environment() {
 }
 
 #[test]
+fn the_debug_log_names_the_stages_as_runc_does() {
+    let bundle = Bundle::new().global("--debug --log log.txt");
+    let container = bundle.guest("pause").started();
+    let log = || fs::read_to_string(container.bundle.dir.join("log.txt")).expect("the log");
+    for stage in
+        ["nsexec container setup", "child process in init()", "init: closing the pipe to signal completion"]
+    {
+        assert!(log().contains(stage), "{stage}: {}", log());
+    }
+    let words = ["--debug", "--log", "log.txt", "exec", container.id(), "/guest", "pid"];
+    container.bundle.call(&words).ok();
+    assert!(log().contains("setns_init: about to exec"), "{}", log());
+}
+
+#[test]
 fn a_log_that_cannot_be_opened_is_an_error() {
     Bundle::new().global("--log /does/not/exist").run().fails_with("/does/not/exist");
 }

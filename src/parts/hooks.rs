@@ -202,6 +202,7 @@ impl Hook {
         let env = self.env.as_deref().unwrap_or(env);
         command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        sys::spawn::without_inherited(&mut command);
         Ok(command.spawn().called("execve", || format!("{:?}", self.path))?)
     }
 }

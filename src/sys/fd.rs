@@ -32,6 +32,27 @@ fn cloexec_from_one_by_one(first: RawFd) -> Result<(), Error> {
     Ok(())
 }
 
+/// Closes every descriptor from `first` on but those in `keep` (close_range(2)). For a forked copy that ends with
+/// execve(2) or exit(2): its memory still holds owners of what is closed here, which must never be dropped.
+///
+/// # Errors
+/// close_range(2)'s.
+pub fn close_all_but(first: RawFd, keep: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    keep.sort_unstable();
+    let mut next = first as libc::c_uint;
+    for last in keep.into_iter().map(|fd| fd as libc::c_uint).chain([libc::c_uint::MAX]) {
+        if last > next {
+            let end = if last == libc::c_uint::MAX { last } else { last - 1 };
+            // SAFETY: the caller promises that nothing uses or drops these descriptors any more.
+            check(unsafe { libc::syscall(libc::SYS_close_range, next, end, 0) })
+                .called("close_range", || format!("{next} {end}"))?;
+        }
+        next = next.max(last.saturating_add(1));
+    }
+    Ok(())
+}
+
 /// Clears close-on-exec on the descriptors `range` so that the container's process inherits them.
 ///
 /// # Errors
@@ -183,6 +204,19 @@ mod tests {
         assert_eq!((text.as_slice(), fd.is_some()), (b"without".as_slice(), false));
         drop(here);
         assert!(receive(there.as_fd(), 64).unwrap().0.is_empty(), "EOF reads as an empty message");
+    }
+
+    #[test]
+    fn all_descriptors_but_the_kept_ones_are_closed() {
+        crate::sys::prctl::testing::in_child(|| {
+            let open = |_| std::fs::File::open("/dev/null").map(std::os::fd::IntoRawFd::into_raw_fd);
+            let fds = (0..6).map(open).collect::<Result<Vec<_>, _>>()?;
+            let keep: Vec<_> = [4, 1, 0].into_iter().filter_map(|place: usize| borrow(fds[place])).collect();
+            close_all_but(fds[1], &keep)?;
+            let left: Vec<_> = fds.iter().map(|fd| is_open(*fd)).collect();
+            anyhow::ensure!(left == [true, true, false, false, true, false], "{left:?}");
+            Ok(())
+        });
     }
 
     #[test]

@@ -126,6 +126,43 @@ pub fn set_signal_action(
         .called("sigaction", || signal.to_string())
 }
 
+/// Lets the signals that end a process do so although it is the first of its pid namespace, where the kernel drops
+/// those without a handler: a created container can be ended as one that runs. execve(2) takes the handlers away.
+///
+/// # Errors
+/// sigaction(2)'s.
+pub fn end_on_signals() -> Result<(), Error> {
+    extern "C" fn end(signal: libc::c_int) {
+        exit(128 + signal);
+    }
+    let action = nix::sys::signal::SigAction::new(
+        nix::sys::signal::SigHandler::Handler(end),
+        nix::sys::signal::SaFlags::empty(),
+        nix::sys::signal::SigSet::empty(),
+    );
+    use nix::sys::signal::Signal;
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: the handler makes one system call, _exit(2), which is async-signal-safe.
+        unsafe { nix::sys::signal::sigaction(signal, &action) }
+            .map(drop)
+            .called("sigaction", || signal.to_string())?;
+    }
+    Ok(())
+}
+
+/// Keeps the child that `command` makes from inheriting what we were given: it gets 0, 1 and 2.
+pub fn without_inherited(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the closure makes a system call on plain numbers; it allocates nothing unless the call fails.
+    unsafe {
+        command.pre_exec(|| {
+            // Behind a filter the call may be forbidden; who comes from there has made it before the filter.
+            let _ = super::fd::cloexec_from(3);
+            Ok(())
+        })
+    }
+}
+
 /// Replaces this process by the program in `file` (execve(2)); returns only when that fails.
 pub fn execve(file: &CStr, args: &[CString], env: &[CString]) -> Error {
     let pointers = |all: &[CString]| -> Vec<*const libc::c_char> {
@@ -135,7 +172,8 @@ pub fn execve(file: &CStr, args: &[CString], env: &[CString]) -> Error {
     // SAFETY: both arrays are null-terminated and point to C strings that outlive the call.
     unsafe { libc::execve(file.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     let errno = nix::errno::Errno::last_raw();
-    Error::new("execve", file.to_string_lossy(), errno)
+    // The word for it that engines' users know from runc.
+    Error::new("exec", file.to_string_lossy(), errno)
 }
 
 /// The kernel counts our threads in field 20 of /proc/self/stat; one link for each thread is in the
