@@ -52,6 +52,12 @@ fn home_of_the_config_wins() {
 }
 
 #[test]
+fn an_empty_home_is_none() {
+    let bundle = Bundle::new().file("etc/passwd", "root:x:0:0::/of/root:\n");
+    bundle.set("/process/env/-", json!("HOME=")).guest("env HOME").run().prints("/of/root");
+}
+
+#[test]
 fn of_two_values_of_a_variable_the_last_wins() {
     Bundle::new().set("/process/env", json!(["A=1", "B=2", "A=3"])).guest("env A").run().prints("3");
 }

@@ -145,7 +145,8 @@ pub struct ThrottleDevice {
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct Hugepage {
-    #[serde(rename = "pageSize")]
+    // runc reads names in any case, and its own suite writes this one so.
+    #[serde(rename = "pageSize", alias = "pagesize")]
     pub page_size: String,
     pub limit: u64,
 }

@@ -38,7 +38,9 @@ pub fn plan(process: &crate::spec::Process) -> Result<Program> {
     ensure!(cwd.is_absolute(), "process.cwd: Cwd must be an absolute path");
     ensure!(!cwd.to_string_lossy().contains('\0'), "process.cwd: a NUL byte");
     let args = strings("process.args", args.iter().map(String::as_str))?;
-    let env = environment(process.env.as_deref().unwrap_or_default())?;
+    let mut env = environment(process.env.as_deref().unwrap_or_default())?;
+    // As in runc, an empty HOME is none.
+    env.retain(|entry| entry.to_bytes() != b"HOME=");
     let wants_home = !env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME="));
     Ok(Program { args, env, cwd: cwd.clone(), wants_home })
 }
@@ -178,9 +180,7 @@ impl Program {
 
     /// Replaces this process by the program; returns only an error.
     pub fn execve(&self, file: &CStr) -> anyhow::Error {
-        let error = sys::spawn::execve(file, &self.args, &self.env);
-        let shown = format!("exec {}", file.to_string_lossy());
-        anyhow::Error::from(error).context(shown).context("process.args[0]")
+        anyhow::Error::from(sys::spawn::execve(file, &self.args, &self.env)).context("process.args[0]")
     }
 }
 
@@ -213,6 +213,18 @@ mod tests {
     fn the_last_entry_of_a_variable_wins() {
         let env = environment(&["A=1".into(), "B=2".into(), "A=3".into()]).unwrap();
         assert_eq!(env, [c"A=3".to_owned(), c"B=2".to_owned()]);
+    }
+
+    #[test]
+    fn an_empty_home_is_none() {
+        let program = |env: &str| {
+            let process = format!(r#"{{"args":["a"],"cwd":"/","user":{{"uid":0,"gid":0}},"env":[{env}]}}"#);
+            plan(&serde_json::from_str(&process).unwrap()).unwrap()
+        };
+        let empty = program(r#""HOME=/given","HOME=","A=1""#);
+        assert!(empty.wants_home());
+        assert_eq!(empty.env, [c"A=1".to_owned()]);
+        assert!(!program(r#""HOME=","HOME=/given""#).wants_home());
     }
 
     #[test]

@@ -84,6 +84,11 @@ fn both_versions_by_example() {
             &["hugetlb.2MB.max 4", "hugetlb.2MB.rsvd.max 4"],
         ),
         (
+            r#"{"hugepageLimits":[{"pagesize":"1GB","limit":8}]}"#,
+            &["hugetlb.1GB.limit_in_bytes 8", "hugetlb.1GB.rsvd.limit_in_bytes 8"],
+            &["hugetlb.1GB.max 8", "hugetlb.1GB.rsvd.max 8"],
+        ),
+        (
             r#"{"network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]}}"#,
             &["net_cls.classid 1048577", "net_prio.ifpriomap eth0 5"],
             &[],
