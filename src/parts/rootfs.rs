@@ -22,7 +22,8 @@ pub enum Enter {
     Pivot,
     /// `--no-pivot`: on an initramfs pivot_root(2) does not work; the mount is moved over `/`.
     Move,
-    /// No mount namespace of its own: chroot(2) only.
+    /// No mount namespace of its own: chroot(2) only. Its mounts stay on the host, all below the one on the root,
+    /// until somebody unmounts that one with all that is in it.
     Chroot,
 }
 
@@ -55,9 +56,10 @@ pub fn plan(
     let absolute = bundle.join(path);
     ensure!(absolute.components().count() > 1, "root.path: {path:?} is the host's root");
     let enter = match (own_mount_namespace, no_pivot) {
-        (_, true) => Enter::Move,
+        (true, true) => Enter::Move,
         (true, false) => Enter::Pivot,
-        (false, false) => Enter::Chroot,
+        // Whatever is asked: to move a mount over "/" would be to move it over the host's.
+        (false, _) => Enter::Chroot,
     };
     let propagation = match propagation.filter(|name| !name.is_empty()) {
         None => None,
@@ -88,9 +90,6 @@ impl Rootfs {
                 mount::set_propagation(c"/", Propagation::Slave, Depth::Tree)?;
             }
             let directory = Root::open_host(as_path(&self.path))?;
-            if self.enter == Enter::Chroot {
-                return Ok(directory);
-            }
             let tree = mount::clone_at(directory.as_fd(), c"", Depth::Tree)?;
             let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
             let pending = match mount::set_attributes(tree.as_fd(), Depth::One, private) {
@@ -135,8 +134,6 @@ impl Rootfs {
         if !self.readonly {
             return Ok(());
         }
-        // Without a mount of our own it is the host's mount that would become read-only.
-        ensure!(self.enter != Enter::Chroot, "root.readonly: needs a mount namespace");
         let readonly = Change { set: mount::RDONLY, ..Change::default() };
         match mount::set_attributes(root.as_fd(), Depth::One, readonly) {
             Err(error) if error.errno() == libc::ENOSYS => {
@@ -208,6 +205,7 @@ mod tests {
     #[test]
     fn without_a_mount_namespace_it_is_a_chroot() {
         assert_eq!(planned(None, false, false).unwrap().enter, Enter::Chroot);
+        assert_eq!(planned(None, false, true).unwrap().enter, Enter::Chroot);
         assert_eq!(planned(None, true, true).unwrap().enter, Enter::Move);
         assert_eq!(planned(None, true, false).unwrap().enter, Enter::Pivot);
     }
@@ -317,6 +315,21 @@ mod tests {
     #[test]
     fn the_default_bundle_becomes_a_complete_root() {
         mount::private::run(|directory| default_root(directory, false));
+    }
+
+    #[test]
+    fn without_a_mount_namespace_only_a_mount_of_the_root_changes() {
+        mount::private::run(|directory| {
+            std::fs::create_dir(directory.join("rootfs")).unwrap();
+            let rootfs = plan(directory, Path::new("rootfs"), true, None, false, false).unwrap();
+            let root = rootfs.open().unwrap();
+            rootfs.set_readonly(&root).unwrap();
+            assert!(std::fs::write(directory.join("rootfs/new"), "").is_err());
+            std::fs::write(directory.join("beside"), "").unwrap();
+            // Whoever made the container can undo it all with one call.
+            mount::detach(&directory.join("rootfs")).unwrap();
+            std::fs::write(directory.join("rootfs/new"), "").unwrap();
+        });
     }
 
     #[test]

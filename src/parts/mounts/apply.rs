@@ -376,12 +376,12 @@ impl Held {
     }
 }
 
-/// The place in config.json, then runc's words: engines and their tests look for them.
+/// runc's words, which stand behind the same words in its messages, then the place in config.json.
 fn at(mount: &Mount) -> String {
     let to = mount.destination.display();
     format!(
-        "mounts[{}] {to}: error mounting {:?} to rootfs at {:?}",
-        mount.index, mount.source, mount.destination
+        "error mounting {:?} to rootfs at {:?}: mounts[{}] {to}",
+        mount.source, mount.destination, mount.index
     )
 }
 
