@@ -133,6 +133,8 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
             opened.bind(&root)?;
             pty = Some(opened);
         }
+        // Before the root is read-only. `exec` makes none: a wrong --workdir there is the user's mistake.
+        plan.process.program.make_cwd();
         late.set_readonly()?;
         plan_root.rootfs.set_readonly(&root)?;
         restricted = Some((root, null));
@@ -265,7 +267,6 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
         let home = user::home_dir(process.user.uid)?;
         process.program.set_env("HOME", home.as_deref().unwrap_or("/"));
     }
-    process.program.make_cwd();
     // Behind this line no descriptor is opened: RLIMIT_NOFILE may be 1. While we are root still: another user's
     // limits are not everybody's to set.
     if let Err(error) = process.rlimits.apply(None) {
