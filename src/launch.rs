@@ -9,6 +9,7 @@ use crate::destroy;
 use crate::host::Host;
 use crate::init::{self, Held};
 use crate::log;
+use crate::notify::{self, Notify};
 use crate::oci_state::{self, OciState};
 use crate::parts::hooks::Kind as HookKind;
 use crate::parts::mounts::{self, CgroupSource, Source};
@@ -22,6 +23,7 @@ use crate::wire::{self, Event, Failure, InitEnd, ParentEnd};
 use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::SigSet;
 use rustix::process::Pid;
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -37,6 +39,8 @@ pub struct Handover<'a> {
     pub pidfd_socket: Option<&'a Path>,
     /// The signal mask that orlop was called with.
     pub mask: Option<SigSet>,
+    /// The host's notify socket, if we start the process ourselves.
+    pub notify: Option<OsString>,
 }
 
 /// Who lets the process of a new container run.
@@ -55,6 +59,8 @@ pub struct Launched {
     pub child: Child,
     /// The terminal, when it is for us to serve.
     pub terminal: Option<OwnedFd>,
+    /// The container's notify socket, when it is for us to serve.
+    pub notify: Option<Notify>,
 }
 
 /// Makes the container of `plan`.
@@ -69,17 +75,21 @@ pub fn create(
     by: StartedBy,
     handover: &Handover<'_>,
 ) -> Result<(Container, Launched)> {
-    let mut held = hold(plan, handover)?;
-    if let Some(root) = &plan.root {
-        // In the words of init, who opens them where we may not.
-        let sources = root.mounts.hold().context("error during container init");
-        held.mounts = sources.context("unable to start container process")?;
-    }
     let root = Root::create(root)?;
     let dir = root.reserve(&plan.id)?;
-    let located = locate(plan, host).and_then(|cgroup| intent(plan, bundle, host, cgroup));
-    let mut record = match located {
-        Ok(record) => record,
+    let ready = || -> Result<_> {
+        // The socket's directory is the source of a mount.
+        let notify = listen(plan, &dir, handover)?;
+        let mut held = hold(plan, handover)?;
+        if let Some(root) = &plan.root {
+            // In the words of init, who opens them where we may not.
+            let sources = root.mounts.hold().context("error during container init");
+            held.mounts = sources.context("unable to start container process")?;
+        }
+        Ok((notify, held, intent(plan, bundle, host, locate(plan, host)?)?))
+    };
+    let (notify, mut held, mut record) = match ready() {
+        Ok(ready) => ready,
         Err(error) => {
             // Nothing but the directory is there. A cgroup that is somebody else's is not to be undone.
             root.remove(&plan.id)?;
@@ -89,7 +99,7 @@ pub fn create(
     let made = make(plan, host, by, &mut held, &dir, &mut record)
         .and_then(|()| converse(plan, held, handover, Subject::Container { dir: &dir, record: &mut record }));
     match made {
-        Ok(launched) => Ok((Container { dir, record }, launched)),
+        Ok(launched) => Ok((Container { dir, record }, Launched { notify, ..launched })),
         Err(error) => {
             // The same code as `delete --force`, over the same record.
             if let Err(left) = destroy::container(&root, &record) {
@@ -98,6 +108,15 @@ pub fn create(
             Err(error)
         }
     }
+}
+
+/// Makes the directory of the notify socket, and the socket if we are there when it is used.
+fn listen(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<Option<Notify>> {
+    if plan.notify.is_none() {
+        return Ok(None);
+    }
+    let directory = dir.make_directory(notify::DIRECTORY)?;
+    handover.notify.as_ref().map(|host| Notify::listen(directory.as_fd(), host)).transpose()
 }
 
 fn locate(plan: &Plan, host: &Host) -> Result<Cgroup> {
@@ -180,7 +199,7 @@ fn converse(plan: &mut Plan, held: Held, handover: &Handover<'_>, subject: Subje
     let mut launch = Launch { plan, held, handover, subject };
     let (wire, init_end) = wire::pair()?;
     let child = launch.spawn(init_end).context("unable to start container process")?;
-    let mut launched = Launched { child, terminal: None };
+    let mut launched = Launched { child, terminal: None, notify: None };
     log::debug(|| format!("{}: init is process {}", launch.plan.id, launched.child.pid));
     let served = launch.serve(&wire, &mut launched);
     if served.is_err() {

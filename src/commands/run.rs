@@ -10,6 +10,7 @@ use crate::launch::StartedBy;
 use crate::log;
 use crate::state::Root;
 use anyhow::{Result, ensure};
+use std::os::fd::AsFd;
 
 /// Runs the verb.
 ///
@@ -26,6 +27,9 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
         );
         let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, None)?;
         start::run_poststart(&container, &launched.child.pidfd)?;
+        if let Some(mut notify) = launched.notify {
+            notify.wait(launched.child.pid, launched.child.pidfd.as_fd())?;
+        }
         return Ok(0);
     }
     ensure!(
@@ -42,7 +46,7 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
     let mask = Some(*signals.before());
     let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, mask)?;
     let started = start::run_poststart(&container, &launched.child.pidfd);
-    let ended = foreground::wait(&launched.child, &signals, launched.terminal);
+    let ended = foreground::wait(&launched.child, &signals, launched.terminal, launched.notify);
     if !args.keep {
         let deleted = Root::open(&global.root).and_then(|root| destroy::container(&root, &container.record));
         if let Err(error) = deleted {

@@ -133,6 +133,7 @@ fn planned(config: &Value, mode: CgroupMode) -> Result<Value> {
         no_pivot: false,
         new_keyring: true,
         inherited: Inherited::default(),
+        notify: None,
     };
     let plan = Plan::create(&bundle, &host, &request)?;
     Ok(serde_json::to_value(&plan)?)
