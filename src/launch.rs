@@ -19,7 +19,7 @@ use crate::plan::Plan;
 use crate::state::{self, Config, Container, ContainerDir, NamespaceEntry, Own, Phase, Record, Root};
 use crate::sys::spawn::{self, Child, Parentage};
 use crate::sys::{self, Called, fd, mount, pidfd, proc::Proc};
-use crate::wire::{self, Event, Failure, InitEnd, ParentEnd};
+use crate::wire::{self, Event, Failure, InitEnd, Order, ParentEnd};
 use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::SigSet;
 use rustix::process::Pid;
@@ -152,6 +152,7 @@ fn make(
     }
     let cgroup = &record.orlop.cgroup;
     held.cgroup_tasks = cgroup.tasks()?;
+    held.asks_for_cgroup = cgroup.waits_for_process();
     if plan.root.as_ref().is_some_and(|root| root.mounts.show_cgroup()) {
         let from_init = host.rootless() || plan.namespaces.private(Kind::User);
         held.cgroup_mount = cgroup_mount(cgroup, plan.namespaces.private(Kind::Cgroup), from_init)?;
@@ -175,6 +176,7 @@ pub fn exec(
     let init = record.init().open()?.context("cannot exec in a stopped container")?;
     held.joins = Joins::of_process(init, plan.namespaces.0.keys().copied().collect());
     held.cgroup_tasks = cgroup.tasks()?;
+    held.asks_for_cgroup = cgroup.needs_attach();
     held.hook_state = hook_state(record, "running", record.init_process_pid);
     converse(plan, held, handover, Subject::Process { record, cgroup })
 }
@@ -228,7 +230,7 @@ impl Launch<'_> {
             Subject::Container { record, .. } => &record.orlop.cgroup,
             Subject::Process { cgroup, .. } => *cgroup,
         };
-        let directory = cgroup.dir()?;
+        let directory = if held.asks_for_cgroup { None } else { cgroup.dir()? };
         let child = match plan.entry {
             Entry::Direct { clone, .. } => {
                 spawn::spawn(clone as u64, Parentage::Child, directory, || init::main(plan, held, &init_end))
@@ -260,6 +262,11 @@ impl Launch<'_> {
                     pidfd::wait(hop.pidfd.as_fd())?;
                     continue;
                 }
+                Event::JoinCgroup => {
+                    let cgroup = self.join_cgroup(child.pid)?;
+                    wire.order(&Order::Joined { cgroup })?;
+                    continue;
+                }
                 Event::MapIds => self.map_ids(child.pid)?,
                 Event::RunHooks => self.run_hooks(child)?,
                 Event::Console => {
@@ -287,6 +294,22 @@ impl Launch<'_> {
         match self.subject {
             Subject::Container { .. } => failure.into_error().context("error during container init"),
             Subject::Process { .. } => failure.into_error(),
+        }
+    }
+
+    /// Puts init (or the hop) into the container's cgroup, and says what a mount of type `cgroup` shows.
+    fn join_cgroup(&mut self, pid: i32) -> Result<PathBuf> {
+        match &mut self.subject {
+            Subject::Container { dir, record } => {
+                let asked = self.plan.cgroup.as_ref().context("linux.cgroupsPath: none")?;
+                record.orlop.cgroup.adopt(pid, asked)?;
+                record.cgroup_paths = record.orlop.cgroup.paths();
+                dir.commit(record)?;
+                let private = self.plan.namespaces.private(Kind::Cgroup);
+                let sources = record.orlop.cgroup.mount_sources(private)?;
+                Ok(sources.into_iter().next().map(|source| source.path).unwrap_or_default())
+            }
+            Subject::Process { cgroup, .. } => cgroup.attach(pid).map(|()| PathBuf::new()),
         }
     }
 
@@ -372,6 +395,7 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         joins,
         proc: Proc::open_host()?,
         cgroup_tasks: Vec::new(),
+        asks_for_cgroup: false,
         cgroup_mount: None,
         mounts: mounts::Held::default(),
         console_socket: match (&plan.process.console, handover.console_socket) {

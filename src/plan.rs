@@ -46,6 +46,8 @@ pub struct Request<'a> {
     pub id: &'a str,
     /// Whether the container gets a cgroup at all (`--cgroup-manager disabled`).
     pub cgroup: bool,
+    /// Who is to make it, if systemd is (`--systemd-cgroup`).
+    pub systemd: Option<cgroup::systemd::Bus>,
     /// Missing permission for cgroups is no error (`--rootless`).
     pub rootless: bool,
     /// `--no-pivot`
@@ -187,6 +189,10 @@ impl Plan {
                     request.id,
                     host,
                     request.rootless,
+                    request
+                        .systemd
+                        .clone()
+                        .map(|bus| cgroup::systemd::Asked { bus, annotations: spec.annotations.as_ref() }),
                 )?),
                 false => None,
             },
@@ -246,7 +252,7 @@ impl Plan {
         let own = &record.orlop;
         let namespaces = recorded_namespaces(record);
         let annotations = annotations(Some(&own.annotations));
-        let hop_joins_cgroup = namespaces.private(Kind::User);
+        let hop_joins_cgroup = namespaces.private(Kind::User) || namespaces.private(Kind::Cgroup);
         Ok(Self {
             id: record.id.clone(),
             entry: Entry::Hop { join: Vec::new(), unshare: 0, clone: 0, hop_joins_cgroup },

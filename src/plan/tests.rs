@@ -127,6 +127,7 @@ fn planned(config: &Value, mode: CgroupMode) -> Result<Value> {
     let bundle = Bundle { path: "/b".into(), spec };
     let host = Host { cgroup_mode: mode, euid: 0, egid: 0 };
     let request = Request {
+        systemd: None,
         id: "web",
         cgroup: true,
         rootless: false,
