@@ -48,6 +48,7 @@ demo-server: ## Run nginx in a Debian userland as an ordinary user, fetch a page
 
 test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
 	@tools/as-root test
+	@$(MAKE) --no-print-directory toolchain
 	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps jq:jq
 	$(with_cargo) cargo test --locked --no-fail-fast
 	@$(with_cargo) integration/smoke/run.sh "$(CURDIR)/target/$$(rustc -vV | sed -n 's/^host: //p')/debug/orlop"
