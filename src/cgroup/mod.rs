@@ -232,6 +232,18 @@ impl Cgroup {
         self.rootless && !self.named && matches!(error.errno(), libc::EACCES | libc::EPERM | libc::EROFS)
     }
 
+    /// Why there is no cgroup; rootless, in the words that runc has for it.
+    fn inapplicable(&self, error: Error) -> anyhow::Error {
+        let denied = matches!(error.errno(), libc::EACCES | libc::EPERM | libc::EROFS);
+        let mut error = anyhow!(error);
+        if self.rootless && denied {
+            error = error.context(
+                "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
+            );
+        }
+        error.context("unable to apply cgroup configuration")
+    }
+
     /// Makes the directories. A hierarchy that we may not use and need not is dropped: record the cgroup again.
     ///
     /// # Errors
@@ -244,15 +256,8 @@ impl Cgroup {
                     plan.limits.writes.iter().map(|write| write.controller.as_ref()).collect();
                 match cgroup.make().and_then(|()| v2::enable_controllers(cgroup, &needed)) {
                     Ok(()) => {}
-                    Err(error) if !self.tolerates(&error) => {
-                        return Err(anyhow!(error).context("unable to apply cgroup configuration"));
-                    }
-                    Err(_) if needed.is_empty() => self.tree = Tree::Nowhere,
-                    Err(error) => {
-                        return Err(anyhow!(error).context(
-                            "rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
-                        ));
-                    }
+                    Err(error) if self.tolerates(&error) && needed.is_empty() => self.tree = Tree::Nowhere,
+                    Err(error) => return Err(self.inapplicable(error)),
                 }
             }
             Tree::V1(all) => {
@@ -261,9 +266,7 @@ impl Cgroup {
                     match make_v1(&hierarchy, plan) {
                         Ok(()) => made.push(hierarchy),
                         Err(error) if self.tolerates(&error) || optional(&hierarchy) => {}
-                        Err(error) => {
-                            return Err(anyhow!(error).context("unable to apply cgroup configuration"));
-                        }
+                        Err(error) => return Err(self.inapplicable(error)),
                     }
                 }
                 self.tree = Tree::V1(made);

@@ -269,7 +269,13 @@ impl Mounts {
 
     fn cgroup(&self, root: &Root, mount: &Mount, source: Option<&mut CgroupSource>) -> Result<()> {
         match source {
-            None => bail!("the container has no cgroup to show"),
+            // Rootless without permission for cgroups, or told to have none: those of the host are not shown, for
+            // some of them may be the user's to write to (CVE-2023-25809).
+            None => {
+                let (target, _) = directory_target(root, mount, false, &[])?;
+                let empty = crate::sys::mount::empty_directory(self.label.as_deref())?;
+                Ok(sys::attach(empty.as_fd(), target.as_fd())?)
+            }
             Some(CgroupSource::V2(source)) => {
                 let (target, _) = directory_target(root, mount, false, &[])?;
                 match self.cgroup_directory(mount, mount.attributes, source, target.as_fd()) {
