@@ -118,7 +118,8 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
         let null = plan_root.paths.hold()?;
         // From here on no path is resolved from the host's root, but those of mount sources.
         let root = plan_root.rootfs.open()?;
-        let late = plan_root.mounts.apply(&root, &mut held.mounts, held.cgroup_mount.take())?;
+        let map_ids = |mount, fd: BorrowedFd<'_>| wire.ask(&Event::MapMount { mount }, Some(fd));
+        let late = plan_root.mounts.apply(&root, &mut held.mounts, held.cgroup_mount.take(), &map_ids)?;
         plan_root.devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd))?;
         if runtime_is_needed(plan) {
             wire.ask(&Event::RunHooks, None)?;

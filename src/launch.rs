@@ -268,6 +268,7 @@ impl Launch<'_> {
                     continue;
                 }
                 Event::MapIds => self.map_ids(child.pid)?,
+                Event::MapMount { mount } => self.map_mount(mount, fd)?,
                 Event::RunHooks => self.run_hooks(child)?,
                 Event::Console => {
                     launched.terminal = fd;
@@ -315,6 +316,11 @@ impl Launch<'_> {
 
     fn map_ids(&self, pid: i32) -> Result<()> {
         self.plan.maps.as_ref().context("linux.uidMappings: none")?.write(&self.held.proc, pid)
+    }
+
+    fn map_mount(&self, index: usize, fd: Option<OwnedFd>) -> Result<()> {
+        let root = self.plan.root.as_ref().context("mounts: none")?;
+        root.mounts.map_ids(index, fd.context("message from init: no descriptor")?.as_fd())
     }
 
     fn run_hooks(&mut self, child: &Child) -> Result<()> {

@@ -307,8 +307,11 @@ fn root(
         (Some(NamespaceRequest::New), Some(maps)) => mounts::UserNamespace::New(&maps.uid, &maps.gid),
         (Some(NamespaceRequest::New), None) => mounts::UserNamespace::Host,
     };
+    let root = spec.root.as_ref().context("root: root must be specified")?;
+    let rootfs = bundle.path.join(root.path());
     let facts = mounts::Facts {
         bundle: &bundle.path,
+        rootfs: &rootfs,
         own_mount_namespace: namespaces.private(Kind::Mount),
         user_namespace,
         rootless: host.rootless(),
@@ -321,7 +324,6 @@ fn root(
     }
     let mounts = mounts::plan(&said, &facts)?;
     let own_mounts = facts.own_mount_namespace;
-    let root = spec.root.as_ref().context("root: root must be specified")?;
     let label = linux.mount_label.as_deref();
     Ok(Root {
         rootfs: rootfs::plan(

@@ -10,6 +10,8 @@
 //!        │◀─ MapIds ─────────────────────────────┤ only with a new user namespace
 //!        ├─ Proceed ────────────────────────────▶│
 //!        │                                       │ mounts, devices …
+//!        │◀─ MapMount + fd ──────────────────────┤ only for id-mapped mounts whose source is in the root
+//!        ├─ Proceed ────────────────────────────▶│
 //!        │◀─ RunHooks ───────────────────────────┤ only if there are prestart or createRuntime hooks,
 //!        ├─ Proceed ────────────────────────────▶│   network devices to be moved
 //!        │                                       │ createContainer hooks, pivot_root …
@@ -80,6 +82,11 @@ pub enum Event {
     JoinCgroup,
     /// Write my id maps.
     MapIds,
+    /// Here is a mount: give it the id maps of that place in `mounts`.
+    MapMount {
+        /// The place.
+        mount: usize,
+    },
     /// Run the hooks that belong into the runtime's namespaces.
     RunHooks,
     /// Here is the terminal's master side.

@@ -180,6 +180,32 @@ fn an_idmapped_bind_shows_other_owners() {
     bundle.mount("/data", mount).guest("stat /data/file").run().prints("file 0644 5000 5000");
 }
 
+#[test]
+fn a_source_in_the_root_is_what_earlier_mounts_have_put_there() {
+    for user_namespace in [false, true] {
+        let bundle = if user_namespace { Bundle::new().user_namespace() } else { Bundle::new() };
+        let (source, inside) = (bundle.host_directory("host"), bundle.rootfs("first"));
+        let inside = inside.to_string_lossy().into_owned();
+        let bundle = bundle.mount("/first", bind(&source, &[])).mount("/again", bind(&inside, &["rbind"]));
+        bundle.guest("read /again/file").run().prints("from the host");
+    }
+}
+
+#[test]
+fn a_source_in_the_root_gets_its_id_maps_too() {
+    crate::skip_unless!(!under_runc(), "runc 1.1 has no idmapped mounts");
+    crate::skip_unless!(is_root(), "an idmapped mount of a host directory needs root");
+    let bundle = Bundle::new().user_namespace();
+    let (source, inside) = (bundle.host_directory("host"), bundle.rootfs("first"));
+    // Id 0 of the disk is shown as what the container's root is on the host.
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+    let mut again = bind(&inside.to_string_lossy(), &["rbind", "idmap"]);
+    again["uidMappings"] = map.clone();
+    again["gidMappings"] = map;
+    let bundle = bundle.mount("/first", bind(&source, &[])).mount("/again", again);
+    bundle.guest("stat /again/file").run().prints("file 0644 0 0");
+}
+
 // --- the root ---
 
 #[test]

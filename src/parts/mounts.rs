@@ -10,7 +10,7 @@ mod copy_up;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{CgroupSource, Held, Late, Source};
+pub use apply::{CgroupSource, Held, Late, MapIds, Source};
 
 use super::idmap::{Map, Range};
 use super::mount_options::{self, Options};
@@ -40,6 +40,8 @@ pub enum UserNamespace<'a> {
 pub struct Facts<'a> {
     /// Relative sources of bind mounts are relative to it.
     pub bundle: &'a Path,
+    /// The root, absolute.
+    pub rootfs: &'a Path,
     /// The container has a mount namespace that is not the runtime's.
     pub own_mount_namespace: bool,
     /// The container's user namespace.
@@ -118,6 +120,8 @@ pub enum What {
 pub struct Bind {
     /// An absolute path of the host.
     pub source: CString,
+    /// It lies in the container's root, where earlier mounts may have put something: init opens it in its turn.
+    pub in_root: bool,
     /// With what is mounted below it.
     pub depth: Depth,
     /// Other owners than on disk.
@@ -324,7 +328,9 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
             options.data.join(",")
         );
         let source = facts.bundle.join(&source);
-        What::Bind(Bind { source: c_string("source", source.as_os_str().as_bytes())?, depth, idmap })
+        let in_root = clean(&source).starts_with(clean(facts.rootfs));
+        let source = c_string("source", source.as_os_str().as_bytes())?;
+        What::Bind(Bind { source, in_root, depth, idmap })
     } else if matches!(fstype, "cgroup" | "cgroup2") {
         What::Cgroup
     } else {

@@ -267,6 +267,7 @@ mod tests {
         let map = Map::default();
         let facts = mounts::Facts {
             bundle: directory,
+            rootfs: &directory.join("rootfs"),
             own_mount_namespace: true,
             user_namespace: match user_namespace {
                 true => mounts::UserNamespace::New(&map, &map),
@@ -287,7 +288,8 @@ mod tests {
         let mut held = mounts.hold().unwrap();
         let group = mounts::Source::Held(mount::clone_path(&group, Depth::One).unwrap());
         let root = rootfs.open().unwrap();
-        let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group))).unwrap();
+        let map_ids: mounts::MapIds<'_> = &|_, _| bail!("nothing has id maps");
+        let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group)), map_ids).unwrap();
         devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd)).unwrap();
         let null = paths.hold().unwrap();
         rootfs.pivot(&root).unwrap();

@@ -48,6 +48,9 @@ pub enum Source {
     Attached(OwnedFd),
 }
 
+/// Asks the parent to give the mount of that index its id maps.
+pub type MapIds<'a> = &'a dyn Fn(usize, BorrowedFd<'_>) -> Result<()>;
+
 /// A mount that only waits to be attached.
 #[derive(Debug)]
 struct Ready {
@@ -76,7 +79,9 @@ impl Mounts {
     /// A source is not there, or cannot be mounted as asked.
     pub fn hold(&self) -> Result<Held> {
         let hold = |mount: &Mount| match &mount.what {
-            What::Bind(bind) if self.sources != SourcesFrom::Init || bind.idmap.is_some() => {
+            What::Bind(bind)
+                if !bind.in_root && (self.sources != SourcesFrom::Init || bind.idmap.is_some()) =>
+            {
                 self.hold_one(mount, bind).with_context(|| at(mount)).map(Some)
             }
             _ => Ok(None),
@@ -107,11 +112,30 @@ impl Mounts {
         Ok(Ready { fd, pending: false })
     }
 
-    /// Makes all mounts below `root`, in order.
+    /// Gives the detached mount `fd` the id maps of the mount at `index`: in the parent, for init may lack the
+    /// privilege over the file system.
+    ///
+    /// # Errors
+    /// The mount has no id maps, or the kernel refuses.
+    pub fn map_ids(&self, index: usize, fd: BorrowedFd<'_>) -> Result<()> {
+        let what = self.list.get(index).map(|mount| &mount.what);
+        let Some(What::Bind(Bind { idmap: Some(idmap), .. })) = what else {
+            bail!("mounts[{index}]: no id maps")
+        };
+        set_idmap(fd, idmap)
+    }
+
+    /// Makes all mounts below `root`, in order. `map_ids` has [`Mounts::map_ids`] called in the parent.
     ///
     /// # Errors
     /// A mount failed; those before it stay, in a mount namespace that dies with init.
-    pub fn apply(&self, root: &Root, held: &mut Held, mut cgroup: Option<CgroupSource>) -> Result<Late> {
+    pub fn apply(
+        &self,
+        root: &Root,
+        held: &mut Held,
+        mut cgroup: Option<CgroupSource>,
+        map_ids: MapIds<'_>,
+    ) -> Result<Late> {
         let mut late = Late::default();
         let mut fresh = Vec::new();
         for mount in &self.list {
@@ -120,7 +144,7 @@ impl Mounts {
             });
             let held = held.0.get_mut(mount.index).and_then(Option::take);
             match &mount.what {
-                What::Bind(bind) => self.bind(root, mount, bind, held),
+                What::Bind(bind) => self.bind(root, mount, bind, held, map_ids),
                 What::New(new) => self.fresh_fs(root, mount, new, &mut fresh, &mut late),
                 What::Cgroup => self.cgroup(root, mount, cgroup.as_mut()),
                 What::Remount(change) => remount(root, mount, change),
@@ -131,8 +155,20 @@ impl Mounts {
         Ok(late)
     }
 
-    fn bind(&self, root: &Root, mount: &Mount, bind: &Bind, held: Option<Ready>) -> Result<()> {
+    fn bind(
+        &self,
+        root: &Root,
+        mount: &Mount,
+        bind: &Bind,
+        held: Option<Ready>,
+        map_ids: MapIds<'_>,
+    ) -> Result<()> {
         let ready = match (held, self.sources) {
+            (None, _) if bind.idmap.is_some() => {
+                let fd = sys::clone_path(&bind.source, bind.depth)?;
+                map_ids(mount.index, fd.as_fd())?;
+                self.finish(fd, mount, bind.depth, Lock::Kernel)?
+            }
             (Some(ready), SourcesFrom::Parent) => ready,
             (Some(ready), _) if bind.idmap.is_some() => ready,
             (held, _) => match sys::clone_path(&bind.source, bind.depth) {
