@@ -13,7 +13,7 @@ bin = target/orlop
 ORLOP ?= $(CURDIR)/$(bin)
 export ORLOP
 
-.PHONY: all help toolchain demo demo-server test bench lint install clean
+.PHONY: all help toolchain demo demo-server test conformance-bats bench lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -52,6 +52,12 @@ test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
 	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps jq:jq
 	$(with_cargo) cargo test --locked --no-fail-fast
 	@$(with_cargo) integration/smoke/run.sh "$(CURDIR)/target/$$(rustc -vV | sed -n 's/^host: //p')/debug/orlop"
+
+conformance-bats: ## Run the integration suite of runc, whose source tree is SUITE, with orlop (root; an hour)
+	@tools/as-root conformance-bats
+	@$(MAKE) --no-print-directory toolchain
+	@$(MAKE) --no-print-directory all
+	@integration/conformance/bats.sh "$(SUITE)"
 
 bench: ## Time orlop beside crun, runc and the kernel's floor, in turn (root; QUICK=1 for two minutes of it)
 	@tools/as-root bench

@@ -1,0 +1,233 @@
+#!/bin/bash
+# Runs runc's integration suite (tests/integration/*.bats of its source tree) with orlop in the place of runc.
+#
+#   bats.sh SUITE [FILE...]     SUITE: runc's source tree, unpacked; FILE: mounts.bats or mounts; all if none is named
+#   VIEWS="hybrid v2 rootless"  the host's cgroup tree as it is; a private cgroup2 tree; an ordinary user (not by default)
+#
+# As root. Everything is made below a scratch directory, except what is slow to make (the images), which stays in
+# target/conformance; each file runs in mount, pid and network namespaces of its own, with its own /etc/passwd. Nothing of the suite
+# is changed or downloaded: its images are made from Debian's packages, its helper programs are bats-tools.py and
+# recvtty.c.
+# Fails if a test fails that bats-expected-failures does not name. A run of all files in hybrid and v2 writes its
+# table into integration/README.md.
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+top=$(dirname "$(dirname "$here")")
+suite=$(readlink -f "${1:?the source tree of runc}")
+shift
+[ -d "$suite/tests/integration" ] || { echo "$suite: no tests/integration in there" >&2; exit 2; }
+"$top/tools/as-root" conformance-bats
+"$top/tools/need" bats:bats jq:jq gawk:gawk gcc:gcc python3:python3-minimal busybox:busybox-static \
+    mmdebstrap:mmdebstrap ip:iproute2 losetup:mount setpriv:util-linux newuidmap:uidmap
+[ -e /usr/include/stdio.h ] || "$top/tools/need" -- libc6-dev
+runtime=${ORLOP:-$top/target/orlop}
+images=$top/target/conformance
+expected=$here/bats-expected-failures
+# Where ordinary users and user namespaces may look.
+scratch=$(mktemp -d /tmp/orlop-bats.XXXXXX)
+trap 'rm -rf "$scratch"' EXIT
+chmod 755 "$scratch"
+
+# An archive, put in place whole or not at all.
+pack() { # NAME DIRECTORY
+    tar -C "$2" -cf "$images/$1.new" .
+    mv "$images/$1.new" "$images/$1"
+}
+
+make_images() {
+    mkdir -p "$images"
+    local root=$scratch/image
+    if [ ! -e "$images/busybox.tar" ]; then
+        mkdir -p "$root"/{bin,dev,etc,home,lib,tmp,usr/sbin,var/spool/mail,var/www}
+        install -d -m 700 "$root/root"
+        chmod 1777 "$root/tmp"
+        cp "$(command -v busybox)" "$root/bin/busybox"
+        local applet
+        for applet in $(busybox --list); do
+            [ "$applet" = busybox ] || ln "$root/bin/busybox" "$root/bin/$applet"
+        done
+        printf '%s\n' root:x:0:0:root:/root:/bin/sh daemon:x:1:1:daemon:/usr/sbin:/bin/false \
+            nobody:x:65534:65534:nobody:/home:/bin/false >"$root/etc/passwd"
+        printf '%s\n' root:x:0: daemon:x:1: tty:x:5: users:x:100: nobody:x:65534: >"$root/etc/group"
+        pack busybox.tar "$root"
+        rm -rf "$root"
+    fi
+    if [ ! -e "$images/debian.tar" ]; then
+        local sources=()
+        mapfile -t sources < <(find /etc/apt -maxdepth 2 \( -name '*.sources' -o -name '*.list' \) -size +0)
+        mmdebstrap --quiet --variant=essential "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" "${sources[@]}"
+        # It is unpacked for each of some forty tests, none of which runs perl.
+        rm -rf "$root"/usr/share/{doc,locale,man,zoneinfo,i18n,perl*} "$root"/usr/lib/*/{gconv,perl*,libperl*} \
+            "$root"/usr/bin/perl* "$root"/var/{cache,lib/apt,lib/dpkg,log}/* "$root"/dev/*
+        pack debian.tar "$root"
+        rm -rf "$root"
+    fi
+}
+
+make_suite() {
+    mkdir -p "$scratch/bin" "$scratch/suite"
+    cp -a "$suite/tests" "$suite/go.mod" "$scratch/suite"
+    # The architecture in the images' names is asked of go.
+    printf '#!/bin/sh\necho local\n' >"$scratch/bin/go"
+    # In their places, so that nothing is fetched. The suite knows how to name what it knows how to fetch.
+    printf '#!/bin/sh\necho "BUSYBOX_IMAGE=%s"\necho "DEBIAN_IMAGE=%s"\n' "$images/busybox.tar" "$images/debian.tar" \
+        >"$scratch/suite/tests/integration/get-images.sh"
+    local bin=$scratch/suite/tests/cmd/_bin tool
+    mkdir -p "$bin"
+    # Not in python: the suite does not wait until it listens, and orlop is quick.
+    gcc -O2 -Wall -o "$bin/recvtty" "$here/recvtty.c"
+    for tool in pidfd-kill fs-idmap remap-rootfs seccompagent; do
+        cp "$here/bats-tools.py" "$bin/$tool"
+    done
+    cp "$here/bats-tools.py" "$scratch/bin/with-tty"
+    # What is wanted of a dummy network device one end of a veth pair can do, where the kernel has no dummies.
+    if ! unshare -n ip link add dummy0 type dummy 2>/dev/null; then
+        # shellcheck disable=SC2016 # for the other shell
+        printf '#!/bin/bash\nexec %s "${@/%%dummy/veth}"\n' "$(command -v ip)" >"$scratch/bin/ip"
+    fi
+    # Without it there is nothing to wait for.
+    command -v udevadm >/dev/null || printf '#!/bin/sh\n' >"$scratch/bin/udevadm"
+    chmod 755 "$scratch"/bin/* "$bin"/* "$scratch/suite/tests/integration/get-images.sh"
+    # Not in a directory that only root may enter; by the name that help.bats wants to read.
+    install -m 755 "$runtime" "$scratch/runc"
+}
+
+# What a file runs in: $1 is the view, the rest the command.
+inside() {
+    local view=$1
+    shift
+    cp /etc/passwd "$scratch/passwd"
+    cp /etc/group "$scratch/group"
+    echo "rootless:x:2000:2000::$scratch/home:/bin/bash" >>"$scratch/passwd"
+    echo "rootless:x:2000:" >>"$scratch/group"
+    echo "rootless:100000:65536" >"$scratch/subuid"
+    echo "rootless:200000:65536" >"$scratch/subgid"
+    install -d -m 700 -o 2000 -g 2000 "$scratch/home" "$scratch/home/run"
+    # shellcheck disable=SC2016 # for the other shell
+    PATH=$scratch/bin:$PATH RUNC=$scratch/runc unshare -m -n -p -f --mount-proc --propagation private bash -euc '
+        scratch=$1 view=$2
+        shift 2
+        ip link set lo up
+        for file in passwd group subuid subgid; do mount --bind "$scratch/$file" /etc/$file; done
+        case $view in
+        v2) umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
+        rootless)
+            export ROOTLESS_FEATURES=idmap+ HOME=$scratch/home XDG_RUNTIME_DIR=$scratch/home/run
+            export ROOTLESS_UIDMAP_START=100000 ROOTLESS_UIDMAP_LENGTH=65536
+            export ROOTLESS_GIDMAP_START=200000 ROOTLESS_GIDMAP_LENGTH=65536 ROOTLESS_AUX_UID=1024
+            export ROOTLESS_AUX_DIR=$(mktemp -d "$scratch/aux.XXXXXX")
+            chown $((ROOTLESS_UIDMAP_START - 1000 + ROOTLESS_AUX_UID)) "$ROOTLESS_AUX_DIR"
+            set -- setpriv --reuid 2000 --regid 2000 --clear-groups --inh-caps=-all "$@" ;;
+        esac
+        exec "$@"' _ "$scratch" "$view" "$@"
+}
+
+# One file: lines "VIEW FILE ok|failed|skipped NAME" on stdout, what went wrong on stderr.
+run_file() { # VIEW FILE
+    local tap=$scratch/tap temporary
+    temporary=$(mktemp -d /tmp/orlop-bats.XXXXXX)
+    chmod 755 "$temporary"
+    [ "$1" != rootless ] || chown 2000 "$temporary"
+    : >"$tap"
+    chmod 666 "$tap"
+    # shellcheck disable=SC2016 # for the other shell
+    TMPDIR=$temporary inside "$1" with-tty timeout -k 10 1500 bash -c 'bats --tap "$1" >"$2" 2>&1' _ \
+        "$scratch/suite/tests/integration/$2" "$tap" >/dev/null </dev/null || true
+    if [ -n "${KEEP:-}" ]; then mkdir -p "$KEEP" && cp "$tap" "$KEEP/$1-$2.tap"; fi
+    rm -rf --one-file-system "$temporary"
+    awk -v view="$1" -v file="$2" '
+        match($0, /^ok [0-9]+ .* # skip/) { print view, file, "skipped", name(RLENGTH - 7); next }
+        match($0, /^ok [0-9]+ /)          { print view, file, "ok", name(0); next }
+        match($0, /^not ok [0-9]+ /)      { print view, file, "failed", name(0) }
+        match($0, /^1\.\./)               { planned = substr($0, 4) }
+        function name(end,    text) {
+            text = end ? substr($0, 1, end) : $0
+            sub(/^(not )?ok [0-9]+ /, "", text)
+            sub(/ in [0-9]+(ms|sec)$/, "", text)
+            done++
+            return text
+        }
+        END { for (; done < planned || !planned && !done++; done++) print view, file, "failed", "(did not end)" }' "$tap"
+}
+
+# The reason for which a failure is expected, if it is; a view of * is every view.
+reason() { # VIEW FILE NAME
+    awk -F '\t' -v view="$1" -v file="$2" -v name="$3" '
+        !/^#/ && ($1 == view || $1 == "*") && $2 == file && $3 == name { print $4; exit }' "$expected"
+}
+
+table() {
+    echo "runc $(cat "$suite/VERSION" 2>/dev/null || echo '?'); passed / failed / skipped"
+    echo
+    awk '{ count[$1, $2, $3]++; files[$2]; views[$1]; total[$1, $3]++ }
+        function cell(view, file,    key) {
+            return sprintf("%d / %d / %d", count[view, file, "ok"], count[view, file, "failed"], count[view, file, "skipped"])
+        }
+        END {
+            n = split("hybrid v2 rootless", order); head = "| file |"; rule = "|---|"
+            for (i = 1; i <= n; i++) if (order[i] in views) { head = head " " order[i] " |"; rule = rule "---|" }
+            print head; print rule
+            m = asorti(files, names)
+            for (j = 1; j <= m; j++) {
+                row = "| " names[j] " |"
+                for (i = 1; i <= n; i++) if (order[i] in views) row = row " " cell(order[i], names[j]) " |"
+                print row
+            }
+            row = "| **total** |"
+            for (i = 1; i <= n; i++) if (order[i] in views)
+                row = row sprintf(" %d / %d / %d |", total[order[i], "ok"], total[order[i], "failed"], total[order[i], "skipped"])
+            print row
+        }' "$1"
+}
+
+make_images
+make_suite
+views=${VIEWS:-hybrid v2}
+files=()
+for file in "$@"; do files+=("$(basename "$file" .bats).bats"); done
+whole=
+if [ ${#files[@]} = 0 ]; then
+    whole=yes
+    for file in "$scratch"/suite/tests/integration/*.bats; do files+=("$(basename "$file")"); done
+fi
+
+results=$scratch/results
+: >"$results"
+for view in $views; do
+    for file in "${files[@]}"; do
+        run_file "$view" "$file" | tee -a "$results" | awk -v what="$view $file" '
+            { n[$3]++ } END { printf "%-34s passed %3d  failed %3d  skipped %3d\n", what, n["ok"], n["failed"], n["skipped"] }'
+    done
+done
+[ -z "${KEEP:-}" ] || cp "$results" "$KEEP/results"
+
+status=0
+while read -r view file _ name; do
+    why=$(reason "$view" "$file" "$name")
+    if [ -z "$why" ]; then
+        echo "FAILED: $view $file: $name"
+        status=1
+    else
+        echo "failed as expected: $view $file: $name ($why)"
+    fi
+done < <(grep ' failed ' "$results" | awk '$3 == "failed"')
+while IFS=$'\t' read -r view file name _; do
+    [ "$view" != '*' ] || view='[^ ]*'
+    if grep -q "^$view ${file//./\\.} ok " "$results" && awk -v f="$file" -v n="$name" -v v="$view" '
+        $1 ~ "^" v "$" && $2 == f && $3 == "ok" && substr($0, index($0, " ok ") + 4) == n { hit = 1 } END { exit !hit }' "$results"
+    then
+        echo "note: passes here, though bats-expected-failures names it: $file: $name"
+    fi
+done < <(grep -v '^#' "$expected")
+
+table "$results" >"$scratch/table"
+tail -n 1 "$scratch/table"
+if [ -n "$whole" ] && [ "$views" = "hybrid v2" ]; then
+    readme=$top/integration/README.md
+    awk -v table="$scratch/table" '
+        /<!-- end of bats -->/ { within = 0 }
+        !within { print }
+        /<!-- bats -->/ { within = 1; while ((getline line <table) > 0) print line }' "$readme" >"$scratch/readme"
+    cat "$scratch/readme" >"$readme"
+fi
+exit $status
