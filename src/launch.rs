@@ -9,7 +9,6 @@ use crate::destroy;
 use crate::host::Host;
 use crate::init::{self, Held};
 use crate::log;
-use crate::notify::{self, Notify};
 use crate::oci_state::{self, OciState};
 use crate::parts::hooks::Kind as HookKind;
 use crate::parts::mounts::{self, CgroupSource, Source};
@@ -19,12 +18,11 @@ use crate::plan::Plan;
 use crate::state::{self, Config, Container, ContainerDir, NamespaceEntry, Own, Phase, Record, Root};
 use crate::sys::spawn::{self, Child, Parentage};
 use crate::sys::{self, Called, fd, mount, pidfd, proc::Proc};
-use crate::wire::{self, Event, Failure, InitEnd, Order, ParentEnd};
+use crate::wire::{self, Event, Failure, InitEnd, ParentEnd};
 use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::SigSet;
 use rustix::process::Pid;
-use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -39,8 +37,6 @@ pub struct Handover<'a> {
     pub pidfd_socket: Option<&'a Path>,
     /// The signal mask that orlop was called with.
     pub mask: Option<SigSet>,
-    /// The host's notify socket, if we start the process ourselves.
-    pub notify: Option<OsString>,
 }
 
 /// Who lets the process of a new container run.
@@ -59,8 +55,6 @@ pub struct Launched {
     pub child: Child,
     /// The terminal, when it is for us to serve.
     pub terminal: Option<OwnedFd>,
-    /// The container's notify socket, when it is for us to serve.
-    pub notify: Option<Notify>,
 }
 
 /// Makes the container of `plan`.
@@ -75,31 +69,24 @@ pub fn create(
     by: StartedBy,
     handover: &Handover<'_>,
 ) -> Result<(Container, Launched)> {
+    let mut held = hold(plan, handover)?;
+    if let Some(root) = &plan.root {
+        // In the words of init, who opens them where we may not.
+        let sources = root.mounts.hold().context("error during container init");
+        held.mounts = sources.context("unable to start container process")?;
+    }
     let root = Root::create(root)?;
-    let dir = root.reserve(&plan.id)?;
-    let ready = || -> Result<_> {
-        // The socket's directory is the source of a mount.
-        let notify = listen(plan, &dir, handover)?;
-        let mut held = hold(plan, handover)?;
-        if let Some(root) = &plan.root {
-            // In the words of init, who opens them where we may not.
-            let sources = root.mounts.hold().context("error during container init");
-            held.mounts = sources.context("unable to start container process")?;
-        }
-        Ok((notify, held, intent(plan, bundle, host, locate(plan, host)?)?))
+    let cgroup = match &plan.cgroup {
+        // A cgroup in use may be that of the container which has the id: that is the better reason then.
+        Some(asked) => Cgroup::locate(asked, host).map_err(|error| root.taken(&plan.id).unwrap_or(error))?,
+        None => Cgroup::none(),
     };
-    let (notify, mut held, mut record) = match ready() {
-        Ok(ready) => ready,
-        Err(error) => {
-            // Nothing but the directory is there. A cgroup that is somebody else's is not to be undone.
-            root.remove(&plan.id)?;
-            return Err(error);
-        }
-    };
+    let mut record = intent(plan, bundle, host, cgroup)?;
+    let dir = root.reserve(&record)?;
     let made = make(plan, host, by, &mut held, &dir, &mut record)
         .and_then(|()| converse(plan, held, handover, Subject::Container { dir: &dir, record: &mut record }));
     match made {
-        Ok(launched) => Ok((Container { dir, record }, Launched { notify, ..launched })),
+        Ok(launched) => Ok((Container { dir, record }, launched)),
         Err(error) => {
             // The same code as `delete --force`, over the same record.
             if let Err(left) = destroy::container(&root, &record) {
@@ -107,22 +94,6 @@ pub fn create(
             }
             Err(error)
         }
-    }
-}
-
-/// Makes the directory of the notify socket, and the socket if we are there when it is used.
-fn listen(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<Option<Notify>> {
-    if plan.notify.is_none() {
-        return Ok(None);
-    }
-    let directory = dir.make_directory(notify::DIRECTORY)?;
-    handover.notify.as_ref().map(|host| Notify::listen(directory.as_fd(), host)).transpose()
-}
-
-fn locate(plan: &Plan, host: &Host) -> Result<Cgroup> {
-    match &plan.cgroup {
-        Some(asked) => Cgroup::locate(asked, host),
-        None => Ok(Cgroup::none()),
     }
 }
 
@@ -135,7 +106,6 @@ fn make(
     dir: &ContainerDir,
     record: &mut Record,
 ) -> Result<()> {
-    dir.commit(record)?;
     if let Some(asked) = &plan.cgroup {
         record.orlop.cgroup.create(asked)?;
         record.orlop.cgroup.set(asked)?;
@@ -152,7 +122,6 @@ fn make(
     }
     let cgroup = &record.orlop.cgroup;
     held.cgroup_tasks = cgroup.tasks()?;
-    held.asks_for_cgroup = cgroup.waits_for_process();
     if plan.root.as_ref().is_some_and(|root| root.mounts.show_cgroup()) {
         let from_init = host.rootless() || plan.namespaces.private(Kind::User);
         held.cgroup_mount = cgroup_mount(cgroup, plan.namespaces.private(Kind::Cgroup), from_init)?;
@@ -176,7 +145,6 @@ pub fn exec(
     let init = record.init().open()?.context("cannot exec in a stopped container")?;
     held.joins = Joins::of_process(init, plan.namespaces.0.keys().copied().collect());
     held.cgroup_tasks = cgroup.tasks()?;
-    held.asks_for_cgroup = cgroup.needs_attach();
     held.hook_state = hook_state(record, "running", record.init_process_pid);
     converse(plan, held, handover, Subject::Process { record, cgroup })
 }
@@ -200,8 +168,10 @@ struct Launch<'a> {
 fn converse(plan: &mut Plan, held: Held, handover: &Handover<'_>, subject: Subject<'_>) -> Result<Launched> {
     let mut launch = Launch { plan, held, handover, subject };
     let (wire, init_end) = wire::pair()?;
-    let child = launch.spawn(init_end).context("unable to start container process")?;
-    let mut launched = Launched { child, terminal: None, notify: None };
+    let mut wire = Some(wire);
+    let child = launch.spawn(&mut wire, init_end).context("unable to start container process")?;
+    let wire = wire.context("the wire is init's")?;
+    let mut launched = Launched { child, terminal: None };
     log::debug(|| format!("{}: init is process {}", launch.plan.id, launched.child.pid));
     let served = launch.serve(&wire, &mut launched);
     if served.is_err() {
@@ -221,7 +191,8 @@ impl Launch<'_> {
         }
     }
 
-    fn spawn(&mut self, init_end: InitEnd) -> Result<Child> {
+    /// The child drops its copy of `wire`: as long as anybody has one, init would not see that we are dead.
+    fn spawn(&mut self, wire: &mut Option<ParentEnd>, init_end: InitEnd) -> Result<Child> {
         let score = self.plan.process.oom_score_adj;
         let lent = score.map(|value| OwnScore::lend(&self.held.proc, value)).transpose()?;
         let cpus = self.plan.process.affinity.lend()?;
@@ -230,14 +201,18 @@ impl Launch<'_> {
             Subject::Container { record, .. } => &record.orlop.cgroup,
             Subject::Process { cgroup, .. } => *cgroup,
         };
-        let directory = if held.asks_for_cgroup { None } else { cgroup.dir()? };
+        let directory = cgroup.dir()?;
         let child = match plan.entry {
-            Entry::Direct { clone, .. } => {
-                spawn::spawn(clone as u64, Parentage::Child, directory, || init::main(plan, held, &init_end))
-            }
+            Entry::Direct { clone, .. } => spawn::spawn(clone as u64, Parentage::Child, directory, || {
+                drop(wire.take());
+                init::main(plan, held, &init_end)
+            }),
             Entry::Hop { hop_joins_cgroup, .. } => {
                 let (first, second) = if hop_joins_cgroup { (directory, None) } else { (None, directory) };
-                spawn::spawn(0, Parentage::Child, first, || init::hop(plan, held, &init_end, second))
+                spawn::spawn(0, Parentage::Child, first, || {
+                    drop(wire.take());
+                    init::hop(plan, held, &init_end, second)
+                })
             }
         };
         if let Some(cpus) = cpus {
@@ -260,11 +235,6 @@ impl Launch<'_> {
                     let born = Child { pid, pidfd: pidfd::open(pid)? };
                     let hop = std::mem::replace(&mut launched.child, born);
                     pidfd::wait(hop.pidfd.as_fd())?;
-                    continue;
-                }
-                Event::JoinCgroup => {
-                    let cgroup = self.join_cgroup(child.pid)?;
-                    wire.order(&Order::Joined { cgroup })?;
                     continue;
                 }
                 Event::MapIds => self.map_ids(child.pid)?,
@@ -295,22 +265,6 @@ impl Launch<'_> {
         match self.subject {
             Subject::Container { .. } => failure.into_error().context("error during container init"),
             Subject::Process { .. } => failure.into_error(),
-        }
-    }
-
-    /// Puts init (or the hop) into the container's cgroup, and says what a mount of type `cgroup` shows.
-    fn join_cgroup(&mut self, pid: i32) -> Result<PathBuf> {
-        match &mut self.subject {
-            Subject::Container { dir, record } => {
-                let asked = self.plan.cgroup.as_ref().context("linux.cgroupsPath: none")?;
-                record.orlop.cgroup.adopt(pid, asked)?;
-                record.cgroup_paths = record.orlop.cgroup.paths();
-                dir.commit(record)?;
-                let private = self.plan.namespaces.private(Kind::Cgroup);
-                let sources = record.orlop.cgroup.mount_sources(private)?;
-                Ok(sources.into_iter().next().map(|source| source.path).unwrap_or_default())
-            }
-            Subject::Process { cgroup, .. } => cgroup.attach(pid).map(|()| PathBuf::new()),
         }
     }
 
@@ -401,7 +355,6 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         joins,
         proc: Proc::open_host()?,
         cgroup_tasks: Vec::new(),
-        asks_for_cgroup: false,
         cgroup_mount: None,
         mounts: mounts::Held::default(),
         console_socket: match (&plan.process.console, handover.console_socket) {
@@ -501,11 +454,42 @@ fn external_descriptors() -> Vec<String> {
         .collect()
 }
 
-/// Decimal, without a newline, complete from the first moment on: written beside it and renamed.
+/// Decimal, without a newline, complete from the first moment on: the file gets its name when it is written.
 fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+    let name = path.file_name().with_context(|| format!("{path:?}: no file name"))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let shown = || format!("{path:?}");
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let dir = openat(CWD, parent, flags, Mode::empty()).called("open", || format!("{parent:?}"))?;
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = match openat(&dir, ".", flags, Mode::from_raw_mode(0o666)) {
+        // A file system without nameless files.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
+            return write_pid_file_beside(path, pid);
+        }
+        other => other.called("open", shown)?,
+    };
+    rustix::io::write(&file, pid.to_string().as_bytes()).called("write", shown)?;
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = || linkat(CWD, &*own, &dir, name, AtFlags::SYMLINK_FOLLOW);
+    match link() {
+        // Of an earlier container. A symbolic link is not followed, but removed.
+        Err(rustix::io::Errno::EXIST) => {
+            rustix::fs::unlinkat(&dir, name, AtFlags::empty()).called("unlink", shown)?;
+            link()
+        }
+        other => other,
+    }
+    .called("linkat", shown)?;
+    Ok(())
+}
+
+/// The same by way of a second name.
+fn write_pid_file_beside(path: &Path, pid: i32) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let name = path.file_name().with_context(|| format!("{path:?}: no file name"))?.to_string_lossy();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}"));
     let shown = || format!("{temporary:?}");
     // O_EXCL: a link that somebody has put there is not followed.

@@ -1,13 +1,14 @@
 //! state.json: all that a later verb may know of a container, and the directory it lies in.
 //!
 //! `<root>/<id>/state.json` is written before the first side effect of `create` (phase `creating`), and every
-//! later change is one rename. The directory is the id: making it is the reservation, renaming it away is the
-//! deletion. What a status is follows from the record, the process, the fifo and the freezer, and is never stored.
+//! later change is one rename. The directory is the id: it gets its name with the record in it, which is the
+//! reservation, and loses it by being renamed away, which is the deletion: nobody ever sees one without a record.
+//! What a status is follows from the record, the process and the freezer, and is never stored.
 
 mod process;
 mod record;
 
-pub use process::{Process, boot_id};
+pub use process::{Process, Run, boot_id};
 pub use record::{Config, NamespaceEntry, Own, Record};
 
 use crate::parts::seccomp::Filter;
@@ -23,7 +24,9 @@ use std::path::{Path, PathBuf};
 
 const FILTER: &str = "seccomp.bpf";
 const RECORD: &str = "state.json";
-/// Not a character of ids: no container can have this name.
+/// What a container's directory is called while it is being made, and when it has been deleted; the number of the
+/// process that does so follows. `~` is not a character of ids: no container can have such a name.
+const NEW: &str = "~new-";
 const GONE: &str = "~gone-";
 /// No record of ours comes near this.
 const RECORD_LIMIT: u64 = 16 << 20;
@@ -128,17 +131,54 @@ impl Root {
         Ok(Self { path: path.into(), fd: fd.called("open", || format!("{path:?}")).context("--root")? })
     }
 
-    /// Takes `id` for a new container.
+    /// Takes the id of `record` for a new container, and writes it down.
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::InvalidId`].
-    pub fn reserve(&self, id: &str) -> Result<ContainerDir> {
-        check_id(id)?;
-        match rustix::fs::mkdirat(&self.fd, id, Mode::from_raw_mode(0o700)) {
-            Err(rustix::io::Errno::EXIST) => return Err(Error::Exists.into()),
-            other => other.called("mkdirat", || format!("{:?}", self.path.join(id)))?,
+    pub fn reserve(&self, record: &Record) -> Result<ContainerDir> {
+        check_id(&record.id)?;
+        let new = own_name(NEW);
+        let shown = || format!("{:?}", self.path.join(&new));
+        let make = || rustix::fs::mkdirat(&self.fd, &*new, Mode::from_raw_mode(0o700));
+        match make() {
+            // Of a process that had our number and died here.
+            Err(rustix::io::Errno::EXIST) => {
+                self.clear(&new)?;
+                make()
+            }
+            other => other,
         }
-        self.container(id)
+        .called("mkdirat", shown)?;
+        let reserved = self.name(&new, record);
+        if reserved.is_err() {
+            // The reason is what counts; what is left is swept by the next `list` or `delete`.
+            let _ = self.clear(&new);
+        }
+        reserved
+    }
+
+    fn name(&self, new: &str, record: &Record) -> Result<ContainerDir> {
+        let path = self.path.join(&record.id);
+        let dir = ContainerDir { fd: self.open_entry(new)?, path };
+        dir.write(RECORD, record)?;
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.fd, new, &self.fd, &*record.id, flags) {
+            Err(rustix::io::Errno::EXIST) => return Err(Error::Exists.into()),
+            other => other.called("renameat2", || format!("{:?}", dir.path))?,
+        }
+        Ok(dir)
+    }
+
+    /// The error that a container has this id already, if one has.
+    pub fn taken(&self, id: &str) -> Option<anyhow::Error> {
+        let found = rustix::fs::accessat(&self.fd, id, rustix::fs::Access::EXISTS, AtFlags::empty());
+        found.is_ok().then(|| Error::Exists.into())
+    }
+
+    fn open_entry(&self, name: &str) -> Result<OwnedFd> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
+        Ok(fd.called("openat", || format!("{:?}", self.path.join(name)))?)
     }
 
     /// The directory of the container `id`.
@@ -168,8 +208,8 @@ impl Root {
             let name = entry.file_name().to_string_lossy();
             if check_id(&name).is_ok() && name != "." && name != ".." {
                 ids.push(name.into_owned());
-            } else if name.starts_with(GONE) {
-                // A deletion that died behind its point of commit.
+            } else if name.starts_with(GONE) || name.strip_prefix(NEW).is_some_and(is_nobody) {
+                // A deletion that died behind its point of commit, a creation that died before it.
                 let _ = self.clear(&name);
             }
         }
@@ -183,29 +223,50 @@ impl Root {
     /// Those of renameat2(2) and unlinkat(2).
     pub fn remove(&self, id: &str) -> Result<()> {
         check_id(id)?;
-        let gone = format!("{GONE}{id}");
-        match rustix::fs::renameat(&self.fd, id, &self.fd, &gone) {
+        let gone = own_name(GONE);
+        let rename = || rustix::fs::renameat(&self.fd, id, &self.fd, &*gone);
+        match rename() {
             Err(rustix::io::Errno::NOENT) => return Ok(()),
-            // What an earlier deletion that died left behind.
+            // Of a process that had our number and died here.
             Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => {
                 self.clear(&gone)?;
-                rustix::fs::renameat(&self.fd, id, &self.fd, &gone)
-                    .called("renameat", || format!("{:?}", self.path.join(id)))?;
+                rename()
             }
-            other => other.called("renameat", || format!("{:?}", self.path.join(id)))?,
+            other => other,
         }
-        self.clear(&gone)
+        .called("renameat", || format!("{:?}", self.path.join(id)))?;
+        // It is deleted: what cannot be cleared now, or at once again, is swept by the next `list` or `delete`.
+        if let Err(error) = self.clear(&gone).or_else(|_| self.clear(&gone)) {
+            crate::log::warn(format!("{error:#}, ignoring"));
+        }
+        Ok(())
     }
 
     /// Our own files only, in a directory that only we write to: no recursion, nothing is followed.
     fn clear(&self, name: &str) -> Result<()> {
         let shown = || format!("{:?}", self.path.join(name));
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).called("openat", shown)?;
+        let fd = match self.open_entry(name) {
+            // Somebody else has swept it.
+            Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => return Ok(()),
+            other => other?,
+        };
         clear_files(fd.as_fd(), 1).with_context(shown)?;
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).called("unlinkat", shown)?;
-        Ok(())
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            other => Ok(other.called("unlinkat", shown)?),
+        }
     }
+}
+
+/// A name for a directory that is not a container's (yet, or any more), by our process number.
+fn own_name(prefix: &str) -> String {
+    format!("{prefix}{}", rustix::process::getpid().as_raw_nonzero())
+}
+
+/// Whether no process has this number.
+fn is_nobody(pid: &str) -> bool {
+    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 /// Unlinks the files in `dir`, and those in directories up to `depth` below it (the notify socket has one).
@@ -267,13 +328,18 @@ impl ContainerDir {
     /// Those of open(2), write(2) and rename(2).
     pub fn commit(&self, record: &Record) -> Result<()> {
         let temporary = format!("{RECORD}.tmp");
-        let shown = || format!("{:?}", self.path.join(&temporary));
+        self.write(&temporary, record)?;
+        rustix::fs::renameat(&self.fd, &*temporary, &self.fd, RECORD)
+            .called("renameat", || format!("{:?}", self.path.join(RECORD)))?;
+        Ok(())
+    }
+
+    fn write(&self, name: &str, record: &Record) -> Result<()> {
+        let shown = || format!("{:?}", self.path.join(name));
         let text = serde_json::to_vec(record)?;
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, &temporary, flags, Mode::from_raw_mode(0o600));
-        let mut file = std::fs::File::from(file.called("openat", shown)?);
-        file.write_all(&text).called("write", shown)?;
-        rustix::fs::renameat(&self.fd, &temporary, &self.fd, RECORD).called("renameat", shown)?;
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600));
+        std::fs::File::from(file.called("openat", shown)?).write_all(&text).called("write", shown)?;
         Ok(())
     }
 
@@ -353,33 +419,7 @@ impl ContainerDir {
         Ok(Gate { go: make(FIFO)?, result: make(RESULT)? })
     }
 
-    /// Makes a directory in it that others may enter, or opens the one that is there.
-    ///
-    /// # Errors
-    /// Those of mkdir(2) and open(2).
-    pub fn make_directory(&self, name: &str) -> Result<OwnedFd> {
-        let shown = || format!("{:?}", self.path.join(name));
-        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)) {
-            Err(rustix::io::Errno::EXIST) => {}
-            other => other.called("mkdirat", shown)?,
-        }
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty()).called("openat", shown)?)
-    }
-
-    /// Whether init waits for `start`.
-    ///
-    /// # Errors
-    /// Those of stat(2).
-    pub fn has_fifo(&self) -> Result<bool> {
-        match rustix::fs::statat(&self.fd, FIFO, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok(rustix::fs::FileType::from_raw_mode(found.st_mode) == rustix::fs::FileType::Fifo),
-            Err(rustix::io::Errno::NOENT) => Ok(false),
-            Err(errno) => Ok(Err(errno).called("statat", || format!("{:?}", self.path.join(FIFO)))?),
-        }
-    }
-
-    /// From now on the container is no longer `created`.
+    /// Nobody waits there any more.
     ///
     /// # Errors
     /// Those of unlink(2).
@@ -393,7 +433,7 @@ impl ContainerDir {
         Ok(())
     }
 
-    /// The status that follows from the record, the process, the freezer and the fifo.
+    /// The status that follows from the record, the process and the freezer.
     ///
     /// # Errors
     /// One of them cannot be looked at.
@@ -402,13 +442,17 @@ impl ContainerDir {
             let at_work = record.orlop.owner.alive()? && same_boot(record)?;
             return Ok(if at_work { Status::Creating } else { Status::Stopped });
         }
-        if !record.init().alive()? || !same_boot(record)? {
+        let Some(run) = record.init().look()? else { return Ok(Status::Stopped) };
+        if !same_boot(record)? {
             return Ok(Status::Stopped);
         }
         if record.orlop.cgroup.frozen()? {
             return Ok(Status::Paused);
         }
-        Ok(if self.has_fifo()? { Status::Created } else { Status::Running })
+        Ok(match run {
+            Run::Forked => Status::Created,
+            Run::Executed => Status::Running,
+        })
     }
 }
 
@@ -471,28 +515,65 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_id_is_reserved_once_and_free_again_after_removal() {
-        let temporary = tempfile::tempdir().unwrap();
-        let root = Root::create(&temporary.path().join("a/b")).unwrap();
-        let dir = root.reserve("c1").unwrap();
-        dir.make_gate().unwrap();
-        assert!(dir.has_fifo().unwrap());
-        let again = root.reserve("c1").unwrap_err();
-        assert_eq!(again.downcast_ref(), Some(&Error::Exists));
-        assert_eq!(root.ids().unwrap(), ["c1"]);
-        root.remove("c1").unwrap();
-        assert!(root.ids().unwrap().is_empty());
-        root.reserve("c1").unwrap();
+    fn record(id: &str) -> Record {
+        let text = serde_json::json!({
+            "id": id, "init_process_pid": 0, "init_process_start": 0, "created": "", "rootless": false,
+            "config": {"rootfs": "/r", "readonlyfs": false, "namespaces": [], "labels": [], "rootless_euid": false},
+            "cgroup_paths": {}, "namespace_paths": {}, "external_descriptors": [],
+            "orlop": {"phase": "creating", "owner": {"pid": 0, "start": 0}, "boot_id": "", "bundle": "/b",
+                "cgroup": crate::cgroup::Cgroup::none(), "annotations": {}, "hooks_ran": false, "has_filter": false,
+                "hooks": crate::parts::hooks::Hooks::default()},
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     #[test]
-    fn a_deletion_that_died_halfway_is_swept_by_the_next_look() {
+    fn an_id_is_reserved_once_with_its_record_and_free_again_after_removal() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("a/b");
+        let root = Root::create(&path).unwrap();
+        let dir = root.reserve(&record("c1")).unwrap();
+        assert_eq!(dir.load().unwrap().id, "c1");
+        dir.make_gate().unwrap();
+        let again = root.reserve(&record("c1")).unwrap_err();
+        assert_eq!(again.downcast_ref(), Some(&Error::Exists));
+        assert_eq!(root.taken("c1").unwrap().downcast_ref(), Some(&Error::Exists));
+        assert_eq!(names(&path), ["c1"], "what was made for the second");
+        root.remove("c1").unwrap();
+        assert!(names(&path).is_empty());
+        assert!(root.taken("c1").is_none());
+        root.reserve(&record("c1")).unwrap();
+    }
+
+    #[test]
+    fn the_longest_id_is_reserved_and_removed() {
         let temporary = tempfile::tempdir().unwrap();
         let root = Root::create(temporary.path()).unwrap();
-        std::fs::create_dir(temporary.path().join("~gone-x")).unwrap();
-        std::fs::write(temporary.path().join("~gone-x/state.json"), "").unwrap();
+        let id = "a".repeat(255);
+        root.reserve(&record(&id)).unwrap();
+        root.remove(&id).unwrap();
+        assert!(names(temporary.path()).is_empty());
+    }
+
+    #[test]
+    fn what_died_halfway_is_swept_by_the_next_look_and_what_lives_is_not() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = Root::create(temporary.path()).unwrap();
+        let lives = own_name(NEW);
+        // No process has a number above the kernel's highest limit, 2^22.
+        for name in ["~gone-x", "~gone-1", "~new-4194305", &lives] {
+            std::fs::create_dir(temporary.path().join(name)).unwrap();
+            std::fs::write(temporary.path().join(name).join(RECORD), "").unwrap();
+        }
         assert!(root.ids().unwrap().is_empty());
-        assert!(!temporary.path().join("~gone-x").exists());
+        assert_eq!(names(temporary.path()), [lives]);
+        // Our own number cannot be at work on another one.
+        root.reserve(&record("c1")).unwrap();
+        assert_eq!(names(temporary.path()), ["c1"]);
     }
 }

@@ -5,12 +5,10 @@
 //! without looking at the host again. In the life of a container:
 //! `plan` (pure) → `locate` (looks, makes nothing) → the record is written → `create` → `set` → the process
 //! enters by `dir` (CLONE_INTO_CGROUP) and `tasks` → … → `kill_all` → `remove`.
-//! With systemd as the keeper there is no directory before the process: `adopt` stands for `create` and `set`.
 //! Not for: the cgroup namespace (`parts::namespaces`), mounting (`parts::mounts`), device nodes.
 
 pub mod devices;
 mod hierarchy;
-mod keeper;
 pub mod limits;
 mod locate;
 mod mount;
@@ -18,7 +16,6 @@ mod oom;
 pub mod resources;
 pub mod stats;
 mod sub;
-pub mod systemd;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -36,7 +33,6 @@ use crate::host::{CgroupMode, Host};
 use crate::sys::Error;
 use anyhow::{Context, Result, anyhow, bail};
 use hierarchy::gone;
-use keeper::Keeper;
 use limits::{Missing, Order, Write};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
@@ -48,10 +44,8 @@ use std::time::{Duration, Instant};
 /// What config.json asks of cgroups.
 #[derive(Debug, Serialize)]
 pub struct Plan {
-    /// Where the container's cgroup is to be, if we make it.
+    /// Where the container's cgroup is to be.
     pub place: Place,
-    /// The scope that it is to be, if systemd makes it.
-    pub scope: Option<systemd::Scope>,
     /// Whether config.json named the place: then it is an error that it cannot be had.
     pub named: bool,
     /// Whether we lack root's powers over the host: what nobody asked for may then be missing.
@@ -74,18 +68,13 @@ pub fn plan(
     id: &str,
     host: &Host,
     rootless: bool,
-    systemd: Option<systemd::Asked<'_>>,
 ) -> Result<Plan> {
     let path = path.unwrap_or_default();
     if path.contains('\0') {
         bail!("linux.cgroupsPath: {path:?} has a NUL byte");
     }
     let resources = said.cloned().unwrap_or_default();
-    if systemd.is_some() && host.cgroup_mode != CgroupMode::Unified {
-        bail!("--systemd-cgroup: this host's cgroups are not (or not only) of version 2");
-    }
     Ok(Plan {
-        scope: systemd.map(|asked| systemd::plan(path, id, asked)).transpose()?,
         place: Place::of(if path.is_empty() { id } else { path }),
         named: !path.is_empty(),
         rootless,
@@ -120,6 +109,13 @@ enum Tree {
     Nowhere,
 }
 
+/// Who makes and removes the directories.
+#[derive(Debug, Serialize, Deserialize)]
+enum Keeper {
+    /// We do.
+    Us,
+}
+
 /// How long `remove` waits for killed processes to be gone.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -141,7 +137,7 @@ impl Cgroup {
     /// # Errors
     /// The host has no usable cgroups.
     pub fn by_default(id: &str, host: &Host) -> Result<Self> {
-        let plan = plan(None, None, id, host, host.rootless(), None)?;
+        let plan = plan(None, None, id, host, host.rootless())?;
         Self::at_place(&plan, host)
     }
 
@@ -156,13 +152,6 @@ impl Cgroup {
     }
 
     fn at_place(plan: &Plan, host: &Host) -> Result<Self> {
-        if let Some(scope) = &plan.scope {
-            let mut scope = scope.clone();
-            scope.mark();
-            let (named, rootless) = (plan.named, plan.rootless);
-            let (keeper, resources) = (Keeper::Systemd(scope), plan.resources.clone());
-            return Ok(Self { tree: Tree::Nowhere, keeper, named, rootless, resources });
-        }
         let mut found = locate::hierarchies(&plan.place, host.cgroup_mode)?;
         let tree = match (host.cgroup_mode, found.pop()) {
             (CgroupMode::Unified, Some(only)) => Tree::V2(only),
@@ -229,12 +218,17 @@ impl Cgroup {
     }
 
     fn tolerates(&self, error: &Error) -> bool {
-        self.rootless && !self.named && matches!(error.errno(), libc::EACCES | libc::EPERM | libc::EROFS)
+        self.forgiving() && denied(error)
+    }
+
+    /// Whether it is no error that nobody lets us make a cgroup.
+    fn forgiving(&self) -> bool {
+        self.rootless && !self.named
     }
 
     /// Why there is no cgroup; rootless, in the words that runc has for it.
     fn inapplicable(&self, error: Error) -> anyhow::Error {
-        let denied = matches!(error.errno(), libc::EACCES | libc::EPERM | libc::EROFS);
+        let denied = denied(&error);
         let mut error = anyhow!(error);
         if self.rootless && denied {
             error = error.context(
@@ -249,6 +243,7 @@ impl Cgroup {
     /// # Errors
     /// A directory cannot be made.
     pub fn create(&mut self, plan: &Plan) -> Result<()> {
+        let forgiving = self.forgiving();
         match &mut self.tree {
             Tree::Nowhere => {}
             Tree::V2(cgroup) => {
@@ -256,20 +251,28 @@ impl Cgroup {
                     plan.limits.writes.iter().map(|write| write.controller.as_ref()).collect();
                 match cgroup.make().and_then(|()| v2::enable_controllers(cgroup, &needed)) {
                     Ok(()) => {}
-                    Err(error) if self.tolerates(&error) && needed.is_empty() => self.tree = Tree::Nowhere,
+                    Err(error) if forgiving && denied(&error) && needed.is_empty() => {
+                        self.tree = Tree::Nowhere
+                    }
                     Err(error) => return Err(self.inapplicable(error)),
                 }
             }
             Tree::V1(all) => {
-                let mut made = vec![];
-                for hierarchy in std::mem::take(all) {
-                    match make_v1(&hierarchy, plan) {
-                        Ok(()) => made.push(hierarchy),
-                        Err(error) if self.tolerates(&error) || optional(&hierarchy) => {}
-                        Err(error) => return Err(self.inapplicable(error)),
+                let mut failed = None;
+                all.retain(|hierarchy| {
+                    // Behind an error the list stays as it is: what was made has to be removed.
+                    match if failed.is_none() { make_v1(hierarchy, plan) } else { Ok(()) } {
+                        Ok(()) => true,
+                        Err(error) if (forgiving && denied(&error)) || optional(hierarchy) => false,
+                        Err(error) => {
+                            failed = Some(error);
+                            true
+                        }
                     }
+                });
+                if let Some(error) = failed {
+                    return Err(self.inapplicable(error));
                 }
-                self.tree = Tree::V1(made);
             }
         }
         Ok(())
@@ -280,9 +283,6 @@ impl Cgroup {
     /// # Errors
     /// The kernel refuses a value, by its config pointer and file.
     pub fn set(&self, plan: &Plan) -> Result<()> {
-        if self.waits_for_process() {
-            return Ok(());
-        }
         self.set_devices(&plan.devices)?;
         self.write_all(&plan.limits.writes)
     }
@@ -382,9 +382,7 @@ impl Cgroup {
         if let Some((memory, both)) = limits.check_usage {
             self.check_usage(memory, both)?;
         }
-        if let Err(error) = self.tell_keeper(&new).and_then(|()| self.write_all(&limits.writes)) {
-            // The first error is the one to tell.
-            let _ = self.tell_keeper(&self.resources);
+        if let Err(error) = self.write_all(&limits.writes) {
             let old = limits_for(&self.resources, unified).and_then(|old| self.write_all(&old.writes));
             return Err(match old {
                 Ok(()) => error,
@@ -556,7 +554,6 @@ impl Cgroup {
     /// # Errors
     /// Processes live on, or the kernel refuses; the other hierarchies are removed all the same.
     pub fn remove(&self) -> Result<()> {
-        self.release()?;
         let deadline = Instant::now() + REMOVE_PATIENCE;
         let mut result = Ok(());
         // Version 2 first: it can be waited for, and then the others need not be.
@@ -589,6 +586,10 @@ fn make_v1(hierarchy: &Hierarchy, plan: &Plan) -> Result<(), Error> {
         v1::inherit_cpuset(hierarchy, &own)?;
     }
     Ok(())
+}
+
+fn denied(error: &Error) -> bool {
+    matches!(error.errno(), libc::EACCES | libc::EPERM | libc::EROFS)
 }
 
 /// Hierarchies that only tell others where the container is; it can do without.

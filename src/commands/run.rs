@@ -7,10 +7,8 @@ use crate::cli::global::Global;
 use crate::destroy;
 use crate::foreground::{self, Signals};
 use crate::launch::StartedBy;
-use crate::log;
-use crate::state::Root;
-use anyhow::{Result, ensure};
-use std::os::fd::AsFd;
+use crate::state::{Container, Root};
+use anyhow::{Context, Result, ensure};
 
 /// Runs the verb.
 ///
@@ -26,11 +24,11 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
             "cannot allocate tty if runc will detach without setting console socket"
         );
         let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, None)?;
-        start::run_poststart(&container, &launched.child.pidfd)?;
-        if let Some(mut notify) = launched.notify {
-            notify.wait(launched.child.pid, launched.child.pidfd.as_fd())?;
+        let started = start::run_poststart(&container, &launched.child.pidfd);
+        if started.is_err() {
+            delete(global, &container)?;
         }
-        return Ok(0);
+        return started.map(|()| 0);
     }
     ensure!(
         args.create.console_socket.is_none(),
@@ -46,13 +44,18 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
     let mask = Some(*signals.before());
     let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, mask)?;
     let started = start::run_poststart(&container, &launched.child.pidfd);
-    let ended = foreground::wait(&launched.child, &signals, launched.terminal, launched.notify);
+    let ended = foreground::wait(&launched.child, &signals, launched.terminal);
     if !args.keep {
-        let deleted = Root::open(&global.root).and_then(|root| destroy::container(&root, &container.record));
-        if let Err(error) = deleted {
-            log::warn(format!("delete {}: {error:#}", container.record.id));
-        }
+        delete(global, &container)?;
     }
     started?;
     Ok(ended?.code())
+}
+
+/// Nobody else will: what resists is tried twice, and an error then, whatever the container's exit status was.
+fn delete(global: &Global, container: &Container) -> Result<()> {
+    let root = Root::open(&global.root)?;
+    destroy::container(&root, &container.record)
+        .or_else(|_| destroy::container(&root, &container.record))
+        .with_context(|| format!("delete {}", container.record.id))
 }

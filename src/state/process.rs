@@ -1,7 +1,7 @@
 //! Processes that are known by number and start time, and found again by descriptor.
 
 use crate::sys::{self, Called, pidfd};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 
@@ -29,8 +29,8 @@ impl Process {
     /// There is none.
     pub fn of(pid: i32) -> Result<Self> {
         let found = stat(pid)?;
-        let (start, _) = found.with_context(|| format!("process {pid}: {}", sys::strerror(libc::ESRCH)))?;
-        Ok(Self { pid, start })
+        let found = found.with_context(|| format!("process {pid}: {}", sys::strerror(libc::ESRCH)))?;
+        Ok(Self { pid, start: found.start })
     }
 
     /// Whether it still runs: same number, same start, not a zombie.
@@ -38,9 +38,17 @@ impl Process {
     /// # Errors
     /// /proc cannot be read.
     pub fn alive(&self) -> Result<bool> {
-        Ok(self.pid > 0
-            && stat(self.pid)?
-                .is_some_and(|(start, state)| start == self.start && !matches!(state, 'Z' | 'X')))
+        Ok(self.look()?.is_some())
+    }
+
+    /// What it runs; `None` if it has ended.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn look(&self) -> Result<Option<Run>> {
+        let found = stat(self.pid)?;
+        let found = found.filter(|found| found.start == self.start && !matches!(found.state, 'Z' | 'X'));
+        Ok(found.map(|found| found.run))
     }
 
     /// A descriptor for it, or `None` if it has ended.
@@ -60,8 +68,29 @@ impl Process {
     }
 }
 
-/// Start time and state letter of process `pid`; `None` when there is none.
-fn stat(pid: i32) -> Result<Option<(u64, char)>> {
+/// Whose program a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// That of the process it was forked from: an init of ours that waits for `start`.
+    Forked,
+    /// One of its own, since execve(2).
+    Executed,
+}
+
+/// What /proc/PID/stat says.
+struct Stat {
+    state: char,
+    start: u64,
+    run: Run,
+}
+
+/// What there is to know of process `pid`; `None` when there is none.
+fn stat(pid: i32) -> Result<Option<Stat>> {
+    /// PF_FORKNOEXEC in field 9, as ps(1) shows it.
+    const FORKED: u64 = 0x40;
+    if pid <= 0 {
+        return Ok(None);
+    }
     let path = format!("/proc/{pid}/stat");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -70,9 +99,12 @@ fn stat(pid: i32) -> Result<Option<(u64, char)>> {
     };
     // The command's name, in parentheses, may hold anything: fields are counted behind the last one.
     let rest = text.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-    let state = rest.chars().next();
-    let start = rest.split(' ').nth(19).and_then(|field| field.parse().ok());
-    Ok(Some((start.context("start time").context(path.clone())?, state.context("state").context(path)?)))
+    let number = |field: usize| rest.split(' ').nth(field - 3).and_then(|field| field.parse::<u64>().ok());
+    let (Some(state), Some(flags), Some(start)) = (rest.chars().next(), number(9), number(22)) else {
+        bail!("{path}: not as proc_pid_stat(5) has it");
+    };
+    let run = if flags & FORKED == 0 { Run::Executed } else { Run::Forked };
+    Ok(Some(Stat { state, start, run }))
 }
 
 /// The identity of this boot.
@@ -95,5 +127,18 @@ mod tests {
         assert!(own.alive().unwrap());
         assert!(!Process { start: own.start + 1, ..own }.alive().unwrap());
         assert!(!Process::default().alive().unwrap());
+    }
+
+    #[test]
+    fn a_forked_copy_has_not_executed_and_a_program_has() {
+        crate::sys::prctl::testing::in_child(|| {
+            anyhow::ensure!(Process::own()?.look()? == Some(Run::Forked));
+            let mut child = std::process::Command::new("sleep").arg("10").spawn()?;
+            let found = Process::of(i32::try_from(child.id())?)?.look()?;
+            child.kill()?;
+            child.wait()?;
+            anyhow::ensure!(found == Some(Run::Executed));
+            Ok(())
+        });
     }
 }
