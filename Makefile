@@ -13,7 +13,7 @@ bin = target/orlop
 ORLOP ?= $(CURDIR)/$(bin)
 export ORLOP
 
-.PHONY: all help toolchain demo demo-server test conformance-bats bench lint install clean
+.PHONY: all help toolchain demo demo-server test crash conformance-bats bench lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -52,6 +52,17 @@ test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
 	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps jq:jq
 	$(with_cargo) cargo test --locked --no-fail-fast
 	@$(with_cargo) integration/smoke/run.sh "$(CURDIR)/target/$$(rustc -vV | sed -n 's/^host: //p')/debug/orlop"
+
+# Every Nth point only, for a first look; which operations, ways to interfere and views: integration/crash/main.rs.
+STRIDE ?= 1
+CRASH  ?=
+
+crash: all ## Kill the runtime, or fail its calls, at every point; look for what is left (root; STRIDE=n is faster)
+	@tools/as-root crash
+	$(with_cargo) cargo build --release --locked --example crash --example guest
+	@dir=$$(dirname $$(readlink -f $(bin))); $$dir/examples/crash sweep --runtime $(bin) --stride $(STRIDE) $(CRASH) && \
+		$$dir/examples/crash sweep --runtime $(bin) --stride $(STRIDE) --userns yes --view host --ops create,run,exec && \
+		$$dir/examples/crash stress --runtime $(bin)
 
 conformance-bats: ## Run the integration suite of runc, whose source tree is SUITE, with orlop (root; an hour)
 	@tools/as-root conformance-bats

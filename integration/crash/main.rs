@@ -1,0 +1,103 @@
+//! Crash safety, shown point by point: every command of the runtime is killed, or one of its calls made to fail, at
+//! each system call that changes something, over all of its processes; then what is left on the host is compared
+//! with what the runtime says, and `delete --force` has to bring it back to nothing.
+//!
+//! ```text
+//! crash sweep  [--runtime PATH] [--view host,v1,v2] [--ops create,…] [--how main,all,ENOMEM,…] [--stride N | --points N]
+//! crash stress [--runtime PATH] [--containers 600] [--parallel 4] [--seed N]
+//! crash inject N HOW REPORT COMMAND…           what the sweep calls for each point; N = 0 only lists the calls
+//! ```
+//! Needs root. `make crash` runs all of it, `make test` a short form.
+
+mod host;
+mod inject;
+mod stress;
+mod sweep;
+
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("crash: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<i32> {
+    let (mode, rest) = args.split_first().context("sweep, stress or inject?")?;
+    if mode == "inject" {
+        let [at, how, report, line @ ..] = rest else { bail!("inject N HOW REPORT COMMAND…") };
+        return inject::run(at.parse()?, inject::How::of(how)?, Path::new(report), line);
+    }
+    ensure!(rustix::process::geteuid().is_root(), "this needs root");
+    let options = Options::parse(rest)?;
+    match (mode.as_str(), options.0.get("in-view")) {
+        ("sweep", None) => sweep::views(&options),
+        ("sweep", Some(view)) => sweep::sweep(&options, view),
+        ("stress", None) => reaping(ourselves()?.args(["stress", "--in-view", "host"]).args(rest)),
+        ("stress", Some(_)) => stress::run(&options),
+        (other, _) => bail!("{other}: not one of sweep, stress, inject"),
+    }
+}
+
+/// `--name value` pairs.
+struct Options(BTreeMap<String, String>);
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Self> {
+        let mut found = BTreeMap::new();
+        for pair in args.chunks(2) {
+            let [name, value] = pair else { bail!("{pair:?}: no value") };
+            let name = name.strip_prefix("--").with_context(|| format!("{name}: not an option"))?;
+            found.insert(name.to_owned(), value.clone());
+        }
+        Ok(Self(found))
+    }
+
+    fn get<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        self.0.get(name).map_or(default, String::as_str)
+    }
+
+    fn list<'a>(&'a self, name: &str, default: &'a str) -> Vec<&'a str> {
+        self.get(name, default).split(',').collect()
+    }
+
+    fn number(&self, name: &str, default: u64) -> Result<u64> {
+        self.0.get(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("--{name} {text}")))
+    }
+
+    /// The runtime under test; by default the one that cargo has built beside this program.
+    fn runtime(&self) -> Result<PathBuf> {
+        let own = std::env::current_exe()?;
+        let beside = own.parent().and_then(Path::parent).map(|dir| dir.join("orlop")).unwrap_or_default();
+        let asked = self.0.get("runtime").map_or(beside, PathBuf::from);
+        asked.canonicalize().with_context(|| format!("--runtime {}", asked.display()))
+    }
+}
+
+/// Runs it to its end. Orphans of killed commands are reaped meanwhile, whoever is process 1 here: a pid namespace
+/// does not end before every process of it is, so that deletion would have to wait for us.
+fn reaping(command: &mut Command) -> Result<i32> {
+    use nix::sys::wait::{WaitStatus, wait};
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let child = nix::unistd::Pid::from_raw(i32::try_from(command.spawn()?.id())?);
+    loop {
+        match wait()? {
+            WaitStatus::Exited(pid, code) if pid == child => return Ok(code),
+            WaitStatus::Signaled(pid, signal, _) if pid == child => return Ok(128 + signal as i32),
+            _ => {}
+        }
+    }
+}
+
+/// The same program with other arguments.
+fn ourselves() -> Result<Command> {
+    Ok(Command::new(std::env::current_exe()?))
+}

@@ -1,0 +1,407 @@
+//! The sweep: every operation, every way to interfere, every point, and what is found afterwards.
+
+use crate::host::{self, Bundle};
+use crate::inject::{How, Report};
+use crate::{Options, ourselves};
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// How long the kernel and orphans get to finish what is under way when a command has ended.
+const SETTLE: Duration = Duration::from_secs(2);
+/// What must be true at once, but for processes that the kernel is just ending.
+const AT_ONCE: Duration = Duration::from_millis(300);
+
+/// What the sweep counts; each must be 0.
+const COUNTERS: [&str; 7] = [
+    "left_after_delete",
+    "id_unusable",
+    "hangs",
+    "false_ok",
+    "failed_but_dirty",
+    "state_lies",
+    "list_broken",
+];
+
+/// A command under test, and where its container must be before it.
+struct Op {
+    name: &'static str,
+    before: Before,
+    /// What stands between the global options and the id, and behind the id.
+    words: (&'static [&'static str], &'static [&'static str]),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+#[rustfmt::skip]
+const OPS: &[Op] = &[
+    Op { name: "create",  before: Before::Nothing, words: (&["create", "--pid-file", "pid"], &[]) },
+    Op { name: "start",   before: Before::Created, words: (&["start"], &[]) },
+    Op { name: "run",     before: Before::Nothing, words: (&["run", "--detach", "--pid-file", "pid"], &[]) },
+    Op { name: "run-fg",  before: Before::Nothing, words: (&["run", "--config", "short.json"], &[]) },
+    Op { name: "exec",    before: Before::Running, words: (&["exec"], &["/guest", "args", "done"]) },
+    Op { name: "kill",    before: Before::Running, words: (&["kill"], &["KILL"]) },
+    Op { name: "pause",   before: Before::Running, words: (&["pause"], &[]) },
+    Op { name: "resume",  before: Before::Paused,  words: (&["resume"], &[]) },
+    Op { name: "update",  before: Before::Running, words: (&["update", "--pids-limit", "50"], &[]) },
+    Op { name: "delete",  before: Before::Stopped, words: (&["delete"], &[]) },
+    Op { name: "delete-f", before: Before::Running, words: (&["delete", "--force"], &[]) },
+    Op { name: "delete-p", before: Before::Paused, words: (&["delete", "--force"], &[]) },
+];
+
+/// The sweep itself runs once for each view of the host, each in a process and a mount namespace of its own.
+pub fn views(options: &Options) -> Result<i32> {
+    let mut worst = 0;
+    for view in options.list("view", "host,v1,v2") {
+        let script = match view {
+            "host" => "exec \"$@\"",
+            "v1" => "umount /sys/fs/cgroup/unified; exec \"$@\"",
+            "v2" => "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"",
+            other => bail!("--view {other}: not one of host, v1, v2"),
+        };
+        if view == "v1" && !std::path::Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
+            println!("{view}: skipped: this host has no hybrid cgroups to show as version 1");
+            continue;
+        }
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c", script, "_"]);
+        command.arg(std::env::current_exe()?).args(["sweep", "--in-view", view]);
+        command.args(options.0.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]));
+        worst = worst.max(crate::reaping(&mut command)?);
+    }
+    Ok(worst)
+}
+
+#[derive(Default)]
+struct Tally {
+    points: u32,
+    counters: BTreeMap<&'static str, u32>,
+    /// Points at which something was left before `delete --force`: no fault, but a measure.
+    left_before: u32,
+}
+
+struct Sweep {
+    bundle: Bundle,
+    view: String,
+    serial: u32,
+    total: Tally,
+}
+
+pub fn sweep(options: &Options, view: &str) -> Result<i32> {
+    let asked =
+        options.list("ops", "create,start,run,run-fg,exec,kill,pause,resume,update,delete,delete-f,delete-p");
+    let hows = options.list("how", "main,all,ENOMEM,ENOSPC,EIO,EINTR");
+    let stride = options.number("stride", 1)?.max(1);
+    let few = options.0.get("points").map(|_| options.number("points", 0)).transpose()?;
+    let bundle = Bundle::new(&options.runtime()?, options.get("userns", "no") == "yes")?;
+    let text = fs::read_to_string(bundle.path("config.json"))?;
+    fs::write(bundle.path("rootfs/../short.json"), text.replace("\"pause\"", "\"pid\""))?;
+    let mut sweep = Sweep { bundle, view: view.into(), serial: 0, total: Tally::default() };
+    println!("{:6} {:9} {:7} {:>6}  {}", "view", "command", "how", "points", COUNTERS.join(" "));
+    for op in OPS.iter().filter(|op| asked.contains(&op.name)) {
+        if op.name == "update" && !host::limits() {
+            println!("{view:6} update: skipped: no controllers here");
+            continue;
+        }
+        for (name, how) in How::ALL.iter().filter(|row| hows.contains(&row.0)) {
+            let tally = sweep.operation(op, *how, stride, few)?;
+            sweep.print(op.name, name, &tally);
+            sweep.total.points += tally.points;
+            sweep.total.left_before += tally.left_before;
+            for (counter, count) in tally.counters {
+                *sweep.total.counters.entry(counter).or_default() += count;
+            }
+        }
+    }
+    let total = std::mem::take(&mut sweep.total);
+    sweep.print("TOTAL", "", &total);
+    Ok(i32::from(!total.counters.is_empty()))
+}
+
+impl Sweep {
+    fn print(&self, op: &str, how: &str, tally: &Tally) {
+        let counts: Vec<_> = COUNTERS
+            .iter()
+            .map(|name| format!("{:>width$}", tally.counters.get(name).unwrap_or(&0), width = name.len()))
+            .collect();
+        let note = format!("(left before delete: {})", tally.left_before);
+        println!("{:6} {op:9} {how:7} {:>6}  {} {note}", self.view, tally.points, counts.join(" "));
+    }
+
+    /// All points, each `stride`th of them, or `few` which are not the same every time.
+    fn operation(&mut self, op: &Op, how: How, stride: u64, few: Option<u64>) -> Result<Tally> {
+        let mut tally = Tally::default();
+        let Some(few) = few else {
+            let mut at = 1;
+            while self.visit(op, how, at, &mut tally)? {
+                at += stride;
+            }
+            return Ok(tally);
+        };
+        let mut ignored = Tally::default();
+        self.visit(op, how, 0, &mut ignored)?;
+        let report: Report = serde_json::from_slice(&fs::read(self.bundle.path("report"))?)?;
+        let (count, seed) =
+            (u64::from(report.points), u64::from(std::process::id()) + u64::from(self.serial));
+        for number in 0..few {
+            let at = (count * number / few + seed * 7 % count.div_ceil(few).max(1)) % count.max(1) + 1;
+            self.visit(op, how, at, &mut tally)?;
+        }
+        Ok(tally)
+    }
+
+    /// `false`: there is no such point.
+    fn visit(&mut self, op: &Op, how: How, at: u64, tally: &mut Tally) -> Result<bool> {
+        self.serial += 1;
+        let id = format!("crash-{}-{:06}", std::process::id(), self.serial);
+        let mut faults = Vec::new();
+        let fired = self.point(op, how, u32::try_from(at)?, &id, &mut faults, tally)?;
+        for (counter, what) in &faults {
+            *tally.counters.entry(counter).or_default() += 1;
+            let place = fired.as_deref().unwrap_or("nothing");
+            println!("  ! {counter}: {} {} {how} at {at} ({place}): {what}", self.view, op.name);
+        }
+        if !faults.is_empty() {
+            self.bundle.sweep(&id);
+            let left = self.bundle.leftovers(&id);
+            anyhow::ensure!(left.is_empty(), "cannot clean up by hand: {left:?}");
+        }
+        tally.points += u32::from(fired.is_some());
+        Ok(fired.is_some())
+    }
+
+    /// One point. `None`: the command has fewer calls than that, and was not disturbed.
+    fn point(
+        &self,
+        op: &Op,
+        how: How,
+        at: u32,
+        id: &str,
+        faults: &mut Vec<(&'static str, String)>,
+        tally: &mut Tally,
+    ) -> Result<Option<String>> {
+        let bundle = &self.bundle;
+        let _ = fs::remove_file(bundle.path("pid")); // Of the last point.
+        self.prepare(op.before, id).with_context(|| format!("before {}", op.name))?;
+        let (words, after) = op.words;
+        let line: Vec<&str> = words.iter().copied().chain([id]).chain(after.iter().copied()).collect();
+        let mut command = ourselves()?;
+        command.args(["inject", &at.to_string(), &how.to_string()]).arg(bundle.path("report"));
+        command.args(bundle.line(&line)).stdin(Stdio::null());
+        let _ = fs::remove_file(bundle.path("report")); // Of the last point.
+        let code = bundle.finish_within(command, Duration::from_secs(30))?;
+        let said = fs::read_to_string(bundle.path("err"))?;
+        let printed = fs::read_to_string(bundle.path("out"))?;
+        let Some(code) = code else {
+            let names: Vec<_> = bundle.processes(id).into_iter().map(host::name_of).collect();
+            faults.push(("hangs", format!("still there: {names:?}; {}", said.trim())));
+            return Ok(Some("?".into()));
+        };
+        if code == 2 && said.starts_with("crash:") {
+            bail!("{}: {said}", op.name);
+        }
+        let report: Report = serde_json::from_slice(&fs::read(bundle.path("report"))?)?;
+        let killed = how.kills() && report.fired.is_some();
+        let said = said.trim();
+        let mut fault =
+            |counter, what: String| faults.push((counter, format!("{what} [exit {code}: {said}]")));
+        if report.fired.is_none() && code != 0 {
+            bail!("{} fails undisturbed: exit {code}: {said}", op.name);
+        }
+        if code == 0
+            && let Some(what) = self.not_done(op, id, &printed)?
+        {
+            fault("false_ok", what);
+        }
+        if !killed
+            && code != 0
+            && let Some(what) = self.dirty(op, id)?
+        {
+            fault("failed_but_dirty", what);
+        }
+        if let Some(what) = self.lie(id)? {
+            fault("state_lies", what);
+        }
+        if let Some(what) = self.list(id)? {
+            fault("list_broken", what);
+        }
+        tally.left_before += u32::from(!bundle.leftovers(id).is_empty());
+        if report.fired.is_some() || code == 0 {
+            let (code, _) = bundle.call(&["delete", "--force", id])?;
+            let err = fs::read_to_string(bundle.path("err"))?;
+            let left = bundle.leftovers_after(id, AT_ONCE);
+            if code != 0 || !left.is_empty() {
+                fault("left_after_delete", format!("delete --force exits {code} ({}), {left:?}", err.trim()));
+            } else if let Err(error) = self.reuse(id) {
+                fault("id_unusable", format!("{error:#}"));
+            }
+        }
+        Ok(report.fired)
+    }
+
+    fn prepare(&self, before: Before, id: &str) -> Result<()> {
+        let bundle = &self.bundle;
+        match before {
+            Before::Nothing => return Ok(()),
+            Before::Created => drop(bundle.ok(&["create", id])?),
+            Before::Running | Before::Paused | Before::Stopped => {
+                bundle.ok(&["run", "--detach", id])?;
+            }
+        }
+        if before == Before::Paused {
+            bundle.ok(&["pause", id])?;
+        }
+        if before == Before::Stopped {
+            bundle.ok(&["kill", id, "KILL"])?;
+            until(SETTLE, || Ok(self.state(id)?.is_some_and(|state| state["status"] == "stopped")))?
+                .context("killed, and not stopped")?;
+        }
+        Ok(())
+    }
+
+    /// What `state` says; `None` if it knows no such container.
+    fn state(&self, id: &str) -> Result<Option<Value>> {
+        let (code, out) = self.bundle.call(&["state", id])?;
+        Ok(if code == 0 { Some(serde_json::from_str(&out)?) } else { None })
+    }
+
+    /// The command said that it was done. Is it?
+    fn not_done(&self, op: &Op, id: &str, printed: &str) -> Result<Option<String>> {
+        let state = self.state(id)?;
+        let status = state.as_ref().and_then(|state| state["status"].as_str()).unwrap_or("none").to_owned();
+        let wants = match op.name {
+            "create" => "created",
+            "start" | "run" | "resume" | "exec" | "update" => "running",
+            "pause" => "paused",
+            "kill" => {
+                let gone = || Ok(self.bundle.processes(id).is_empty());
+                return Ok(until(SETTLE, gone)?.is_none().then(|| "processes live on".into()));
+            }
+            _ => {
+                let left = self.bundle.leftovers_after(id, AT_ONCE);
+                return Ok((!left.is_empty()).then(|| format!("{left:?}")));
+            }
+        };
+        if status != wants {
+            return Ok(Some(format!("is {status}")));
+        }
+        if matches!(op.name, "create" | "run") {
+            let pid = fs::read_to_string(self.bundle.path("pid")).unwrap_or_default();
+            if state.is_none_or(|state| state["pid"].as_i64() != pid.parse().ok()) {
+                return Ok(Some(format!("the pid file has {pid:?}")));
+            }
+        }
+        if op.name == "exec" && printed.trim() != "done" {
+            return Ok(Some(format!("printed {printed:?}")));
+        }
+        Ok(None)
+    }
+
+    /// The command said that it failed. Is everything as before?
+    fn dirty(&self, op: &Op, id: &str) -> Result<Option<String>> {
+        match op.before {
+            Before::Nothing => {
+                let left = self.bundle.leftovers_after(id, AT_ONCE);
+                Ok((!left.is_empty()).then(|| format!("{left:?}")))
+            }
+            // Nothing but init may run: no half-entered exec.
+            _ if op.name == "exec" => {
+                let alone = || Ok(self.bundle.processes(id).len() == 1);
+                let names = || self.bundle.processes(id).into_iter().map(host::name_of).collect::<Vec<_>>();
+                Ok(until(AT_ONCE, alone)?.is_none().then(|| format!("{:?}", names())))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether what `state` says is not so. A killed command leaves processes that are about to end by themselves.
+    fn lie(&self, id: &str) -> Result<Option<String>> {
+        let mut found = None;
+        let truth = until(SETTLE, || {
+            found = self.lie_now(id)?;
+            Ok(found.is_none())
+        })?;
+        Ok(if truth.is_some() { None } else { found })
+    }
+
+    fn lie_now(&self, id: &str) -> Result<Option<String>> {
+        let Some(state) = self.state(id)? else {
+            let left = self.bundle.leftovers(id);
+            // A reservation that carries no id of ours yet is nothing that a user could meet.
+            let left: Vec<_> = left.into_iter().filter(|what| !what.starts_with("state ~")).collect();
+            return Ok((!left.is_empty()).then(|| format!("state knows nothing of {left:?}")));
+        };
+        let status = state["status"].as_str().unwrap_or("?");
+        let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(-1);
+        let executed = host::name_of(pid).starts_with("/guest");
+        let frozen = host::cgroups(id).iter().any(|path| {
+            let is = |file: &str, value: &str| {
+                fs::read_to_string(path.join(file)).is_ok_and(|content| content.trim() == value)
+            };
+            is("cgroup.freeze", "1") || is("freezer.self_freezing", "1")
+        });
+        let alive = pid > 0 && host::alive(pid);
+        let true_status = match status {
+            "created" => alive && !executed && !frozen,
+            "running" => alive && executed && !frozen,
+            "paused" => alive && frozen,
+            // Killed processes of a dead runtime may take a moment.
+            "stopped" => self.bundle.processes(id).is_empty(),
+            _ => false,
+        };
+        Ok((!true_status).then(|| {
+            let names: Vec<_> = self.bundle.processes(id).into_iter().map(host::name_of).collect();
+            format!("{status} with pid {pid}, executed {executed}, frozen {frozen}, processes {names:?}")
+        }))
+    }
+
+    /// Whether `list` fails, or does not show what is there.
+    fn list(&self, id: &str) -> Result<Option<String>> {
+        let (code, out) = self.bundle.call(&["list", "--format", "json"])?;
+        let Ok(rows) = serde_json::from_str::<Value>(&out) else {
+            return Ok(Some(format!("exit {code}, and printed {out:?}")));
+        };
+        let listed = rows.as_array().into_iter().flatten().any(|row| row["id"] == id);
+        let there = self.bundle.path("state").join(id).exists();
+        let err = fs::read_to_string(self.bundle.path("err"))?;
+        Ok((code != 0 || listed != there || !err.is_empty())
+            .then(|| format!("exit {code}, listed {listed}, is there {there}, {err}")))
+    }
+
+    /// The id serves a new container as if nothing had been.
+    fn reuse(&self, id: &str) -> Result<()> {
+        self.bundle.ok(&["create", id])?;
+        self.bundle.ok(&["start", id])?;
+        let state = self.state(id)?.context("no state")?;
+        anyhow::ensure!(state["status"] == "running", "started, and {}", state["status"]);
+        let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(-1);
+        host::kill(pid, Signal::KILL);
+        self.bundle.ok(&["delete", "--force", id])?;
+        let left = self.bundle.leftovers_after(id, AT_ONCE);
+        anyhow::ensure!(left.is_empty(), "left: {left:?}");
+        Ok(())
+    }
+}
+
+/// Waits for something; `None` when it did not come.
+fn until(patience: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<Option<()>> {
+    let deadline = Instant::now() + patience;
+    while !holds()? {
+        if Instant::now() > deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    Ok(Some(()))
+}
