@@ -26,10 +26,12 @@ pub struct Host {
     pub euid: u32,
     /// Our effective group id.
     pub egid: u32,
+    /// We are in the user namespace that the host booted with: root is root.
+    pub initial_user_namespace: bool,
 }
 
 impl Host {
-    /// Looks at the running system: one statfs(2), and a second one on hosts that are not pure v2.
+    /// Looks at the running system: one statfs(2), a second one on hosts that are not pure v2, and one stat(2).
     ///
     /// # Errors
     /// /sys/fs/cgroup cannot be examined for another reason than not being there.
@@ -38,13 +40,21 @@ impl Host {
             cgroup_mode: cgroup_mode()?,
             euid: rustix::process::geteuid().as_raw(),
             egid: rustix::process::getegid().as_raw(),
+            initial_user_namespace: initial_user_namespace(),
         })
     }
 
-    /// Whether we lack root's powers over the host's cgroups and devices.
+    /// Whether we lack root's powers over the host's cgroups, mounts and devices.
     pub fn rootless(&self) -> bool {
-        self.euid != 0
+        self.euid != 0 || !self.initial_user_namespace
     }
+}
+
+/// The kernel gives the first user namespace a number of its own (PROC_USER_INIT_INO).
+fn initial_user_namespace() -> bool {
+    const FIRST: u64 = 0xefff_fffd;
+    // Without a procfs nothing else will work, and says so better.
+    rustix::fs::stat("/proc/self/ns/user").map_or(true, |found| found.st_ino == FIRST)
 }
 
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;

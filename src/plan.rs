@@ -315,7 +315,7 @@ fn root(
         devices: devices::plan(
             linux.devices.as_deref().unwrap_or_default(),
             mounts.bind_dev(),
-            namespaces.private(Kind::User),
+            namespaces.private(Kind::User) || host.rootless(),
         )?,
         paths: paths::plan(
             linux.masked_paths.as_deref().unwrap_or_default(),

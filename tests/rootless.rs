@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, is_root, runtime};
+use crate::support::{Bundle, View, is_root, runtime};
 
 /// A host user that need not exist.
 const USER: u32 = 64_321;
@@ -93,4 +93,196 @@ fn a_map_of_ids_that_are_not_the_users_is_refused() {
     crate::skip_unless!(is_root(), "becoming another user needs root");
     let bundle = rootless().set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 0, "size": 1}]));
     bundle.create().fails_with("");
+}
+
+/// The script's last words are the runtime's; it runs as the user, who has a home that nobody else sees.
+fn as_user(bundle: &Bundle, before: &str) -> String {
+    format!(
+        "{before} shift; exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all '{}' \"$@\"",
+        bundle.dir.join("runtime").display()
+    )
+}
+
+#[test]
+fn what_spec_writes_runs_as_it_is() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    let bundle = rootless();
+    bundle.call(&["spec", "--rootless"]).ok();
+    let path = bundle.dir.join("config.json");
+    let text = fs::read_to_string(&path).expect("config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    config["process"]["args"] = json!(["/guest", "multi", "ids", "--", "pid", "--", "ls", "/sys/fs/cgroup"]);
+    config["process"]["terminal"] = json!(false);
+    bundle.raw(config.to_string()).run().prints("uid=0 gid=0 groups= umask=0022\n1");
+}
+
+#[test]
+fn a_user_has_every_verb_that_needs_no_cgroup() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    let container = rootless().started();
+    let pid = container.pid();
+    container.verb("ps", "--format json", "").prints(&format!("[{pid}]"));
+    container.bundle.call(&["list", "-q"]).prints(container.id());
+    container.verb("pause", "", "").fails(1, &["cgroups not configured for container"]);
+    container.verb("update", "--pids-limit 5", "").fails(1, &["cannot set pids limit"]);
+    container.verb("events", "--stats", "").ok();
+    container.kill("KILL").ok();
+    container.wait_until("stopped");
+    container.delete();
+}
+
+#[test]
+fn kill_ends_a_container_without_cgroup_and_pid_namespace() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    let container = rootless().without_namespace("pid").guest("pause");
+    // A new procfs is for who has a pid namespace; the host's is bound.
+    let proc = json!({"destination": "/proc", "type": "none", "source": "/proc", "options": ["rbind"]});
+    let container = container.set("/mounts/0", proc).started();
+    container.verb("kill", "--all", "KILL").ok();
+    container.wait_until("stopped");
+    container.delete();
+}
+
+#[test]
+fn with_permission_a_user_has_limits() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    crate::skip_unless!(
+        Path::new("/sys/fs/cgroup/pids/tasks").exists(),
+        "the pids controller is not on v1 here"
+    );
+    let bundle = rootless();
+    // Not by the container's name: each command makes it, the last one too.
+    let cgroup = format!("/sys/fs/cgroup/pids/{}", bundle.id.replace("test", "user"));
+    let script = as_user(
+        &bundle,
+        &format!("mkdir -p {cgroup}; chown -R {USER} {cgroup}; echo $$ > {cgroup}/cgroup.procs;"),
+    );
+    let bundle = bundle.through_anew(&script).set("/linux/resources", json!({"pids": {"limit": 10}}));
+    let container = bundle.started();
+    let limit = format!("{cgroup}/{}/pids.max", container.id());
+    assert_eq!(fs::read_to_string(&limit).expect("the limit").trim(), "10");
+    container.exec(&[], "hostname").prints("orlop-test");
+    container.verb("update", "--pids-limit 12", "").ok();
+    assert_eq!(fs::read_to_string(limit).expect("the limit").trim(), "12");
+    drop(container);
+    fs::remove_dir(cgroup).expect("only the user's own directory is left");
+}
+
+#[test]
+fn the_pure_v2_tree_can_be_delegated_to_a_user() {
+    if let Some(reason) = View::V2.missing() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let bundle = rootless();
+    let name = bundle.id.replace("test", "user");
+    let cgroup = format!("/sys/fs/cgroup/{name}");
+    let script = as_user(
+        &bundle,
+        &format!(
+            "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup; mkdir -p {cgroup}/shell; \
+             chown -R {USER} {cgroup}; echo $$ > {cgroup}/shell/cgroup.procs;"
+        ),
+    );
+    let bundle = bundle
+        .through_anew(&format!("exec unshare -m --propagation private sh -c {} _ \"$@\"", quoted(&script)));
+    let container = bundle.namespace("cgroup", None).started();
+    let own = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("the cgroup");
+    // Beside the shell's, as in runc: a cgroup that has processes gives no controllers to those below it.
+    let wanted = format!("0::/{name}/{}", container.id());
+    assert!(own.lines().any(|line| line == wanted), "{own}");
+    container.exec(&[], "read /proc/self/cgroup").ok().says("0::/\n");
+    container.verb("pause", "", "").ok();
+    assert_eq!(container.status(), "paused");
+    container.verb("resume", "", "").ok();
+    drop(container);
+    let tree = if Path::new("/sys/fs/cgroup/unified").exists() {
+        "/sys/fs/cgroup/unified"
+    } else {
+        "/sys/fs/cgroup"
+    };
+    for left in ["/shell", ""] {
+        fs::remove_dir(format!("{tree}/{name}{left}")).expect("only the user's own directories are left");
+    }
+}
+
+fn quoted(script: &str) -> String {
+    format!("'{}'", script.replace('\'', "'\\''"))
+}
+
+#[test]
+fn missing_permission_is_passed_over_only_when_told_so() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    for told in ["--rootless=true", "--rootless=auto", ""] {
+        rootless().global(told).guest("pid").run().prints("1");
+    }
+    let bundle = rootless().global("--rootless=false");
+    bundle.run().fails_with("unable to apply cgroup configuration");
+}
+
+#[test]
+fn more_ids_than_one_come_from_the_helpers() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    let there = ["/usr/bin/newuidmap", "/usr/bin/newgidmap"].iter().all(|path| Path::new(path).exists());
+    crate::skip_unless!(there, "newuidmap and newgidmap are not installed");
+    let run = |range: u32| {
+        let bundle = rootless();
+        for (name, text) in [
+            ("passwd", format!("orlop:x:{USER}:{USER}::/:/bin/sh\nroot:x:0:0::/:/bin/sh\n")),
+            ("group", format!("orlop:x:{USER}:\nroot:x:0:\n")),
+            ("subuid", "orlop:700000:1000\n".to_owned()),
+            ("subgid", "orlop:800000:1000\n".to_owned()),
+        ] {
+            fs::write(bundle.dir.join(name), text).expect("a file");
+        }
+        let binds: String = ["passwd", "group", "subuid", "subgid"]
+            .map(|name| format!("mount --bind '{}' /etc/{name}; ", bundle.dir.join(name).display()))
+            .concat();
+        let script = as_user(&bundle, &binds);
+        let map = |first: u32| json!([{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": first, "size": range}]);
+        bundle
+            .through_anew(&format!(
+                "exec unshare -m --propagation private sh -c {} _ \"$@\"",
+                quoted(&script)
+            ))
+            .set("/linux/uidMappings", map(700_000))
+            .set("/linux/gidMappings", map(800_000))
+            .set("/process/user", json!({"uid": 5, "gid": 6, "additionalGids": [7]}))
+            .guest("multi ids -- read /proc/self/uid_map -- read /proc/self/gid_map")
+    };
+    let facts = run(1000).run().facts();
+    let words: Vec<_> = facts.split_whitespace().collect();
+    let maps = ["0", "64321", "1", "1", "700000", "1000", "0", "64321", "1", "1", "800000", "1000"];
+    assert_eq!(words[..4], ["uid=5", "gid=6", "groups=7", "umask=0022"], "{facts}");
+    assert_eq!(words[4..], maps, "{facts}");
+    // The range is not the user's.
+    run(2000).run().fails_with("linux.uidMappings: newuidmap");
+}
+
+/// Root of a user namespace, as in a container in a container: it has no power over the host's mounts and cgroups.
+fn nested(flags: &str) -> Bundle {
+    let bundle = Bundle::new();
+    let script = format!("exec unshare {flags} \"$@\"");
+    bundle.through(&script).remove("/linux/resources")
+}
+
+#[test]
+fn root_of_a_user_namespace_runs_containers_with_and_without_one_of_their_own() {
+    crate::skip_unless!(is_root(), "the ids of the test are root's");
+    let sys = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "ro"]});
+    let pts = json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
+    for flags in ["-Ur", "-Urm", "-Urmpf --mount-proc"] {
+        let bundle = nested(flags).set("/mounts/5", sys.clone()).set("/mounts/2/options", pts.clone());
+        let bundle = bundle.without_namespace("network");
+        let facts = "multi ids -- pid -- open /dev/null w -- hostname";
+        eprintln!("unshare {flags}");
+        bundle.guest(facts).run().prints("uid=0 gid=0 groups= umask=0022\n1\nok\norlop-test");
+        let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+        let bundle = nested(flags).set("/mounts/5", sys.clone()).set("/mounts/2/options", pts.clone());
+        let bundle = bundle
+            .namespace("user", None)
+            .set("/linux/uidMappings", map.clone())
+            .set("/linux/gidMappings", map);
+        bundle.guest(facts).run().prints("uid=0 gid=0 groups= umask=0022\n1\nok\norlop-test");
+    }
 }

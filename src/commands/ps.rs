@@ -3,7 +3,7 @@
 use crate::cli;
 use crate::cli::global::Global;
 use crate::cli::values::ListFormat;
-use crate::state::Container;
+use crate::state::{Container, Record};
 use crate::sys::Called;
 use anyhow::{Context, Result, bail, ensure};
 use std::io::Write;
@@ -15,13 +15,40 @@ use std::process::Command;
 /// There is no such container, ps(1) fails, or prints no column PID.
 pub fn run(args: &cli::Ps, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
-    let pids = container.record.orlop.cgroup.pids()?;
+    let cgroup = &container.record.orlop.cgroup;
+    let pids = if cgroup.exists() { cgroup.pids()? } else { beside_init(&container.record)? };
     let text = match args.format {
         ListFormat::Json => format!("{}\n", serde_json::to_string(&pids)?),
         ListFormat::Table => table(&pids, &args.ps_options)?,
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(0)
+}
+
+/// A rootless container may have no cgroup: then its processes are those in init's pid namespace, if it is not ours
+/// as well, and else init alone.
+fn beside_init(record: &Record) -> Result<Vec<i32>> {
+    let init = record.init();
+    if !init.alive()? {
+        return Ok(Vec::new());
+    }
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+    let its = namespace(&init.pid.to_string());
+    if its.is_none() || its == namespace("self") {
+        return Ok(vec![init.pid]);
+    }
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").called("opendir", || "/proc".into())?.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if let Ok(pid) = name.parse()
+            && namespace(&name) == its
+        {
+            pids.push(pid);
+        }
+    }
+    pids.sort_unstable();
+    Ok(pids)
 }
 
 /// The host's ps with the caller's options (default -ef), and of it the lines of our processes.

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     fn host(cgroup_mode: CgroupMode) -> Host {
-        Host { cgroup_mode, euid: 1000, egid: 100 }
+        Host { cgroup_mode, euid: 1000, egid: 100, initial_user_namespace: true }
     }
 
     fn parsed(mode: CgroupMode, rootless: bool) -> (crate::spec::Spec, serde_json::Value) {

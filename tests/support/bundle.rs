@@ -206,6 +206,12 @@ impl Bundle {
         self.wrapped(["sh", "-c", script, "_"].map(str::to_owned).to_vec())
     }
 
+    /// As `through`, in place of what was said before.
+    pub fn through_anew(mut self, script: &str) -> Self {
+        self.wrapper.clear();
+        self.through(script)
+    }
+
     fn wrapped(mut self, words: Vec<String>) -> Self {
         self.wrapper.extend(words);
         self
