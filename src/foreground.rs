@@ -3,6 +3,8 @@
 //! One loop over four descriptors (signalfd, the process's pidfd, our terminal, the container's terminal); it
 //! ends when the process has ended, whatever the others say.
 
+use crate::log;
+use crate::notify::Notify;
 use crate::sys::{Called, fd, pidfd, pidfd::Ended, spawn::Child, tty};
 use anyhow::{Result, bail};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -85,15 +87,20 @@ pub fn check_terminal() -> Result<()> {
 ///
 /// # Errors
 /// Those of poll(2) and waitid(2).
-pub fn wait(process: &Child, signals: &Signals, master: Option<OwnedFd>) -> Result<Ended> {
+pub fn wait(
+    process: &Child,
+    signals: &Signals,
+    master: Option<OwnedFd>,
+    notify: Option<Notify>,
+) -> Result<Ended> {
     let Some(master) = master else {
-        relay(process, signals, None)?;
+        relay(process, signals, None, notify)?;
         return Ok(pidfd::wait(process.pidfd.as_fd())?);
     };
     let host = HostTerminal::raw()?;
     // Without a size (a serial line, a test) the container keeps its own.
     let _ = tty::copy_size(host.fd.as_fd(), master.as_fd());
-    let relayed = relay(process, signals, Some((&host.fd, &master)));
+    let relayed = relay(process, signals, Some((&host.fd, &master)), notify);
     drain(master.as_fd());
     // Our terminal may have hung up; what the container did counts all the same.
     let _ = tty::restore(host.fd.as_fd(), &host.before);
@@ -101,7 +108,12 @@ pub fn wait(process: &Child, signals: &Signals, master: Option<OwnedFd>) -> Resu
     Ok(pidfd::wait(process.pidfd.as_fd())?)
 }
 
-fn relay(process: &Child, signals: &Signals, terminal: Option<(&OwnedFd, &OwnedFd)>) -> Result<()> {
+fn relay(
+    process: &Child,
+    signals: &Signals,
+    terminal: Option<(&OwnedFd, &OwnedFd)>,
+    mut notify: Option<Notify>,
+) -> Result<()> {
     let (stdin, stdout) = (fd::borrow(0), fd::borrow(1));
     let (mut reads_input, mut reads_output) = (terminal.is_some() && stdin.is_some(), terminal.is_some());
     loop {
@@ -116,6 +128,9 @@ fn relay(process: &Child, signals: &Signals, terminal: Option<(&OwnedFd, &OwnedF
         }
         if let Some(((_, master), _)) = output {
             polled.push(PollFd::from_borrowed_fd(master.as_fd(), PollFlags::IN));
+        }
+        if let Some(notify) = &notify {
+            polled.push(PollFd::from_borrowed_fd(notify.fd(), PollFlags::IN));
         }
         match poll(&mut polled, None) {
             Err(rustix::io::Errno::INTR) => continue,
@@ -133,10 +148,23 @@ fn relay(process: &Child, signals: &Signals, terminal: Option<(&OwnedFd, &OwnedF
         if let Some(((_, master), stdout)) = output {
             reads_output = ready.next() != Some(true) || copy(master.as_fd(), stdout);
         }
+        if ready.next() == Some(true)
+            && let Some(container) = &mut notify
+            && let Err(error) = container.relay(own_pid())
+        {
+            // The container runs on, as it would without systemd.
+            log::warn(format!("{error:#}, ignoring"));
+            notify = None;
+        }
         if ended {
             return Ok(());
         }
     }
+}
+
+/// We are what systemd has started, and we end when the container does: it may follow us.
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
 }
 
 fn forward(process: &Child, signals: &Signals, terminal: Option<(&OwnedFd, &OwnedFd)>) {

@@ -7,8 +7,9 @@
 use crate::log;
 use crate::oci_state::OciState;
 use crate::parts::hooks::Kind as HookKind;
+use crate::parts::mounts::{self, CgroupSource, Source};
 use crate::parts::namespaces::{self, Entry, Joins, Kind};
-use crate::parts::{mounts, scheduling, user};
+use crate::parts::{scheduling, user};
 use crate::plan::{Plan, Process};
 use crate::sys::spawn::{self, Parentage};
 use crate::sys::{self, Called, path::Root, prctl, proc::Proc};
@@ -29,6 +30,8 @@ pub struct Held {
     pub proc: Proc,
     /// v1: the `tasks` files of the container's cgroups.
     pub cgroup_tasks: Vec<OwnedFd>,
+    /// The cgroup must be asked for: systemd makes it around a process.
+    pub asks_for_cgroup: bool,
     /// What a mount of type `cgroup` shows.
     pub cgroup_mount: Option<mounts::CgroupSource>,
     /// Sources of mounts.
@@ -64,7 +67,7 @@ pub fn main(plan: &mut Plan, held: &mut Held, wire: &InitEnd) -> i32 {
 /// `cgroup` is where init is to be born, unless this process is in it already.
 pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<BorrowedFd<'_>>) -> i32 {
     report_panics(wire);
-    let made = enter(plan, held).and_then(|clone| {
+    let made = ask_for_cgroup(plan, held, wire).and_then(|()| enter(plan, held)).and_then(|clone| {
         Ok(spawn::spawn(clone as u64, Parentage::Sibling, cgroup, || main(plan, held, wire))?)
     });
     let told = match made {
@@ -102,6 +105,7 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     if let Entry::Direct { .. } = plan.entry {
         log::debug(|| format!("init: nsexec container setup: {:?}", plan.entry));
     }
+    ask_for_cgroup(plan, held, wire)?;
     enter_namespaces(plan, held, wire)?;
     log::debug(|| "child process in init(): in its namespaces".into());
     rustix::process::setsid().called("setsid", String::new)?;
@@ -134,6 +138,8 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
             opened.bind(&root)?;
             pty = Some(opened);
         }
+        // Before the root is read-only. `exec` makes none: a wrong --workdir there is the user's mistake.
+        plan.process.program.make_cwd();
         late.set_readonly()?;
         plan_root.rootfs.set_readonly(&root)?;
         restricted = Some((root, null));
@@ -233,6 +239,17 @@ fn become_root() -> Result<()> {
     prctl::setresuid(0).context("linux.uidMappings: no id 0")
 }
 
+/// Before the first namespace: systemd must know us by our process id on the host, and as ours.
+fn ask_for_cgroup(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
+    if std::mem::take(&mut held.asks_for_cgroup) {
+        let cgroup = wire.ask_for_cgroup()?;
+        if plan.root.as_ref().is_some_and(|root| root.mounts.show_cgroup()) {
+            held.cgroup_mount = Some(CgroupSource::V2(Source::Path(sys::path::c_path(&cgroup)?)));
+        }
+    }
+    Ok(())
+}
+
 fn join_keyring(process: &Process, held: &Held) -> Result<()> {
     let Some(keyring) = &process.keyring else { return Ok(()) };
     process.labels.begin_keyring(&held.proc)?;
@@ -266,7 +283,6 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
         let home = user::home_dir(process.user.uid)?;
         process.program.set_env("HOME", home.as_deref().unwrap_or("/"));
     }
-    process.program.make_cwd();
     // Behind this line no descriptor is opened: RLIMIT_NOFILE may be 1. While we are root still: another user's
     // limits are not everybody's to set.
     if let Err(error) = process.rlimits.apply(None) {

@@ -9,6 +9,7 @@ use crate::destroy;
 use crate::host::Host;
 use crate::init::{self, Held};
 use crate::log;
+use crate::notify::{self, Notify};
 use crate::oci_state::{self, OciState};
 use crate::parts::hooks::Kind as HookKind;
 use crate::parts::mounts::{self, CgroupSource, Source};
@@ -18,10 +19,11 @@ use crate::plan::Plan;
 use crate::state::{self, Config, Container, ContainerDir, NamespaceEntry, Own, Phase, Record, Root};
 use crate::sys::spawn::{self, Child, Parentage};
 use crate::sys::{self, Called, fd, mount, pidfd, proc::Proc};
-use crate::wire::{self, Event, Failure, InitEnd, ParentEnd};
+use crate::wire::{self, Event, Failure, InitEnd, Order, ParentEnd};
 use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::SigSet;
 use rustix::process::Pid;
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -37,6 +39,8 @@ pub struct Handover<'a> {
     pub pidfd_socket: Option<&'a Path>,
     /// The signal mask that orlop was called with.
     pub mask: Option<SigSet>,
+    /// The host's notify socket, if we start the process ourselves.
+    pub notify: Option<OsString>,
 }
 
 /// Who lets the process of a new container run.
@@ -55,6 +59,8 @@ pub struct Launched {
     pub child: Child,
     /// The terminal, when it is for us to serve.
     pub terminal: Option<OwnedFd>,
+    /// The container's notify socket, when it is for us to serve.
+    pub notify: Option<Notify>,
 }
 
 /// Makes the container of `plan`.
@@ -69,12 +75,6 @@ pub fn create(
     by: StartedBy,
     handover: &Handover<'_>,
 ) -> Result<(Container, Launched)> {
-    let mut held = hold(plan, handover)?;
-    if let Some(root) = &plan.root {
-        // In the words of init, who opens them where we may not.
-        let sources = root.mounts.hold().context("error during container init");
-        held.mounts = sources.context("unable to start container process")?;
-    }
     let root = Root::create(root)?;
     let cgroup = match &plan.cgroup {
         // A cgroup in use may be that of the container which has the id: that is the better reason then.
@@ -83,10 +83,18 @@ pub fn create(
     };
     let mut record = intent(plan, bundle, host, cgroup)?;
     let dir = root.reserve(&record)?;
+    let (notify, mut held) = match ready(plan, &dir, handover) {
+        Ok(ready) => ready,
+        Err(error) => {
+            // Nothing but the directory is there.
+            root.remove(&plan.id)?;
+            return Err(error);
+        }
+    };
     let made = make(plan, host, by, &mut held, &dir, &mut record)
         .and_then(|()| converse(plan, held, handover, Subject::Container { dir: &dir, record: &mut record }));
     match made {
-        Ok(launched) => Ok((Container { dir, record }, launched)),
+        Ok(launched) => Ok((Container { dir, record }, Launched { notify, ..launched })),
         Err(error) => {
             // The same code as `delete --force`, over the same record.
             if let Err(left) = destroy::container(&root, &record) {
@@ -95,6 +103,28 @@ pub fn create(
             Err(error)
         }
     }
+}
+
+/// What must be there, and can be missing, before anything is made of the container but its directory.
+fn ready(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<(Option<Notify>, Held)> {
+    // The socket's directory is the source of a mount.
+    let notify = listen(plan, dir, handover)?;
+    let mut held = hold(plan, handover)?;
+    if let Some(root) = &plan.root {
+        // In the words of init, who opens them where we may not.
+        let sources = root.mounts.hold().context("error during container init");
+        held.mounts = sources.context("unable to start container process")?;
+    }
+    Ok((notify, held))
+}
+
+/// Makes the directory of the notify socket, and the socket if we are there when it is used.
+fn listen(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<Option<Notify>> {
+    if plan.notify.is_none() {
+        return Ok(None);
+    }
+    let directory = dir.make_directory(notify::DIRECTORY)?;
+    handover.notify.as_ref().map(|host| Notify::listen(directory.as_fd(), host)).transpose()
 }
 
 /// What is there before init is: each step is on record before it is taken.
@@ -122,6 +152,7 @@ fn make(
     }
     let cgroup = &record.orlop.cgroup;
     held.cgroup_tasks = cgroup.tasks()?;
+    held.asks_for_cgroup = cgroup.waits_for_process();
     if plan.root.as_ref().is_some_and(|root| root.mounts.show_cgroup()) {
         let from_init = host.rootless() || plan.namespaces.private(Kind::User);
         held.cgroup_mount = cgroup_mount(cgroup, plan.namespaces.private(Kind::Cgroup), from_init)?;
@@ -145,6 +176,7 @@ pub fn exec(
     let init = record.init().open()?.context("cannot exec in a stopped container")?;
     held.joins = Joins::of_process(init, plan.namespaces.0.keys().copied().collect());
     held.cgroup_tasks = cgroup.tasks()?;
+    held.asks_for_cgroup = cgroup.needs_attach();
     held.hook_state = hook_state(record, "running", record.init_process_pid);
     converse(plan, held, handover, Subject::Process { record, cgroup })
 }
@@ -171,7 +203,7 @@ fn converse(plan: &mut Plan, held: Held, handover: &Handover<'_>, subject: Subje
     let mut wire = Some(wire);
     let child = launch.spawn(&mut wire, init_end).context("unable to start container process")?;
     let wire = wire.context("the wire is init's")?;
-    let mut launched = Launched { child, terminal: None };
+    let mut launched = Launched { child, terminal: None, notify: None };
     log::debug(|| format!("{}: init is process {}", launch.plan.id, launched.child.pid));
     let served = launch.serve(&wire, &mut launched);
     if served.is_err() {
@@ -201,7 +233,7 @@ impl Launch<'_> {
             Subject::Container { record, .. } => &record.orlop.cgroup,
             Subject::Process { cgroup, .. } => *cgroup,
         };
-        let directory = cgroup.dir()?;
+        let directory = if held.asks_for_cgroup { None } else { cgroup.dir()? };
         let child = match plan.entry {
             Entry::Direct { clone, .. } => spawn::spawn(clone as u64, Parentage::Child, directory, || {
                 drop(wire.take());
@@ -237,6 +269,11 @@ impl Launch<'_> {
                     pidfd::wait(hop.pidfd.as_fd())?;
                     continue;
                 }
+                Event::JoinCgroup => {
+                    let cgroup = self.join_cgroup(child.pid)?;
+                    wire.order(&Order::Joined { cgroup })?;
+                    continue;
+                }
                 Event::MapIds => self.map_ids(child.pid)?,
                 Event::MapMount { mount } => self.map_mount(mount, fd)?,
                 Event::RunHooks => self.run_hooks(child)?,
@@ -265,6 +302,22 @@ impl Launch<'_> {
         match self.subject {
             Subject::Container { .. } => failure.into_error().context("error during container init"),
             Subject::Process { .. } => failure.into_error(),
+        }
+    }
+
+    /// Puts init (or the hop) into the container's cgroup, and says what a mount of type `cgroup` shows.
+    fn join_cgroup(&mut self, pid: i32) -> Result<PathBuf> {
+        match &mut self.subject {
+            Subject::Container { dir, record } => {
+                let asked = self.plan.cgroup.as_ref().context("linux.cgroupsPath: none")?;
+                record.orlop.cgroup.adopt(pid, asked)?;
+                record.cgroup_paths = record.orlop.cgroup.paths();
+                dir.commit(record)?;
+                let private = self.plan.namespaces.private(Kind::Cgroup);
+                let sources = record.orlop.cgroup.mount_sources(private)?;
+                Ok(sources.into_iter().next().map(|source| source.path).unwrap_or_default())
+            }
+            Subject::Process { cgroup, .. } => cgroup.attach(pid).map(|()| PathBuf::new()),
         }
     }
 
@@ -355,6 +408,7 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         joins,
         proc: Proc::open_host()?,
         cgroup_tasks: Vec::new(),
+        asks_for_cgroup: false,
         cgroup_mount: None,
         mounts: mounts::Held::default(),
         console_socket: match (&plan.process.console, handover.console_socket) {

@@ -14,6 +14,7 @@ pub mod host;
 pub mod init;
 pub mod launch;
 pub mod log;
+pub mod notify;
 pub mod oci_state;
 pub mod parts;
 pub mod plan;

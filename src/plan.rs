@@ -6,6 +6,7 @@
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::host::Host;
+use crate::notify;
 use crate::parts::namespaces::{Entry, Kind, Namespaces, Request as NamespaceRequest, TimeOffsets};
 use crate::parts::{
     capabilities::{self, Capabilities},
@@ -45,6 +46,8 @@ pub struct Request<'a> {
     pub id: &'a str,
     /// Whether the container gets a cgroup at all (`--cgroup-manager disabled`).
     pub cgroup: bool,
+    /// Who is to make it, if systemd is (`--systemd-cgroup`).
+    pub systemd: Option<cgroup::systemd::Bus>,
     /// Missing permission for cgroups is no error (`--rootless`).
     pub rootless: bool,
     /// `--no-pivot`
@@ -53,6 +56,8 @@ pub struct Request<'a> {
     pub new_keyring: bool,
     /// Descriptors from 3 on that the process inherits: LISTEN_FDS and `--preserve-fds`.
     pub inherited: Inherited,
+    /// The directory for a notify socket, if the caller is to be told of the container's readiness.
+    pub notify: Option<PathBuf>,
 }
 
 /// The descriptors from 3 on that the container's process inherits.
@@ -98,6 +103,8 @@ pub struct Plan {
     pub net_devices: NetDevices,
     /// A resctrl group.
     pub intel_rdt: Option<IntelRdt>,
+    /// The directory of the container's notify socket, which is to be made.
+    pub notify: Option<PathBuf>,
     /// The process.
     pub process: Process,
 }
@@ -172,7 +179,7 @@ impl Plan {
         // For `exec` only, but a mistake in it is one of this configuration.
         scheduling::plan_exec_affinity(process.exec_cpu_affinity.as_ref())?;
         let allowed_cpus = linux.resources.as_ref().is_some_and(|resources| !resources.cpu.cpus.is_empty());
-        Ok(Self {
+        let mut plan = Self {
             id: request.id.into(),
             entry: namespaces.entry(&time_offsets),
             cgroup: match request.cgroup {
@@ -182,6 +189,10 @@ impl Plan {
                     request.id,
                     host,
                     request.rootless,
+                    request
+                        .systemd
+                        .clone()
+                        .map(|bus| cgroup::systemd::Asked { bus, annotations: spec.annotations.as_ref() }),
                 )?),
                 false => None,
             },
@@ -196,6 +207,7 @@ impl Plan {
             intel_rdt: (linux.intel_rdt.as_ref())
                 .map(|rdt| intel_rdt::plan(rdt, request.id, intel_rdt::probe().as_ref()))
                 .transpose()?,
+            notify: request.notify.clone(),
             process: Process {
                 keyring: keyring_of(request.id, request.new_keyring, Joiner::Create, &namespaces)?,
                 personality: linux.personality.as_ref().map(personality::plan).transpose()?,
@@ -217,7 +229,12 @@ impl Plan {
             namespaces,
             time_offsets,
             maps,
-        })
+        };
+        if plan.notify.is_some() {
+            let socket = format!("{}/{}", notify::INSIDE, notify::SOCKET);
+            plan.process.program.set_env("NOTIFY_SOCKET", &socket);
+        }
+        Ok(plan)
     }
 
     /// The plan of `exec`: the container is as it is recorded, the process as it is asked for, and its rights
@@ -235,7 +252,7 @@ impl Plan {
         let own = &record.orlop;
         let namespaces = recorded_namespaces(record);
         let annotations = annotations(Some(&own.annotations));
-        let hop_joins_cgroup = namespaces.private(Kind::User);
+        let hop_joins_cgroup = namespaces.private(Kind::User) || namespaces.private(Kind::Cgroup);
         Ok(Self {
             id: record.id.clone(),
             entry: Entry::Hop { join: Vec::new(), unshare: 0, clone: 0, hop_joins_cgroup },
@@ -248,6 +265,7 @@ impl Plan {
             hooks: Hooks::default(),
             net_devices: NetDevices::default(),
             intel_rdt: None,
+            notify: None,
             process: Process {
                 keyring: keyring_of(&record.id, own.keyring, Joiner::Exec, &namespaces)?,
                 personality: own.personality.as_ref().map(personality::plan).transpose()?,
@@ -300,7 +318,11 @@ fn root(
         label: linux.mount_label.as_deref(),
         rootfs_propagation: linux.rootfs_propagation.as_deref(),
     };
-    let mounts = mounts::plan(spec.mounts.as_deref().unwrap_or_default(), &facts)?;
+    let mut said = spec.mounts.clone().unwrap_or_default();
+    if let Some(directory) = &request.notify {
+        said.push(notify_mount(directory));
+    }
+    let mounts = mounts::plan(&said, &facts)?;
     let own_mounts = facts.own_mount_namespace;
     let label = linux.mount_label.as_deref();
     Ok(Root {
@@ -325,6 +347,15 @@ fn root(
         )?,
         mounts,
     })
+}
+
+/// Where the container finds its notify socket.
+fn notify_mount(directory: &Path) -> oci_spec::runtime::Mount {
+    let mut mount = oci_spec::runtime::Mount::default();
+    mount.set_destination(notify::INSIDE.into()).set_source(Some(directory.into()));
+    let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec();
+    mount.set_typ(None).set_options(Some(options));
+    mount
 }
 
 fn runner(host: &Host) -> netdevices::Runner {

@@ -419,6 +419,20 @@ impl ContainerDir {
         Ok(Gate { go: make(FIFO)?, result: make(RESULT)? })
     }
 
+    /// Makes a directory in it that others may enter, or opens the one that is there.
+    ///
+    /// # Errors
+    /// Those of mkdir(2) and open(2).
+    pub fn make_directory(&self, name: &str) -> Result<OwnedFd> {
+        let shown = || format!("{:?}", self.path.join(name));
+        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)) {
+            Err(rustix::io::Errno::EXIST) => {}
+            other => other.called("mkdirat", shown)?,
+        }
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty()).called("openat", shown)?)
+    }
+
     /// Nobody waits there any more.
     ///
     /// # Errors

@@ -5,7 +5,8 @@
 //!   parent (launch.rs)                      init (init.rs)                  hop (only if there is one)
 //!        │                                       │                             │
 //!        │◀───────────────────────────────────── Born{pid} ────────────────────┤ then exits
-//!        │                                       │
+//!        │◀─ JoinCgroup ─────────────────────────┤ only if systemd is to make the cgroup; if there is a hop,
+//!        ├─ Joined{cgroup} ─────────────────────▶│   it is the hop that asks, and init is born there
 //!        │◀─ MapIds ─────────────────────────────┤ only with a new user namespace
 //!        ├─ Proceed ────────────────────────────▶│
 //!        │                                       │ mounts, devices …
@@ -31,6 +32,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// The fifo that holds init back until `start`, in the container's directory.
 pub const FIFO: &str = "exec.fifo";
@@ -76,6 +78,8 @@ pub enum Event {
         /// Init's process id.
         pid: i32,
     },
+    /// Have me put into the container's cgroup.
+    JoinCgroup,
     /// Write my id maps.
     MapIds,
     /// Here is a mount: give it the id maps of that place in `mounts`.
@@ -106,6 +110,11 @@ pub enum Event {
 pub enum Order {
     /// Go on.
     Proceed,
+    /// You are in the container's cgroup; this is what a mount of type `cgroup` shows.
+    Joined {
+        /// Its directory.
+        cgroup: PathBuf,
+    },
 }
 
 /// An error chain on its way over the wire.
@@ -174,7 +183,15 @@ impl ParentEnd {
 
     /// Lets init go on. That init is gone is not an error here: the next `event` says it.
     pub fn proceed(&self) -> Result<()> {
-        match fd::send(self.0.as_fd(), &serde_json::to_vec(&Order::Proceed)?, None) {
+        self.order(&Order::Proceed)
+    }
+
+    /// Gives init an order, as [`proceed`](Self::proceed).
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn order(&self, order: &Order) -> Result<()> {
+        match fd::send(self.0.as_fd(), &serde_json::to_vec(order)?, None) {
             Err(error) if matches!(error.errno(), libc::EPIPE | libc::ECONNRESET) => Ok(()),
             other => Ok(other?),
         }
@@ -221,18 +238,35 @@ impl InitEnd {
     /// The parent is gone: then nobody records us, and we must end.
     pub fn ask(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         self.tell(event, fd)?;
-        // read(2) for the same reason as write(2) above.
-        let mut text = [0; 64];
+        match self.order()? {
+            Order::Proceed => Ok(()),
+            Order::Joined { .. } => Err(anyhow!("bug in orlop: an order that was not asked for")),
+        }
+    }
+
+    /// Asks for the container's cgroup, and gives its directory.
+    ///
+    /// # Errors
+    /// As for [`ask`](Self::ask).
+    pub fn ask_for_cgroup(&self) -> Result<PathBuf> {
+        self.tell(&Event::JoinCgroup, None)?;
+        match self.order()? {
+            Order::Joined { cgroup } => Ok(cgroup),
+            Order::Proceed => Err(anyhow!("bug in orlop: no cgroup")),
+        }
+    }
+
+    fn order(&self) -> Result<Order> {
+        // read(2) for the same reason as write(2) above. A path of the longest kind fits.
+        let mut text = [0; 5000];
         let length = loop {
             match rustix::io::read(&self.0, &mut text) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other.called("read", || "wire".into())?,
             }
         };
-        match serde_json::from_slice(text.get(..length).unwrap_or_default()) {
-            Ok(Order::Proceed) => Ok(()),
-            Err(_) => Err(anyhow!("the runtime is gone")),
-        }
+        serde_json::from_slice(text.get(..length).unwrap_or_default())
+            .map_err(|_| anyhow!("the runtime is gone"))
     }
 }
 

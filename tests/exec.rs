@@ -83,6 +83,16 @@ fn cwd_is_changed() {
 }
 
 #[test]
+fn a_missing_cwd_is_an_error_and_is_not_made() {
+    let container = container();
+    container.exec(&["--cwd", "/no/such"], "cwd").fails(
+        255,
+        &[r#"chdir to cwd ("/no/such") set in config.json failed: "#, "no such file or directory"],
+    );
+    assert!(!container.bundle.rootfs("no").exists());
+}
+
+#[test]
 fn user_is_numeric_and_may_have_a_group() {
     let container = container();
     container.exec(&["--user", "1000"], "ids").prints("uid=1000 gid=0 groups= umask=0022");

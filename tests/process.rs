@@ -31,6 +31,16 @@ fn a_missing_working_directory_is_made() {
 }
 
 #[test]
+fn a_missing_working_directory_is_made_in_a_readonly_root() {
+    Bundle::new()
+        .set("/process/cwd", json!("/made/for/it"))
+        .set("/root/readonly", json!(true))
+        .guest("cwd")
+        .run()
+        .prints("/made/for/it");
+}
+
+#[test]
 fn the_environment_is_that_of_the_config_and_home() {
     Bundle::new()
         .variable("SECRET", "of the caller")

@@ -218,16 +218,19 @@ fn number(said: Option<i64>) -> Result<Option<u32>> {
     }
 }
 
+/// `rwm`, or what there is of it.
+pub fn letters(access: Access) -> String {
+    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+    letters.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect()
+}
+
 fn line(which: Which, access: Access) -> String {
     let kind = match which.kind {
         Kind::Block => 'b',
         Kind::Char => 'c',
     };
     let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
-    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
-    let access: String =
-        letters.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect();
-    format!("{kind} {}:{} {access}", number(which.major), number(which.minor))
+    format!("{kind} {}:{} {}", number(which.major), number(which.minor), letters(access))
 }
 
 // eBPF: registers and operations of the few instructions that are needed (linux/bpf.h).

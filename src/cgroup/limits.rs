@@ -217,7 +217,7 @@ fn v2_memory(writes: &mut Writes, asked: &Resources) -> Result<()> {
 }
 
 /// Version 1, and so config.json, limits the sum of memory and swap, version 2 each alone.
-fn swap_alone(both: i64, memory: i64) -> Result<Option<i64>> {
+pub(super) fn swap_alone(both: i64, memory: i64) -> Result<Option<i64>> {
     Ok(match (both, memory) {
         (0, -1) | (-1, _) => Some(-1),
         (0, _) => None,

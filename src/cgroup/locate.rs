@@ -10,7 +10,8 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use std::path::{Component, Path, PathBuf};
 
-const ROOT: &str = "/sys/fs/cgroup";
+/// Where cgroups are mounted.
+pub const ROOT: &str = "/sys/fs/cgroup";
 
 /// The version 1 controllers that a container gets a directory in; others are none of our business.
 const CONTROLLERS: &[&str] = &[
@@ -115,6 +116,17 @@ fn version_1(place: &Place, mode: CgroupMode, own: &str) -> Result<Vec<Hierarchy
         bail!("mountpoint for devices not found");
     }
     Ok(found)
+}
+
+/// Version 2: the cgroup that process `pid` is in, from the root of the tree.
+///
+/// # Errors
+/// The process is gone.
+pub fn of_process(pid: i32) -> Result<Option<PathBuf>> {
+    let file = format!("/proc/{pid}/cgroup");
+    let content = std::fs::read_to_string(&file).called("read", || format!("{file:?}"))?;
+    let found = parse(&content).into_iter().find(|(controllers, _)| controllers.is_empty());
+    Ok(found.map(|(_, path)| path))
 }
 
 /// The lines of /proc/PID/cgroup: controllers (none for version 2) and the path without leading slash.

@@ -5,10 +5,12 @@
 //! without looking at the host again. In the life of a container:
 //! `plan` (pure) → `locate` (looks, makes nothing) → the record is written → `create` → `set` → the process
 //! enters by `dir` (CLONE_INTO_CGROUP) and `tasks` → … → `kill_all` → `remove`.
+//! With systemd as the keeper there is no directory before the process: `adopt` stands for `create` and `set`.
 //! Not for: the cgroup namespace (`parts::namespaces`), mounting (`parts::mounts`), device nodes.
 
 pub mod devices;
 mod hierarchy;
+mod keeper;
 pub mod limits;
 mod locate;
 mod mount;
@@ -16,6 +18,7 @@ mod oom;
 pub mod resources;
 pub mod stats;
 mod sub;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -33,6 +36,7 @@ use crate::host::{CgroupMode, Host};
 use crate::sys::Error;
 use anyhow::{Context, Result, anyhow, bail};
 use hierarchy::gone;
+use keeper::Keeper;
 use limits::{Missing, Order, Write};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
@@ -44,8 +48,10 @@ use std::time::{Duration, Instant};
 /// What config.json asks of cgroups.
 #[derive(Debug, Serialize)]
 pub struct Plan {
-    /// Where the container's cgroup is to be.
+    /// Where the container's cgroup is to be, if we make it.
     pub place: Place,
+    /// The scope that it is to be, if systemd makes it.
+    pub scope: Option<systemd::Scope>,
     /// Whether config.json named the place: then it is an error that it cannot be had.
     pub named: bool,
     /// Whether we lack root's powers over the host: what nobody asked for may then be missing.
@@ -68,13 +74,18 @@ pub fn plan(
     id: &str,
     host: &Host,
     rootless: bool,
+    systemd: Option<systemd::Asked<'_>>,
 ) -> Result<Plan> {
     let path = path.unwrap_or_default();
     if path.contains('\0') {
         bail!("linux.cgroupsPath: {path:?} has a NUL byte");
     }
     let resources = said.cloned().unwrap_or_default();
+    if systemd.is_some() && host.cgroup_mode != CgroupMode::Unified {
+        bail!("--systemd-cgroup: this host's cgroups are not (or not only) of version 2");
+    }
     Ok(Plan {
+        scope: systemd.map(|asked| systemd::plan(path, id, asked)).transpose()?,
         place: Place::of(if path.is_empty() { id } else { path }),
         named: !path.is_empty(),
         rootless,
@@ -109,13 +120,6 @@ enum Tree {
     Nowhere,
 }
 
-/// Who makes and removes the directories.
-#[derive(Debug, Serialize, Deserialize)]
-enum Keeper {
-    /// We do.
-    Us,
-}
-
 /// How long `remove` waits for killed processes to be gone.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -137,7 +141,7 @@ impl Cgroup {
     /// # Errors
     /// The host has no usable cgroups.
     pub fn by_default(id: &str, host: &Host) -> Result<Self> {
-        let plan = plan(None, None, id, host, host.rootless())?;
+        let plan = plan(None, None, id, host, host.rootless(), None)?;
         Self::at_place(&plan, host)
     }
 
@@ -152,6 +156,13 @@ impl Cgroup {
     }
 
     fn at_place(plan: &Plan, host: &Host) -> Result<Self> {
+        if let Some(scope) = &plan.scope {
+            let mut scope = scope.clone();
+            scope.mark();
+            let (named, rootless) = (plan.named, plan.rootless);
+            let (keeper, resources) = (Keeper::Systemd(scope), plan.resources.clone());
+            return Ok(Self { tree: Tree::Nowhere, keeper, named, rootless, resources });
+        }
         let mut found = locate::hierarchies(&plan.place, host.cgroup_mode)?;
         let tree = match (host.cgroup_mode, found.pop()) {
             (CgroupMode::Unified, Some(only)) => Tree::V2(only),
@@ -283,6 +294,9 @@ impl Cgroup {
     /// # Errors
     /// The kernel refuses a value, by its config pointer and file.
     pub fn set(&self, plan: &Plan) -> Result<()> {
+        if self.waits_for_process() {
+            return Ok(());
+        }
         self.set_devices(&plan.devices)?;
         self.write_all(&plan.limits.writes)
     }
@@ -382,7 +396,9 @@ impl Cgroup {
         if let Some((memory, both)) = limits.check_usage {
             self.check_usage(memory, both)?;
         }
-        if let Err(error) = self.write_all(&limits.writes) {
+        if let Err(error) = self.tell_keeper(&new).and_then(|()| self.write_all(&limits.writes)) {
+            // The first error is the one to tell.
+            let _ = self.tell_keeper(&self.resources);
             let old = limits_for(&self.resources, unified).and_then(|old| self.write_all(&old.writes));
             return Err(match old {
                 Ok(()) => error,
@@ -554,6 +570,7 @@ impl Cgroup {
     /// # Errors
     /// Processes live on, or the kernel refuses; the other hierarchies are removed all the same.
     pub fn remove(&self) -> Result<()> {
+        self.release()?;
         let deadline = Instant::now() + REMOVE_PATIENCE;
         let mut result = Ok(());
         // Version 2 first: it can be waited for, and then the others need not be.

@@ -1,7 +1,6 @@
 //! The cgroup of an `exec`: the container's, a sub-cgroup of it, or the one that its init has moved to.
 
 use super::{Cgroup, Hierarchy, Keeper, Resources, Tree, locate};
-use crate::sys::Called;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ impl Cgroup {
     /// The argument is malformed, climbs out, or names an unknown controller.
     pub fn sub(&self, spec: &[String]) -> Result<Self> {
         let asked = sub_paths(spec)?;
+        let keeper = if asked.is_empty() { self.keeper.clone() } else { Keeper::Us };
         let at = |hierarchy: &Hierarchy| -> Result<Hierarchy> {
             let of = |name: &String| asked.get(name);
             let sub = hierarchy.controllers.iter().find_map(of).or_else(|| {
@@ -35,13 +35,7 @@ impl Cgroup {
             Tree::V1(all) => Tree::V1(all.iter().map(at).collect::<Result<_>>()?),
             Tree::Nowhere => Tree::Nowhere,
         };
-        Ok(Self {
-            tree,
-            keeper: Keeper::Us,
-            named: self.named,
-            rootless: self.rootless,
-            resources: Resources::default(),
-        })
+        Ok(Self { tree, keeper, named: self.named, rootless: self.rootless, resources: Resources::default() })
     }
 
     /// Version 2: the cgroup that `pid` is in now, for an exec into a container that moved its init to a
@@ -51,10 +45,7 @@ impl Cgroup {
     /// The process is gone.
     pub fn of_process(&self, pid: i32) -> Result<Option<Self>> {
         let Tree::V2(own) = &self.tree else { return Ok(None) };
-        let file = format!("/proc/{pid}/cgroup");
-        let content = std::fs::read_to_string(&file).called("read", || format!("{file:?}"))?;
-        let found = locate::parse(&content).into_iter().find(|(controllers, _)| controllers.is_empty());
-        Ok(found.map(|(_, path)| Self {
+        Ok(locate::of_process(pid)?.map(|path| Self {
             tree: Tree::V2(own.at(path)),
             keeper: Keeper::Us,
             named: self.named,

@@ -111,7 +111,7 @@ fn clean_up(view: View, id: &str) {
 
 fn plan_of(host: &Host, id: &str, resources: &str) -> Plan {
     let resources = serde_json::from_str(resources).unwrap();
-    plan(Some(&format!("/{id}")), Some(&resources), "unused", host, false).unwrap()
+    plan(Some(&format!("/{id}")), Some(&resources), "unused", host, false, None).unwrap()
 }
 
 fn made(host: &Host, id: &str, resources: &str) -> Cgroup {
@@ -477,7 +477,7 @@ fn without_permission_only_what_was_asked_for_is_missed() {
     in_each_view("rootless", |view, host, id| {
         nix::unistd::setresuid(65534.into(), 65534.into(), 65534.into()).unwrap();
         let asked = |path: &str, resources: &str| {
-            plan(Some(path), Some(&serde_json::from_str(resources).unwrap()), id, host, true).unwrap()
+            plan(Some(path), Some(&serde_json::from_str(resources).unwrap()), id, host, true, None).unwrap()
         };
         let create_and_set = |plan: &Plan| -> Result<Cgroup> {
             let mut cgroup = Cgroup::locate(plan, host)?;

@@ -11,6 +11,15 @@ use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
+/// Which systemd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Systemd {
+    /// The host's.
+    System,
+    /// The user's own, by the address of its D-Bus.
+    User(String),
+}
+
 /// What every verb may know from the options before it.
 #[derive(Clone, Debug)]
 pub struct Global {
@@ -18,8 +27,8 @@ pub struct Global {
     pub root: PathBuf,
     /// Whether the caller named it: then it must be there.
     pub root_given: bool,
-    /// Whether systemd makes the cgroups.
-    pub systemd_cgroup: bool,
+    /// The systemd that makes the cgroups, if one does.
+    pub systemd_cgroup: Option<Systemd>,
     /// Whether containers get no cgroup at all.
     pub no_cgroup: bool,
     /// Whether lacking permission for cgroups is an error.
@@ -38,7 +47,8 @@ impl Global {
                 None => default_root()?,
             },
             root_given: args.root.is_some(),
-            systemd_cgroup: args.systemd_cgroup || args.cgroup_manager == Some(Driver::Systemd),
+            systemd_cgroup: (args.systemd_cgroup || args.cgroup_manager == Some(Driver::Systemd))
+                .then(systemd),
             no_cgroup: args.cgroup_manager == Some(Driver::Disabled),
             rootless: args.rootless,
         })
@@ -83,12 +93,29 @@ fn default_root() -> Result<PathBuf> {
     Ok(root)
 }
 
+/// An ordinary user may ask its own systemd only, as it is reached from a login session.
+fn systemd() -> Systemd {
+    if !is_user() {
+        return Systemd::System;
+    }
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let uid = rustix::process::geteuid().as_raw();
+    let usual = || variable("XDG_RUNTIME_DIR").unwrap_or_else(|| format!("/run/user/{uid}"));
+    Systemd::User(
+        variable("DBUS_SESSION_BUS_ADDRESS").unwrap_or_else(|| format!("unix:path={}/bus", usual())),
+    )
+}
+
 /// XDG_RUNTIME_DIR, if it is for us: real root uses /run, as runc does.
 fn runtime_dir() -> Option<OsString> {
     let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
-    let is_user = !rustix::process::geteuid().is_root();
+    is_user().then_some(dir)
+}
+
+/// Whether we are an ordinary user, be it as root of a user namespace.
+fn is_user() -> bool {
     let is_mapped_root = || in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root");
-    (is_user || is_mapped_root()).then_some(dir)
+    !rustix::process::geteuid().is_root() || is_mapped_root()
 }
 
 /// Whether our user namespace is not the initial one, which maps every id to itself.

@@ -1,10 +1,12 @@
 //! `create`: makes a container whose process waits for `start`. `run` begins the same way.
 
 use crate::bundle::{self, Bundle};
-use crate::cli::global::Global;
+use crate::cgroup::systemd::Bus;
+use crate::cli::global::{Global, Systemd};
 use crate::cli::{self, values::RootlessMode};
 use crate::host::Host;
 use crate::launch::{self, Handover, Launched, StartedBy};
+use crate::notify;
 use crate::plan::{Inherited, Plan, Request, absolute};
 use crate::state::{self, Container};
 use crate::sys::fd;
@@ -53,6 +55,10 @@ pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
     let request = Request {
         id: &args.id,
         cgroup: !global.no_cgroup,
+        systemd: global.systemd_cgroup.as_ref().map(|systemd| match systemd {
+            Systemd::System => Bus::System,
+            Systemd::User(address) => Bus::User(address.clone()),
+        }),
         rootless: match global.rootless {
             RootlessMode::True => true,
             RootlessMode::False => false,
@@ -61,8 +67,8 @@ pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
         no_pivot: args.no_pivot,
         new_keyring: !args.no_new_keyring,
         inherited: inherited(listen_fds(), args.preserve_fds)?,
+        notify: notify::asked_for().map(|_| global.root.join(&args.id).join(notify::DIRECTORY)),
     };
-    ensure!(!global.systemd_cgroup, "--systemd-cgroup: the systemd driver is not in this version");
     let plan = Plan::create(&bundle, &host, &request)?;
     Ok(Prepared { plan, bundle, host })
 }
@@ -86,6 +92,7 @@ pub fn container(
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         mask,
+        notify: if by == StartedBy::Us { notify::asked_for() } else { None },
     };
     launch::create(&mut prepared.plan, &prepared.bundle, &prepared.host, &global.root, by, &handover)
 }

@@ -48,6 +48,7 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         mask: signals.as_ref().map(|signals| *signals.before()),
+        notify: None,
     };
     let cgroup = container.record.orlop.cgroup.sub(&args.cgroup)?;
     let launched = match launch::exec(&mut plan, &container, &cgroup, &handover) {
@@ -61,7 +62,7 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
     };
     match signals {
         None => Ok(0),
-        Some(signals) => Ok(foreground::wait(&launched.child, &signals, launched.terminal)?.code()),
+        Some(signals) => Ok(foreground::wait(&launched.child, &signals, launched.terminal, None)?.code()),
     }
 }
 

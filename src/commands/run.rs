@@ -9,6 +9,7 @@ use crate::foreground::{self, Signals};
 use crate::launch::StartedBy;
 use crate::state::{Container, Root};
 use anyhow::{Context, Result, ensure};
+use std::os::fd::AsFd;
 
 /// Runs the verb.
 ///
@@ -28,7 +29,11 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
         if started.is_err() {
             delete(global, &container)?;
         }
-        return started.map(|()| 0);
+        started?;
+        if let Some(mut notify) = launched.notify {
+            notify.wait(launched.child.pid, launched.child.pidfd.as_fd())?;
+        }
+        return Ok(0);
     }
     ensure!(
         args.create.console_socket.is_none(),
@@ -44,7 +49,7 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
     let mask = Some(*signals.before());
     let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, mask)?;
     let started = start::run_poststart(&container, &launched.child.pidfd);
-    let ended = foreground::wait(&launched.child, &signals, launched.terminal);
+    let ended = foreground::wait(&launched.child, &signals, launched.terminal, launched.notify);
     if !args.keep {
         delete(global, &container)?;
     }

@@ -2,6 +2,7 @@
 
 use crate::cli;
 use crate::cli::global::Global;
+use crate::notify::{self, Notify};
 use crate::oci_state::OciState;
 use crate::parts::hooks::Kind as HookKind;
 use crate::state::{Container, Status};
@@ -21,7 +22,7 @@ const LOCK_PATIENCE: u32 = 10;
 /// The container is not `created`, or its process could not be executed: with init's own reason.
 pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
-    let init = {
+    let (init, notify) = {
         let _lock = container.dir.lock(LOCK_PATIENCE)?;
         match container.status()? {
             Status::Created => {}
@@ -32,13 +33,27 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
             }
         }
         let init = container.record.init().open()?.context("container process is already dead")?;
+        let notify = listen(&container)?;
         let started = release(&container, &init);
         container.dir.remove_gate()?;
         started?;
-        init
+        (init, notify)
     };
     run_poststart(&container, &init)?;
+    if let Some(mut notify) = notify {
+        notify.wait(container.record.init_process_pid, init.as_fd())?;
+    }
     Ok(0)
+}
+
+/// The container's notify socket, if somebody wants to be told and `create` has made the place for it.
+fn listen(container: &Container) -> Result<Option<Notify>> {
+    let Some(host) = notify::asked_for() else { return Ok(None) };
+    if !container.dir.path().join(notify::DIRECTORY).exists() {
+        return Ok(None);
+    }
+    let directory = container.dir.make_directory(notify::DIRECTORY)?;
+    Notify::listen(directory.as_fd(), &host).map(Some)
 }
 
 /// Lets init go on, and reads what it says until execve closes its end.

@@ -123,7 +123,8 @@ pub enum Entry {
         unshare: i32,
         /// CLONE_NEW* flags of the second clone.
         clone: i32,
-        /// The hop enters the cgroup, not init: once in the user namespace it has no right to.
+        /// The hop enters the cgroup, not init: once in the user namespace it has no right to, and behind a cgroup
+        /// namespace (where the tree is mounted with `nsdelegate`, as systemd does) it may not cross its root.
         hop_joins_cgroup: bool,
     },
 }
@@ -217,7 +218,12 @@ impl Namespaces {
             return Entry::Direct { clone, join };
         }
         let unshare = if offset_time { ns::NEWTIME } else { 0 };
-        Entry::Hop { join, unshare, clone: clone & !unshare, hop_joins_cgroup: self.joined(Kind::User) }
+        Entry::Hop {
+            join,
+            unshare,
+            clone: clone & !unshare,
+            hop_joins_cgroup: self.joined(Kind::User) || self.joined(Kind::Cgroup),
+        }
     }
 
     fn flags(&self, wanted: impl Fn(&Request) -> bool) -> i32 {

@@ -127,12 +127,14 @@ fn planned(config: &Value, mode: CgroupMode) -> Result<Value> {
     let bundle = Bundle { path: "/b".into(), spec };
     let host = Host { cgroup_mode: mode, euid: 0, egid: 0, initial_user_namespace: true };
     let request = Request {
+        systemd: None,
         id: "web",
         cgroup: true,
         rootless: false,
         no_pivot: false,
         new_keyring: true,
         inherited: Inherited::default(),
+        notify: None,
     };
     let plan = Plan::create(&bundle, &host, &request)?;
     Ok(serde_json::to_value(&plan)?)

@@ -1,0 +1,194 @@
+# shellcheck shell=bash
+# What the scripts of the engines share: namespaces of their own, images made here, rows with PASS or FAIL, the table.
+#
+# A row is a function `row_WHAT_IS_SHOWN` of the script; rows run in the order in which they are written, each in a
+# shell of its own with errexit and a limit of time. Its last lines are shown when it fails.
+
+engines=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+project=$(cd "$engines/../.." && pwd)
+engine=$(basename "$0" .sh)
+
+runtime=${RUNTIME:-${ORLOP:-$project/target/orlop}}
+runtime=$(command -v "$runtime") || { echo "$engine: no runtime called ${RUNTIME:-$runtime}" >&2; exit 1; }
+runtime=$(realpath "$runtime")
+# What the engine calls it.
+name=$(basename "$runtime")
+
+# The engines' own helpers are looked for where Debian puts them, not in /usr/local.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+
+skip() {
+    echo "$engine: skipped: $*"
+    exit 77
+}
+
+# private ARGUMENT...: runs this script again in mount, network and pid namespaces of its own. Bridges, firewall rules and mounts
+# never touch the host, published ports are on this namespace's loopback, and nothing can outlive the script.
+private() {
+    [ -z "${ENGINES_PRIVATE:-}" ] || return 0
+    [ "$(id -u)" = 0 ] || skip "needs root"
+    [ "$(awk '$5 == "/" { print $4 }' /proc/self/mountinfo | head -n 1)" = / ] || skip "needs a root of its own"
+    work=$(mktemp -d "${TMPDIR:-/tmp}/orlop-$engine.XXXXXX")
+    export ENGINES_PRIVATE=$$ work
+    status=0
+    timeout --foreground --kill-after=10 "${LIMIT:-1200}" \
+        unshare --mount --net --pid --fork --mount-proc --kill-child --propagation private "$0" "$@" || status=$?
+    # The group of all containers, empty by now: the engines make it and leave it.
+    find /sys/fs/cgroup -depth -type d -path "*/orlop-engines-$$*" -exec rmdir {} + || true
+    rm -rf "$work"
+    exit "$status"
+}
+
+# The host as systemd leaves it, in our namespaces: a shared root, a /run that is fresh.
+house() {
+    mount --make-rshared /
+    mount -t tmpfs -o mode=755 tmpfs /run
+    ip link set lo up
+}
+
+# The cgroup below which all containers of this run are, and two ranges for bridges: all of 10.213.0.0/24.
+# shellcheck disable=SC2034 # the scripts read them
+parent=/orlop-engines-${ENGINES_PRIVATE:-}
+first_bridge=10.213.0.1/25
+other_bridges=base=10.213.0.128/25,size=28
+
+# --- images: nothing can be pulled, so they are made here
+
+# make_root DIRECTORY: a root file system of busybox, with an ordinary user.
+make_root() {
+    mkdir -p "$1"/{bin,etc,tmp,root,proc,sys,dev,home/app,var}
+    chmod 1777 "$1/tmp"
+    cp "$(command -v busybox)" "$1/bin/busybox"
+    local applet
+    for applet in $(busybox --list); do
+        [ "$applet" = busybox ] || ln -s busybox "$1/bin/$applet"
+    done
+    printf '%s\n' root:x:0:0:root:/root:/bin/sh app:x:1000:1000:app:/home/app:/bin/sh >"$1/etc/passwd"
+    printf '%s\n' root:x:0: app:x:1000: staff:x:50:app >"$1/etc/group"
+    chown 1000:1000 "$1/home/app"
+}
+
+# make_hello DIRECTORY: a Dockerfile from scratch with one static program, and the program.
+make_hello() {
+    mkdir -p "$1"
+    echo 'int puts(const char *); int main(void) { return puts("Hello from a static program") < 0; }' >"$1/hello.c"
+    cc -Os -static -o "$1/hello" "$1/hello.c"
+    printf '%s\n' 'FROM scratch' 'COPY hello /hello' 'CMD ["/hello"]' >"$1/Dockerfile"
+}
+
+# --- what a row asserts
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+
+# want TEXT COMMAND...: it succeeds and its standard output is exactly this.
+want() {
+    local wanted=$1 printed
+    shift
+    printed=$("$@" | tr -d '\r') || fail "$*: exit $?, and it printed: $printed"
+    [ "$printed" = "$wanted" ] || fail "$*: printed \"$printed\", not \"$wanted\""
+}
+
+# has REGEX COMMAND...: it succeeds and what it prints, errors too, has a line that matches.
+has() {
+    local wanted=$1 printed
+    shift
+    printed=$("$@" 2>&1 | tr -d '\r') || fail "$*: exit $?, and it printed: $printed"
+    grep -qE -- "$wanted" <<<"$printed" || fail "$*: printed \"$printed\", which has no /$wanted/"
+}
+
+# hasnt REGEX COMMAND...
+hasnt() {
+    local unwanted=$1 printed
+    shift
+    printed=$("$@" 2>&1) || fail "$*: exit $?, and it printed: $printed"
+    ! grep -E -- "$unwanted" <<<"$printed" || fail "$*: printed \"$printed\", which has /$unwanted/"
+}
+
+# ends CODE REGEX COMMAND...: its exit status matches CODE, and what it prints REGEX.
+ends() {
+    local code=$1 wanted=$2 printed status=0
+    shift 2
+    printed=$("$@" 2>&1) || status=$?
+    [[ $status =~ ^($code)$ ]] || fail "$*: exit $status, not $code, and it printed: $printed"
+    grep -qE -- "$wanted" <<<"$printed" || fail "$*: printed \"$printed\", which has no /$wanted/"
+}
+
+# fails COMMAND...
+fails() {
+    ! "$@" || fail "$*: succeeded"
+}
+
+# eventually COMMAND...: within ten seconds it succeeds.
+eventually() {
+    local _
+    for _ in {1..100}; do
+        ! "$@" >/dev/null 2>&1 || return 0
+        sleep 0.1
+    done
+    "$@" || fail "after ten seconds, still not: $*"
+}
+
+# is TEXT COMMAND...: for `eventually`.
+is() {
+    local wanted=$1
+    shift
+    [ "$("$@")" = "$wanted" ]
+}
+
+# terminal COMMAND...: runs it on a terminal of 33 by 99, as a user at a keyboard; what is typed is our standard input.
+terminal() {
+    script -qec "stty rows 33 cols 99 && ${*@Q}" /dev/null | sed 's/^\^@//' | tr -d '\r\0'
+}
+
+# --- the rows
+
+# known ROW: the reason why it fails for this runtime on a host like this one, if that is known.
+known() {
+    awk -v engine="$engine" -v row="${1#row_}" -v name="$name" '
+        /^#/ || NF < 4 { next }
+        $1 == engine && $2 == row && ($3 == "any" || $3 == name) { $1 = $2 = $3 = ""; sub(/^ +/, ""); print; exit }
+    ' "$engines/known-failures"
+}
+
+# rows [CLEANUP]: all rows, or those whose name matches ROWS. CLEANUP is called after each.
+rows() {
+    local row reason passed=0 failed=0 unknown=0
+    for row in $(grep -oE '^row_[a-z0-9_]+' "$0"); do
+        [[ $row =~ ${ROWS:-.} ]] || continue
+        if timeout --kill-after=5 "${ROW_LIMIT:-60}" "$0" row "$row" >"$work/row" 2>&1 </dev/null; then
+            passed=$((passed + 1))
+            echo "PASS ${row#row_}"
+        else
+            failed=$((failed + 1))
+            reason=$(known "$row")
+            [ -n "$reason" ] || unknown=$((unknown + 1))
+            echo "FAIL ${row#row_}${reason:+ (known: $reason)}"
+            [ -n "$reason" ] || tail -n "${LINES_OF_FAILURE:-6}" "$work/row" | cut -c 1-600 | sed 's/^/     | /'
+        fi
+        ${1:-true} >/dev/null 2>&1 || true
+    done
+    echo "$engine with $name: $passed passed, $failed failed"
+    result="$passed | $failed"
+    [ "$unknown" = 0 ]
+}
+
+# record VERSIONS: puts the result in the table of integration/README.md, in the line of this engine and this runtime.
+record() {
+    [ -n "${RECORD:-}" ] || return 0
+    [ -z "${ROWS:-}" ] || { echo "only some rows: not recorded"; return 0; }
+    local version line
+    version=$("$runtime" --version | awk 'NR == 1 { v = $3 } $1 == "commit:" { v = v " (" $2 ")" } END { print v }')
+    line="| $engine, $name | $1 | $name $version | $result | $(uname -r | cut -d. -f1,2), $(view) | $(date -u +%F) |"
+    "$engines/table" "$project/integration/README.md" engines "$line"
+}
+
+# view: which cgroup tree the host shows.
+view() {
+    case $(stat -fc %T /sys/fs/cgroup) in
+    cgroup2fs) echo "cgroup v2" ;;
+    *) if [ -e /sys/fs/cgroup/unified/cgroup.procs ]; then echo "cgroup hybrid"; else echo "cgroup v1"; fi ;;
+    esac
+}

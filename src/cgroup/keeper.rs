@@ -1,0 +1,88 @@
+//! Who makes and removes the container's directories, and what is different when it is not us.
+
+use super::hierarchy::{Hierarchy, gone};
+use super::{Cgroup, Plan, Resources, Tree, locate, systemd, v2};
+use anyhow::{Context, Result};
+use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Who makes and removes the directories.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Keeper {
+    /// We do.
+    Us,
+    /// systemd does.
+    Systemd(systemd::Scope),
+}
+
+impl Cgroup {
+    /// Whether the cgroup is still to be made, around a process: by [`adopt`](Self::adopt).
+    pub fn waits_for_process(&self) -> bool {
+        matches!((&self.keeper, &self.tree), (Keeper::Systemd(_), Tree::Nowhere))
+    }
+
+    /// Has systemd make a scope around `pid`, and sets limits and devices in it. Record the cgroup afterwards.
+    ///
+    /// # Errors
+    /// systemd cannot be reached or refuses, or the kernel refuses a value.
+    pub fn adopt(&mut self, pid: i32, plan: &Plan) -> Result<()> {
+        let Keeper::Systemd(scope) = &mut self.keeper else { return Ok(()) };
+        scope.start(pid, &plan.resources, &plan.devices)?;
+        let unit = scope.unit.clone();
+        let found = locate::of_process(pid)?.filter(|path| path.ends_with(&unit));
+        let path = found.with_context(|| format!("linux.cgroupsPath: process {pid} is not in {unit}"))?;
+        let cgroup = Hierarchy::new(vec![], locate::ROOT, path);
+        let needed: Vec<&str> = plan.limits.writes.iter().map(|write| write.controller.as_ref()).collect();
+        // Those that systemd does not know of (hugetlb, rdma).
+        v2::enable_controllers(&cgroup, &needed).context("unable to apply cgroup configuration")?;
+        self.tree = Tree::V2(cgroup);
+        self.set(plan)
+    }
+
+    /// Whether a process of ours cannot be cloned into the cgroup: the kernel wants the right to move processes in
+    /// the lowest directory above both that cgroup and our own (cgroups(7), "delegation containment"), which users
+    /// lack when they come from a login session. Their manager has it.
+    pub fn needs_attach(&self) -> bool {
+        let (Keeper::Systemd(scope), Tree::V2(cgroup)) = (&self.keeper, &self.tree) else { return false };
+        if !scope.of_user() {
+            return false;
+        }
+        let own = locate::of_process(rustix::process::getpid().as_raw_nonzero().get()).ok().flatten();
+        let both = own.unwrap_or_default();
+        let both = both.iter().zip(&cgroup.path).take_while(|(one, two)| one == two).map(|(one, _)| one);
+        let file = cgroup.at(both.collect::<PathBuf>()).dir().join("cgroup.procs");
+        accessat(CWD, &file, Access::WRITE_OK, AtFlags::EACCESS).is_err()
+    }
+
+    /// Has systemd move a process of ours into the cgroup.
+    ///
+    /// # Errors
+    /// systemd cannot be reached or refuses.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        match &self.keeper {
+            Keeper::Systemd(scope) => scope.attach(pid),
+            Keeper::Us => self.join(pid),
+        }
+    }
+
+    pub(super) fn tell_keeper(&self, resources: &Resources) -> Result<()> {
+        match &self.keeper {
+            Keeper::Us => Ok(()),
+            Keeper::Systemd(scope) => scope.set(resources),
+        }
+    }
+
+    /// Has systemd end the scope and what is in it, unless it has seen the last process end by itself.
+    ///
+    /// # Errors
+    /// systemd cannot be reached or refuses.
+    pub(super) fn release(&self) -> Result<()> {
+        let Keeper::Systemd(scope) = &self.keeper else { return Ok(()) };
+        match self.unified().map(|cgroup| cgroup.open("", OFlags::PATH)) {
+            // The usual case, in which nobody need be asked.
+            Some(Err(error)) if gone(&error) => Ok(()),
+            _ => scope.stop(),
+        }
+    }
+}

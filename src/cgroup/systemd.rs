@@ -1,0 +1,243 @@
+//! systemd as the keeper of the container's cgroup: a transient scope, made around the container's process.
+//!
+//! A scope is asked for with a process in it, so the process is cloned first and waits. That is also why D-Bus is
+//! sound here: nothing is cloned any more once a bus has been talked to. What a scope is told is in `properties`,
+//! what annotations may add in `annotations`, the talking in `bus`. Only pure version 2 hosts: on others systemd
+//! knows some of the hierarchies and we would have to keep the rest.
+//! Not for: the files in the scope's directory, which are written as in any other (`hierarchy`, `v2`): systemd
+//! delegates it.
+
+mod annotations;
+mod bus;
+mod properties;
+
+use super::Resources;
+use super::devices::Policy;
+use anyhow::{Context, Result, bail, ensure};
+use properties::Property;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where systemd is talked to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bus {
+    /// The host's.
+    System,
+    /// That of a user's own manager, at this D-Bus address.
+    User(String),
+}
+
+/// A transient scope, before it is made and afterwards: part of state.json.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Its name.
+    pub unit: String,
+    /// The slice that it is in.
+    slice: String,
+    /// Who keeps it.
+    bus: Bus,
+    /// The container, for the description.
+    id: String,
+    /// Properties that annotations have asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    extra: Vec<Property>,
+    /// Its description, by which it is known as ours: a name can be given to another scope once ours is gone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    mark: String,
+    /// Whether systemd may have made it.
+    asked: bool,
+}
+
+/// What `--systemd-cgroup` adds to config.json.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// Whom to talk to.
+    pub bus: Bus,
+    /// The container's annotations.
+    pub annotations: Option<&'a BTreeMap<String, String>>,
+}
+
+/// Reads `linux.cgroupsPath`, which is `slice:prefix:name` here, and the annotations for systemd.
+///
+/// # Errors
+/// A path of another form, a name that is none for a slice or a scope, a property that is not for containers.
+pub fn plan(path: &str, id: &str, asked: Asked<'_>) -> Result<Scope> {
+    // The default prefix is our own name and not runc's: the same id may be in use by runc on the same host.
+    let parts: Vec<&str> = if path.is_empty() { vec!["", "orlop", id] } else { path.split(':').collect() };
+    let &[slice, prefix, name] = parts.as_slice() else {
+        bail!(
+            "linux.cgroupsPath: expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, \
+             got {path:?} instead"
+        );
+    };
+    let slice = match (slice, &asked.bus) {
+        ("", Bus::System) => "system.slice",
+        ("", Bus::User(_)) => "user.slice",
+        (named, _) => named,
+    };
+    check_slice(slice).context("linux.cgroupsPath")?;
+    let name = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}-{name}") };
+    let unit = format!("{}.scope", escape(&name));
+    ensure!(!name.is_empty() && unit.len() < 256, "linux.cgroupsPath: {unit:?} is not a name for a scope");
+    Ok(Scope {
+        unit,
+        slice: slice.to_owned(),
+        bus: asked.bus,
+        id: id.to_owned(),
+        extra: asked.annotations.map(annotations::plan).transpose()?.unwrap_or_default(),
+        mark: String::new(),
+        asked: true,
+    })
+}
+
+/// systemd.slice(5): `a-b.slice` is in `a.slice`, so dashes separate names, and `-.slice` is the root.
+fn check_slice(slice: &str) -> Result<()> {
+    let stem = slice.strip_suffix(".slice").unwrap_or_default();
+    let names = stem == "-"
+        || (stem.split('-').all(|name| !name.is_empty())
+            && stem.bytes().all(|byte| valid(byte) || byte == b'\\'));
+    ensure!(names && slice.len() < 256, "{slice:?} is not a name for a slice");
+    Ok(())
+}
+
+fn valid(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b":-_.@".contains(&byte)
+}
+
+/// Characters that ids have and units have not (`+`), as systemd-escape(1) writes them.
+fn escape(name: &str) -> String {
+    let escaped = |byte: u8| {
+        if valid(byte) || byte == b'\\' { (byte as char).to_string() } else { format!("\\x{byte:02x}") }
+    };
+    name.bytes().map(escaped).collect()
+}
+
+impl Scope {
+    /// Gives the scope its mark: from now on it is one of a kind.
+    pub fn mark(&mut self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let pid = rustix::process::getpid();
+        self.mark = format!("orlop container {} ({pid} at {}.{:09})", self.id, now.tv_sec, now.tv_nsec);
+    }
+
+    /// Makes the scope around process `pid`, with these limits.
+    ///
+    /// # Errors
+    /// The bus is not there, systemd refuses, or there is no answer in time.
+    pub fn start(&mut self, pid: i32, resources: &Resources, devices: &Policy) -> Result<()> {
+        let mut all = properties::of_scope(&self.slice, &self.mark, pid)?;
+        if self.bus == Bus::System {
+            // A user's manager may not load the program for them.
+            all.extend(properties::of_devices(devices));
+        }
+        all.extend(properties::of_resources(resources)?);
+        all.extend(self.extra.iter().cloned());
+        let all = properties::last_wins(all);
+        self.asked = false;
+        bus::start(&self.bus, &self.unit, &all, &mut self.asked).with_context(|| self.place())
+    }
+
+    /// Tells systemd new limits, so that it does not undo them when it next has a reason to write its own.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn set(&self, resources: &Resources) -> Result<()> {
+        let all = properties::last_wins(properties::of_resources(resources)?);
+        if all.is_empty() {
+            return Ok(());
+        }
+        bus::set(&self.bus, &self.unit, &all).with_context(|| self.place())
+    }
+
+    /// Moves a process of ours into the scope where we lack the right to: systemd has it.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        bus::attach(&self.bus, &self.unit, pid).with_context(|| self.place())
+    }
+
+    /// Kills what is in the scope and waits until it is gone. One that was never made is fine, and one of the same
+    /// name that is not ours is left alone.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn stop(&self) -> Result<()> {
+        if !self.asked {
+            return Ok(());
+        }
+        bus::stop(&self.bus, &self.unit, &self.mark).with_context(|| self.place())
+    }
+
+    /// Whether a user's own manager keeps it.
+    pub fn of_user(&self) -> bool {
+        matches!(self.bus, Bus::User(_))
+    }
+
+    fn place(&self) -> String {
+        format!("linux.cgroupsPath: systemd: {}", self.unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan_of(path: &str, id: &str, bus: Bus) -> Result<(String, String)> {
+        let scope = plan(path, id, Asked { bus, annotations: None })?;
+        Ok((scope.slice, scope.unit))
+    }
+
+    #[test]
+    fn a_path_names_slice_and_scope() {
+        let user = || Bus::User("unix:path=/run/user/1000/bus".into());
+        for (path, bus, slice, unit) in [
+            ("", Bus::System, "system.slice", "orlop-web+1.scope"),
+            ("", user(), "user.slice", "orlop-web+1.scope"),
+            ("machine.slice:libpod:ab12", Bus::System, "machine.slice", "libpod-ab12.scope"),
+            (":docker:x", Bus::System, "system.slice", "docker-x.scope"),
+            ("-.slice::x", user(), "-.slice", "x.scope"),
+            (
+                "kubepods-burstable-pod1_2.slice:crio:x",
+                Bus::System,
+                "kubepods-burstable-pod1_2.slice",
+                "crio-x.scope",
+            ),
+        ] {
+            let unit = unit.replace('+', "\\x2b");
+            assert_eq!(plan_of(path, "web+1", bus).unwrap(), (slice.to_owned(), unit), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_slice_and_no_path_for_systemd_is_refused_by_its_text() {
+        for (path, text) in [
+            (
+                "/a/b",
+                "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got \"/a/b\"",
+            ),
+            ("a:b", "got \"a:b\" instead"),
+            ("a.slice:b:c:d", "instead"),
+            ("machine:a:b", "\"machine\" is not a name for a slice"),
+            ("a--b.slice:a:b", "\"a--b.slice\" is not a name for a slice"),
+            ("-a.slice:a:b", "\"-a.slice\" is not a name for a slice"),
+            (".slice:a:b", "\".slice\" is not a name for a slice"),
+            ("a/b.slice:a:b", "\"a/b.slice\" is not a name for a slice"),
+            ("a.slice::", "\".scope\" is not a name for a scope"),
+        ] {
+            let error = format!("{:#}", plan_of(path, "web", Bus::System).unwrap_err());
+            assert!(error.starts_with("linux.cgroupsPath: ") && error.contains(text), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_scope_that_was_never_asked_for_needs_no_bus_to_be_gone() {
+        let mut scope =
+            plan("", "web", Asked { bus: Bus::User("unix:path=/does/not/exist".into()), annotations: None })
+                .unwrap();
+        let error = scope.start(1, &Resources::default(), &Policy::default()).unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.contains("orlop-web.scope: nobody listens at unix:path=/does/not/exist"), "{text}");
+        scope.stop().unwrap();
+    }
+}
