@@ -52,6 +52,7 @@ test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
 	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps jq:jq
 	$(with_cargo) cargo test --locked --no-fail-fast
 	@$(with_cargo) integration/smoke/run.sh "$(CURDIR)/target/$$(rustc -vV | sed -n 's/^host: //p')/debug/orlop"
+	@integration/crash/quick.sh
 
 # Every Nth point only, for a first look; which operations, ways to interfere and views: integration/crash/main.rs.
 STRIDE ?= 1

@@ -14,7 +14,7 @@ use crate::plan::{Plan, Process};
 use crate::sys::spawn::{self, Parentage};
 use crate::sys::{self, Called, path::Root, prctl, proc::Proc};
 use crate::wire::{Event, Failure, Gate, InitEnd};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 use std::convert::Infallible;
 use std::io::Write;
@@ -167,7 +167,7 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     take_identity(&mut plan.process, held, wire)?;
     let process = &plan.process;
     let file = process.program.resolve()?;
-    verify(process)?;
+    verify(process, held)?;
 
     log::debug(|| match &plan.root {
         Some(_) => format!("init: closing the pipe to signal completion, ready to execute {file:?}"),
@@ -181,6 +181,8 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     }
     process.program.verify_cwd()?;
     sys::fd::cloexec_from(3 + process.inherited.count())?;
+    // The one that would be worst to let out.
+    ensure!(sys::fd::is_cloexec(held.proc.as_fd())?, "the host's /proc would be open in the container");
     // With no_new_privs as late as can be: the profile need not allow our own calls. But it holds for the hooks.
     if process.no_new_privileges && !has_listener(process) {
         load_filter(process, wire)?;
@@ -321,9 +323,18 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
 }
 
 /// What is set is read back: a process whose isolation is not what the plan says is not executed.
-fn verify(process: &Process) -> Result<()> {
-    process.user.verify()?;
-    process.capabilities.verify()
+/// Not read back: a filter that is loaded last of all, behind which no call is certain; seccomp(2) has said that it is.
+fn verify(process: &Process, held: &Held) -> Result<()> {
+    process.user.verify(&held.proc)?;
+    process.capabilities.verify()?;
+    ensure!(!prctl::dumpable()?, "the process can be looked into: PR_GET_DUMPABLE is not 0");
+    if process.no_new_privileges {
+        ensure!(prctl::no_new_privs()?, "process.noNewPrivileges: not in force");
+    }
+    if process.seccomp.is_some() && (!process.no_new_privileges || has_listener(process)) {
+        ensure!(prctl::filtered()?, "linux.seccomp: no filter is in force");
+    }
+    Ok(())
 }
 
 fn has_listener(process: &Process) -> bool {

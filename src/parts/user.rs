@@ -167,11 +167,19 @@ impl User {
     /// Reads the ids back: an error where the process is somebody else.
     ///
     /// # Errors
-    /// Any of the six ids is not the planned one.
-    pub fn verify(&self) -> Result<()> {
+    /// Any of the six ids is not the planned one, or there is a group that is not.
+    pub fn verify(&self, proc: &Proc) -> Result<()> {
         let (uids, gids) = prctl::ids()?;
         ensure!(uids == [self.uid.get(); 3], "process.user.uid: wanted {}, is {uids:?}", self.uid);
         ensure!(gids == [self.gid.get(); 3], "process.user.gid: wanted {}, is {gids:?}", self.gid);
+        let Groups::Set(wanted) = &self.groups else { return Ok(()) };
+        let is = prctl::groups()?;
+        let mut wanted: Vec<u32> = wanted.iter().map(|gid| gid.get()).collect();
+        wanted.sort_unstable();
+        ensure!(
+            is == wanted || proc.read("self/setgroups")? == b"deny\n",
+            "process.user.additionalGids: wanted {wanted:?}, is {is:?}"
+        );
         Ok(())
     }
 }
@@ -304,9 +312,12 @@ mod tests {
         in_child(|| {
             let user = planned(r#"{"uid":1000,"gid":1001,"additionalGids":[5,6],"umask":23}"#)?;
             let proc = Proc::open_host()?;
-            ensure!(user.verify().is_err(), "verified before it was done");
+            ensure!(user.verify(&proc).is_err(), "verified before it was done");
             ensure!(user.apply(&proc)?.is_empty());
-            user.verify()?;
+            user.verify(&proc)?;
+            let others = User { groups: Groups::Set(vec![Id(5)]), ..user.clone() };
+            let error = format!("{:#}", others.verify(&proc).unwrap_err());
+            ensure!(error == "process.user.additionalGids: wanted [5], is [5, 6]", "{error}");
             let groups = rustix::process::getgroups()?;
             ensure!(groups.iter().map(|gid| gid.as_raw()).eq([5, 6]), "{groups:?}");
             ensure!(rustix::process::umask(Mode::empty()).as_raw_mode() == 0o027);

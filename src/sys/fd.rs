@@ -72,6 +72,15 @@ pub fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
+/// Whether `fd` will be closed by execve(2).
+///
+/// # Errors
+/// None for an open descriptor.
+pub fn is_cloexec(fd: BorrowedFd<'_>) -> Result<bool, Error> {
+    let flags = rustix::io::fcntl_getfd(fd).called("fcntl", || format!("{} (F_GETFD)", fd.as_raw_fd()))?;
+    Ok(flags.contains(rustix::io::FdFlags::CLOEXEC))
+}
+
 /// Opens /dev/null on each of 0, 1 and 2 that the caller left closed.
 ///
 /// Otherwise the first file that we open would become the container's standard input (security trap 12).

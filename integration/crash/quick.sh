@@ -1,10 +1,10 @@
 #!/bin/sh
-# The quick part of integration/, for `make test`: a minute at most. The binaries are those that `cargo test` has built.
+# A few points of the crash sweep, for `make test`: a minute at most. The binaries are those that `cargo test` has built.
 #
-#   integration/quick        needs root
+#   integration/crash/quick.sh        needs root
 set -eu
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 programs=$(ls -d target/*/debug/examples | head -n 1)
 
 # All points of all commands take more than an hour (`make crash`); here it is a few of each, others every time.
