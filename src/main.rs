@@ -1,20 +1,20 @@
 //! orlop, a low-level OCI container runtime: parse, dispatch, say what went wrong, exit.
 
 #![deny(unsafe_code)]
+#![no_main]
 
 use orlop::cli::argv::{Asked, Line, Misuse};
 use orlop::cli::global::Global;
 use orlop::{commands, log};
 use std::io::Write;
 
-fn main() {
-    std::process::exit(run());
+orlop::program!(run, not_sealed);
+
+fn not_sealed(error: orlop::sys::Error) -> i32 {
+    fail(&error.to_string(), 1)
 }
 
 fn run() -> i32 {
-    if let Err(error) = seal_if_a_container_will_see_us() {
-        return fail(&format!("{error:#}"), 1);
-    }
     let line = match Line::read(std::env::args_os()) {
         Ok(line) => line,
         Err(misuse) => return refuse(&misuse),
@@ -35,14 +35,6 @@ fn run() -> i32 {
         Ok(code) => code,
         Err(error) => fail(&format!("{}{error:#}", prefix.replace("orlop", &program)), code),
     }
-}
-
-/// First of all, since it executes us anew: what was parsed before would be parsed twice.
-/// A word that only looks like one of these verbs costs no more than that.
-fn seal_if_a_container_will_see_us() -> Result<(), orlop::sys::Error> {
-    const VERBS: [&str; 4] = ["create", "run", "exec", "restore"];
-    let sealed = std::env::args_os().skip(1).any(|word| VERBS.iter().any(|verb| word == *verb));
-    if sealed { orlop::sys::selfexe::seal() } else { Ok(()) }
 }
 
 fn refuse(misuse: &Misuse) -> i32 {

@@ -156,10 +156,14 @@ impl Policy {
         self.exceptions.iter().map(|(which, access)| line(*which, *access))
     }
 
-    /// The same as an eBPF program of type `BPF_PROG_TYPE_CGROUP_DEVICE`.
-    pub fn program(&self) -> Vec<u64> {
-        let mut code = Vec::with_capacity(8 + self.exceptions.len() * 6);
-        code.extend([
+    /// The same as an eBPF program of type `BPF_PROG_TYPE_CGROUP_DEVICE`; `None` for more exceptions than its
+    /// jumps can reach over.
+    ///
+    /// A tree of comparisons (type, major, minor) with one exit for each verdict, because the verifier follows
+    /// every path to every exit at each load: the default list takes it 58 µs so, and 222 µs one by one.
+    pub fn program(&self) -> Option<Vec<u64>> {
+        let mut code = Code::default();
+        code.extend(&[
             insn(LDX_W, TYPE, CONTEXT, 0, 0),
             insn(LDX_W, MAJOR, CONTEXT, 4, 0),
             insn(LDX_W, MINOR, CONTEXT, 8, 0),
@@ -167,43 +171,94 @@ impl Policy {
             insn(RSH32_K, ACCESS, 0, 0, 16),
             insn(AND32_K, TYPE, 0, 0, 0xffff),
         ]);
-        let verdict = i32::from(!self.allow_by_default);
-        for (which, &access) in &self.exceptions {
-            let checks = 1
-                + i16::from(which.major.is_some())
-                + i16::from(which.minor.is_some())
-                + match (access == ALL, self.allow_by_default) {
-                    (true, _) => 0,
-                    (false, false) => 1,
-                    (false, true) => 2,
-                };
-            // Jumps go over what is left of this exception: the other checks, the verdict and its exit.
-            let mut left = checks + 2;
-            let mut check = |code: &mut Vec<u64>, op: u8, register: u8, value: i32| {
-                left -= 1;
-                code.push(insn(op, register, 0, left, value));
-            };
-            check(&mut code, JNE32_K, TYPE, which.kind as i32);
-            if let Some(major) = which.major {
-                check(&mut code, JNE32_K, MAJOR, major as i32);
-            }
-            if let Some(minor) = which.minor {
-                check(&mut code, JNE32_K, MINOR, minor as i32);
-            }
-            match (access == ALL, self.allow_by_default) {
-                (true, _) => {}
-                // An open for r and w is allowed only by an exception that has both,
-                (false, false) => check(&mut code, JSET32_K, ACCESS, i32::from(ALL & !access)),
-                // and denied by one that has either.
-                (false, true) => {
-                    code.push(insn(JSET32_K, ACCESS, 0, 1, i32::from(access)));
-                    code.push(insn(JA, 0, 0, 2, 0));
-                }
-            }
-            code.extend([insn(MOV64_K, RESULT, 0, 0, verdict), insn(EXIT, 0, 0, 0, 0)]);
+        let all = |kind| Which { kind, major: None, minor: None };
+        let both = self.exceptions.get(&all(Kind::Block)).copied();
+        // What holds for all devices of either type needs no look at the type.
+        let both = both.filter(|access| self.exceptions.get(&all(Kind::Char)) == Some(access));
+        if let Some(access) = both {
+            self.decide_by_access(&mut code, access);
         }
-        code.extend([insn(MOV64_K, RESULT, 0, 0, i32::from(self.allow_by_default)), insn(EXIT, 0, 0, 0, 0)]);
-        code
+        for kind in [Kind::Block, Kind::Char] {
+            let mut rows = self.exceptions.iter().filter(|(which, _)| which.kind == kind).peekable();
+            rows.next_if(|(which, _)| both.is_some() && **which == all(kind));
+            if rows.peek().is_none() {
+                continue;
+            }
+            let other_type = code.jump(JNE32_K, TYPE, kind as i32);
+            while let Some((first, &access)) = rows.next() {
+                let other_major = first.major.map(|major| code.jump(JNE32_K, MAJOR, major as i32));
+                self.decide(&mut code, *first, access);
+                while let Some((which, access)) = rows.next_if(|(which, _)| which.major == first.major) {
+                    self.decide(&mut code, *which, *access);
+                }
+                other_major.map_or(Some(()), |jump| code.land(jump))?;
+            }
+            code.land(other_type)?;
+        }
+        let default = i32::from(self.allow_by_default);
+        code.extend(&[insn(MOV64_K, RESULT, 0, 0, default), insn(EXIT, 0, 0, 0, 0)]);
+        for jump in std::mem::take(&mut code.to_verdict) {
+            code.land(jump)?;
+        }
+        code.extend(&[insn(MOV64_K, RESULT, 0, 0, 1 - default), insn(EXIT, 0, 0, 0, 0)]);
+        Some(code.words)
+    }
+
+    /// The part of one exception, type and major number being right.
+    fn decide(&self, code: &mut Code, which: Which, access: Access) {
+        match which.minor {
+            None => self.decide_by_access(code, access),
+            Some(minor) if access == ALL => code.jump_to_verdict(JEQ32_K, MINOR, minor as i32),
+            Some(minor) => {
+                let length = if self.allow_by_default { 1 } else { 2 };
+                code.extend(&[insn(JNE32_K, MINOR, 0, length, minor as i32)]);
+                self.decide_by_access(code, access);
+            }
+        }
+    }
+
+    fn decide_by_access(&self, code: &mut Code, access: Access) {
+        if self.allow_by_default {
+            // An open for r and w is denied by an exception that has either,
+            code.jump_to_verdict(JSET32_K, ACCESS, access.into());
+        } else {
+            // and allowed only by one that has both.
+            code.extend(&[insn(JSET32_K, ACCESS, 0, 1, i32::from(ALL & !access))]);
+            code.jump_to_verdict(JA, 0, 0);
+        }
+    }
+}
+
+/// A program in the making.
+#[derive(Default)]
+struct Code {
+    words: Vec<u64>,
+    to_verdict: Vec<Jump>,
+}
+
+/// A jump whose end is not known yet: where it is, and what it is.
+struct Jump(usize, u8, u8, i32);
+
+impl Code {
+    fn extend(&mut self, words: &[u64]) {
+        self.words.extend(words);
+    }
+
+    fn jump(&mut self, op: u8, register: u8, value: i32) -> Jump {
+        self.words.push(0);
+        Jump(self.words.len() - 1, op, register, value)
+    }
+
+    fn jump_to_verdict(&mut self, op: u8, register: u8, value: i32) {
+        let jump = self.jump(op, register, value);
+        self.to_verdict.push(jump);
+    }
+
+    /// Lets `jump` end at the instruction that comes next; `None` if that is too far.
+    fn land(&mut self, Jump(at, op, register, value): Jump) -> Option<()> {
+        let offset = i16::try_from(self.words.len() - at - 1).ok()?;
+        *self.words.get_mut(at)? = insn(op, register, 0, offset, value);
+        Some(())
     }
 }
 
@@ -246,6 +301,7 @@ const MOV32_X: u8 = 0xbc;
 const RSH32_K: u8 = 0x74;
 const AND32_K: u8 = 0x54;
 const MOV64_K: u8 = 0xb7;
+const JEQ32_K: u8 = 0x16;
 const JNE32_K: u8 = 0x56;
 const JSET32_K: u8 = 0x46;
 const JA: u8 = 0x05;
@@ -308,6 +364,7 @@ mod tests {
                     registers[to] = i64::from(value) as u64;
                     false
                 }
+                JEQ32_K => registers[to] as u32 == value as u32,
                 JNE32_K => registers[to] as u32 != value as u32,
                 JSET32_K => registers[to] as u32 & value as u32 != 0,
                 JA => true,
@@ -351,7 +408,7 @@ mod tests {
             }
             let Ok(policy) = plan(&rules) else { continue };
             policies += 1;
-            let code = policy.program();
+            let code = policy.program().unwrap();
             for _ in 0..200 {
                 let pick = random(&mut seed);
                 let kind = if pick & 1 == 0 { Kind::Block } else { Kind::Char };
@@ -412,7 +469,7 @@ mod tests {
             rule(r#"{"allow":false,"type":"b","major":8,"minor":0,"access":"w"}"#),
         ])
         .unwrap();
-        let code = policy.program();
+        let code = policy.program().unwrap();
         assert!(by_the_program(&code, Kind::Block, 8, 0, READ));
         assert!(!by_the_program(&code, Kind::Block, 8, 0, READ | WRITE));
     }

@@ -74,7 +74,10 @@ pub fn set_devices(cgroup: &Hierarchy, policy: &Policy) -> Result<(), Error> {
     // What was there stays until the new one is attached: at no time is everything allowed.
     let old = if cgroup.fresh() { vec![] } else { bpf::device_programs(dir)? };
     if !policy.denies_nothing() {
-        let program = bpf::load_device_program(&policy.program())?;
+        let program = policy.program().ok_or_else(|| {
+            Error::new("bpf", format!("{} exceptions", policy.exceptions.len()), libc::E2BIG)
+        })?;
+        let program = bpf::load_device_program(&program)?;
         bpf::attach_device_program(dir, program.as_fd())?;
     }
     for id in old {

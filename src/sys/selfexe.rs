@@ -8,9 +8,8 @@
 use super::{Called, Error, check};
 use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
-use std::ffi::CString;
+use std::ffi::c_char;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 
 const SELF: &str = "/proc/self/exe";
 
@@ -19,27 +18,36 @@ const SELF: &str = "/proc/self/exe";
 ///
 /// # Errors
 /// Neither a read-only mount nor a sealed copy can be made, or execveat(2) fails.
-pub fn seal() -> Result<(), Error> {
+///
+/// # Safety
+/// `args` and `env` must be the process's own: C strings up to a null pointer.
+pub unsafe fn seal(args: *const *const c_char, env: *const *const c_char) -> Result<(), Error> {
     if is_sealed()? {
         return Ok(());
     }
-    match read_only_mount() {
-        Ok(exe) => execute(exe.as_fd()),
+    let exe = match read_only_mount() {
+        Ok(exe) => exe,
         // No right to mount (rootless), or Linux before 5.12: a sealed copy in memory.
-        Err(_) => execute(sealed_copy()?.as_fd()),
-    }
+        Err(_) => sealed_copy()?,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { execute(exe.as_fd(), args, env) }
 }
 
 /// Our executable cannot be opened for writing by a container: its mount is read-only, it is a sealed
 /// memfd, or (for an ordinary user) it belongs to another user who is not mapped into our containers.
 fn is_sealed() -> Result<bool, Error> {
-    const READ_ONLY: u64 = libc::ST_RDONLY;
-    let found = rustix::fs::statvfs(SELF).called("statvfs", || SELF.into())?;
-    if found.f_flag.bits() & READ_ONLY != 0 {
+    const READ_ONLY: i64 = libc::ST_RDONLY as i64;
+    let found = rustix::fs::statfs(SELF).called("statfs", || SELF.into())?;
+    if found.f_flags & READ_ONLY != 0 {
         return Ok(true);
     }
-    let file = rustix::fs::stat(SELF).called("stat", || SELF.into())?;
     let euid = rustix::process::geteuid().as_raw();
+    // A memfd says that it is of a tmpfs. For root, all others are writable: enough is known.
+    if euid == 0 && found.f_type != libc::TMPFS_MAGIC {
+        return Ok(false);
+    }
+    let file = rustix::fs::stat(SELF).called("stat", || SELF.into())?;
     if euid != 0 && file.st_uid != euid && rustix::fs::access(SELF, rustix::fs::Access::WRITE_OK).is_err() {
         return Ok(true);
     }
@@ -98,25 +106,22 @@ fn sealed_copy() -> Result<OwnedFd, Error> {
 }
 
 /// Replaces this process by the program `exe`, with our own arguments and environment.
-fn execute(exe: BorrowedFd<'_>) -> Result<(), Error> {
-    let strings =
-        |all: Vec<Vec<u8>>| all.into_iter().filter_map(|s| CString::new(s).ok()).collect::<Vec<_>>();
-    let args = strings(std::env::args_os().map(OsStringExt::into_vec).collect());
-    let env = strings(
-        std::env::vars_os().map(|(key, value)| [key.into_vec(), value.into_vec()].join(&b'=')).collect(),
-    );
-    let pointers = |all: &[CString]| {
-        all.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>()
-    };
-    let (argv, envp) = (pointers(&args), pointers(&env));
-    // SAFETY: both arrays are null-terminated and point to C strings that outlive the call.
+///
+/// # Safety
+/// As for [`seal`].
+unsafe fn execute(
+    exe: BorrowedFd<'_>,
+    args: *const *const c_char,
+    env: *const *const c_char,
+) -> Result<(), Error> {
+    // SAFETY: both arrays are null-terminated and point to C strings (the caller's promise).
     check(unsafe {
         libc::syscall(
             libc::SYS_execveat,
             exe.as_raw_fd(),
             c"".as_ptr(),
-            argv.as_ptr(),
-            envp.as_ptr(),
+            args,
+            env,
             AtFlags::EMPTY_PATH.bits(),
         )
     })

@@ -1,0 +1,62 @@
+//! Where the program begins: C's `main` in place of that of Rust's runtime.
+//!
+//! Rust's own start-up makes 17 system calls (it looks for the stack's guard page in /proc/self/maps and sets up
+//! a handler that names a stack overflow), and it would make them twice, for the verbs that enter containers
+//! execute the program anew (`selfexe`). So sealing comes first, before anything is allocated or parsed.
+
+use super::{Called, Error, fd, selfexe};
+use std::ffi::{CStr, c_char, c_int};
+
+/// The verbs whose processes a container can see.
+const SEALED: [&CStr; 4] = [c"run", c"create", c"exec", c"restore"];
+
+/// Defines the program's `main`, which does what [`begin`] says and then calls the given `fn() -> i32`.
+#[macro_export]
+macro_rules! program {
+    ($run:path, $fail:path) => {
+        /// What the C runtime calls.
+        #[allow(unsafe_code)] // the name is taken once, here
+        #[unsafe(no_mangle)]
+        extern "C" fn main(
+            count: std::ffi::c_int,
+            args: *const *const std::ffi::c_char,
+            env: *const *const std::ffi::c_char,
+        ) -> std::ffi::c_int {
+            // SAFETY: the C runtime calls `main` with the process's own arguments and environment.
+            match unsafe { $crate::sys::entry::begin(count, args, env) } {
+                Ok(()) => std::process::exit($run()),
+                Err(error) => $fail(error),
+            }
+        }
+    };
+}
+
+/// Seals the executable if a container will see it; sees to the standard streams; and ignores SIGPIPE: a hook
+/// that does not read its input must not end us.
+///
+/// A word that only looks like one of the verbs costs no more than the sealing.
+///
+/// # Errors
+/// As [`selfexe::seal`].
+///
+/// # Safety
+/// `args` must be `count` C strings, `env` C strings up to a null pointer.
+pub unsafe fn begin(
+    count: c_int,
+    args: *const *const c_char,
+    env: *const *const c_char,
+) -> Result<(), Error> {
+    let words = 1..usize::try_from(count).unwrap_or_default();
+    // SAFETY: the caller's promise: there are `count` C strings.
+    let sealed = words.into_iter().any(|at| SEALED.contains(&unsafe { CStr::from_ptr(*args.add(at)) }));
+    if sealed {
+        // SAFETY: the caller's promise.
+        unsafe { selfexe::seal(args, env)? };
+    }
+    fd::fill_standard_streams()?;
+    // SAFETY: SIG_IGN runs no code of ours.
+    match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(std::io::Error::last_os_error()).called("sigaction", || "SIGPIPE".into()),
+        _ => Ok(()),
+    }
+}
