@@ -182,11 +182,14 @@ fn an_idmapped_bind_shows_other_owners() {
 
 #[test]
 fn a_source_in_the_root_is_what_earlier_mounts_have_put_there() {
-    for user_namespace in [false, true] {
+    for (user_namespace, again) in [(false, "/again"), (true, "/again"), (false, "rootfs/again")] {
         let bundle = if user_namespace { Bundle::new().user_namespace() } else { Bundle::new() };
         let (source, inside) = (bundle.host_directory("host"), bundle.rootfs("first"));
         let inside = inside.to_string_lossy().into_owned();
-        let bundle = bundle.mount("/first", bind(&source, &[])).mount("/again", bind(&inside, &["rbind"]));
+        // A destination may be said as the host sees it.
+        let again =
+            if again.starts_with('/') { again.into() } else { bundle.dir.join(again).display().to_string() };
+        let bundle = bundle.mount("/first", bind(&source, &[])).mount(&again, bind(&inside, &["rbind"]));
         bundle.guest("read /again/file").run().prints("from the host");
     }
 }

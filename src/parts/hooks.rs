@@ -6,6 +6,7 @@
 
 use crate::sys::{self, Called};
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::signal::Signal;
 use oci_spec::runtime;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
@@ -210,7 +211,9 @@ impl Hook {
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => match nix::sys::signal::Signal::try_from(signal) {
+        (None, Some(signal)) => match Signal::try_from(signal) {
+            // The kernel's word for what a seccomp filter has done.
+            Ok(Signal::SIGSYS) => "killed by SIGSYS (bad system call)".into(),
             Ok(signal) => format!("killed by {signal}"),
             Err(_) => format!("killed by signal {signal}"),
         },
@@ -435,6 +438,9 @@ mod tests {
     #[test]
     fn a_signal_and_a_missing_program_are_told() {
         assert!(fails(&shell("kill -9 $$", ""), b"").contains("killed by SIGKILL, stdout: "));
+        assert!(
+            fails(&shell("kill -SYS $$", ""), b"").contains("killed by SIGSYS (bad system call), stdout: ")
+        );
         let missing = planned(r#"{"createRuntime":[{"path":"/no/such"}]}"#).unwrap();
         assert_eq!(
             fails(&missing, b""),

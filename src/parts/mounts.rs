@@ -307,7 +307,11 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
     let said = mount.destination();
     ensure!(!said.as_os_str().is_empty(), "no destination");
     c_string("destination", said.as_os_str().as_bytes())?;
-    let destination = clean(said);
+    let destination = match clean(said).strip_prefix(clean(facts.rootfs)) {
+        // As in runc: a path that says where the root is on the host is meant inside of it.
+        Ok(below) => Path::new("/").join(below),
+        Err(_) => clean(said),
+    };
     ensure!(destination != Path::new("/"), "mountpoint is on the top of the rootfs");
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
     let source = mount.source().clone().unwrap_or_default();

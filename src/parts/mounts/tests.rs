@@ -52,6 +52,7 @@ fn a_refusal_names_the_mount() {
         "mounts[0] /data: bind mounts cannot have any filesystem-specific options applied: \"size=5\""
     );
     assert!(refusal(mount("/", "tmpfs", "x", "")).starts_with("mounts[0] /: "));
+    assert!(refusal(mount("/bundle/./rootfs/", "tmpfs", "x", "")).ends_with("on the top of the rootfs"));
     assert!(refusal(mount("/a", "tmpfs", "x\0y", "")).contains("source"));
     assert!(refusal(mount("/a", "", "/x", "")).contains("no such device"));
 }
