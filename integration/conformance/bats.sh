@@ -131,7 +131,7 @@ run_file() { # VIEW FILE
     : >"$tap"
     chmod 666 "$tap"
     # shellcheck disable=SC2016 # for the other shell
-    TMPDIR=$temporary inside "$1" with-tty timeout -k 10 1500 bash -c 'bats --tap "$1" >"$2" 2>&1' _ \
+    TMPDIR=$temporary inside "$1" with-tty timeout -k 10 900 bash -c 'bats --tap "$1" >"$2" 2>&1' _ \
         "$scratch/suite/tests/integration/$2" "$tap" >/dev/null </dev/null || true
     if [ -n "${KEEP:-}" ]; then mkdir -p "$KEEP" && cp "$tap" "$KEEP/$1-$2.tap"; fi
     rm -rf --one-file-system "$temporary"
