@@ -79,7 +79,12 @@ fn run_poststop(record: &Record) {
         annotations: record.orlop.annotations.clone(),
     };
     let Ok(state) = state.json() else { return };
-    for error in record.orlop.hooks.run_all(HookKind::Poststop, &state, &[]) {
+    let hooks = &record.orlop.hooks;
+    let output = hooks.open_output().unwrap_or_else(|error| {
+        log::warn(format!("{error:#}, ignoring"));
+        Default::default()
+    });
+    for error in hooks.run_all(HookKind::Poststop, &state, &[], &output) {
         log::warn(format!("{error:#}, ignoring"));
     }
 }

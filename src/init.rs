@@ -9,7 +9,7 @@ use crate::oci_state::OciState;
 use crate::parts::hooks::Kind as HookKind;
 use crate::parts::mounts::{self, CgroupSource, Source};
 use crate::parts::namespaces::{self, Entry, Joins, Kind};
-use crate::parts::{scheduling, user};
+use crate::parts::{hooks, scheduling, user};
 use crate::plan::{Plan, Process};
 use crate::sys::spawn::{self, Parentage};
 use crate::sys::{self, Called, path::Root, prctl, proc::Proc};
@@ -42,6 +42,8 @@ pub struct Held {
     pub gate: Option<Gate>,
     /// The container's state, for hooks.
     pub hook_state: OciState,
+    /// Where hooks print to.
+    pub hook_output: hooks::Output,
     /// The signal mask that the caller of orlop had.
     pub mask: SigSet,
 }
@@ -380,7 +382,7 @@ fn run_hooks(plan: &Plan, held: &Held, kind: HookKind, status: &'static str) -> 
     if plan.hooks.of(kind).is_empty() {
         return Ok(());
     }
-    plan.hooks.run(kind, &hook_state(held, status)?, &plan.process.program.environment())
+    plan.hooks.run(kind, &hook_state(held, status)?, &plan.process.program.environment(), &held.hook_output)
 }
 
 /// The container's state for a hook that runs in here: the process id is that of our own pid namespace.

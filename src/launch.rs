@@ -339,8 +339,9 @@ impl Launch<'_> {
         let pid = Pid::from_raw(child.pid).context("process id 0")?;
         self.plan.net_devices.apply_from_parent(pid, child.pidfd.as_fd())?;
         let state = OciState { pid: child.pid, ..self.held.hook_state.clone() }.json()?;
-        self.plan.hooks.run(HookKind::Prestart, &state, &[])?;
-        self.plan.hooks.run(HookKind::CreateRuntime, &state, &[])
+        let output = &self.held.hook_output;
+        self.plan.hooks.run(HookKind::Prestart, &state, &[], output)?;
+        self.plan.hooks.run(HookKind::CreateRuntime, &state, &[], output)
     }
 
     fn announce_filter(&self, child: &Child, fd: i32) -> Result<()> {
@@ -417,6 +418,7 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         },
         gate: None,
         hook_state: OciState::default(),
+        hook_output: plan.hooks.open_output()?,
         mask: handover.mask.unwrap_or_else(SigSet::empty),
     })
 }

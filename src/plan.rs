@@ -199,7 +199,7 @@ impl Plan {
             root: Some(root(bundle, linux, host, request, &namespaces, maps.as_ref())?),
             names: hostname::plan(spec.hostname.as_deref(), spec.domainname.as_deref(), &namespaces)?,
             sysctl: sysctl(linux.sysctl.as_ref(), &namespaces)?,
-            hooks: hooks::plan(spec.hooks.as_ref())?,
+            hooks: hooks::plan(spec.hooks.as_ref(), &annotations)?,
             net_devices: match &linux.net_devices {
                 Some(devices) => netdevices::plan(devices, &namespaces, runner(host))?,
                 None => NetDevices::default(),

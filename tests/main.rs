@@ -8,6 +8,7 @@
 
 mod support;
 
+mod annotations;
 mod bad_input;
 mod cgroups;
 mod cli;

@@ -15,6 +15,7 @@ pub mod limits;
 mod locate;
 mod mount;
 mod oom;
+mod ownership;
 pub mod resources;
 pub mod stats;
 mod sub;

@@ -119,7 +119,9 @@ pub fn run_poststart(container: &Container, init: &OwnedFd) -> Result<()> {
         bundle: record.orlop.bundle.clone(),
         annotations: record.orlop.annotations.clone(),
     };
-    let done = record.orlop.hooks.run(HookKind::Poststart, &state.json()?, &[]);
+    let hooks = &record.orlop.hooks;
+    let done =
+        hooks.open_output().and_then(|output| hooks.run(HookKind::Poststart, &state.json()?, &[], &output));
     if done.is_err() {
         // It may have ended by itself.
         let _ = pidfd::send_signal(init.as_fd(), libc::SIGKILL);

@@ -9,9 +9,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 use oci_spec::runtime;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -64,14 +65,34 @@ pub struct Hook {
 
 /// The hooks of a container. Serialisable both ways: `start` and `delete` find theirs in the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Hooks(BTreeMap<Kind, Vec<Hook>>);
+pub struct Hooks {
+    #[serde(flatten)]
+    lists: BTreeMap<Kind, Vec<Hook>>,
+    /// Files of the host that are given all that hooks print (crun's annotations).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stdout: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stderr: Option<PathBuf>,
+}
+
+/// Where hooks print to, opened while the host is seen; what is `None` is kept for the error of a hook that fails.
+#[derive(Debug, Default)]
+pub struct Output {
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
 
 /// Decides all hooks.
 ///
 /// # Errors
 /// A path is not absolute, a timeout is not positive, an environment entry has no `=`, or a NUL byte.
-pub fn plan(spec: Option<&runtime::Hooks>) -> Result<Hooks> {
+pub fn plan(spec: Option<&runtime::Hooks>, annotations: &HashMap<String, String>) -> Result<Hooks> {
+    let file = |name: &str| -> Result<Option<PathBuf>> {
+        let Some(path) = annotations.get(name).map(PathBuf::from) else { return Ok(None) };
+        ensure!(path.is_absolute(), "annotations {name}: {path:?} is not absolute");
+        Ok(Some(path))
+    };
+    let (stdout, stderr) = (file("run.oci.hooks.stdout")?, file("run.oci.hooks.stderr")?);
     let Some(spec) = spec else { return Ok(Hooks::default()) };
     #[allow(deprecated)] // prestart: deprecated by the spec, to be honoured all the same
     let lists = [
@@ -82,7 +103,7 @@ pub fn plan(spec: Option<&runtime::Hooks>) -> Result<Hooks> {
         spec.poststart(),
         spec.poststop(),
     ];
-    let mut hooks = BTreeMap::new();
+    let mut planned_lists = BTreeMap::new();
     for ((kind, name), list) in KINDS.into_iter().zip(lists) {
         let planned: Result<Vec<Hook>> = list
             .iter()
@@ -94,10 +115,10 @@ pub fn plan(spec: Option<&runtime::Hooks>) -> Result<Hooks> {
             .collect();
         let planned = planned?;
         if !planned.is_empty() {
-            hooks.insert(kind, planned);
+            planned_lists.insert(kind, planned);
         }
     }
-    Ok(Hooks(hooks))
+    Ok(Hooks { lists: planned_lists, stdout, stderr })
 }
 
 fn plan_one(hook: &runtime::Hook) -> Result<Hook> {
@@ -135,7 +156,31 @@ fn split(env: &[String]) -> Result<Vec<(String, String)>> {
 impl Hooks {
     /// The hooks of one kind, in the order in which they run.
     pub fn of(&self, kind: Kind) -> &[Hook] {
-        self.0.get(&kind).map_or(&[], Vec::as_slice)
+        self.lists.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// Opens the files that hooks print to, if there are hooks and files.
+    ///
+    /// # Errors
+    /// A file cannot be opened.
+    pub fn open_output(&self) -> Result<Output> {
+        if self.lists.is_empty() {
+            return Ok(Output::default());
+        }
+        let open = |path: &Option<PathBuf>, name: &str| -> Result<Option<OwnedFd>> {
+            let Some(path) = path else { return Ok(None) };
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600));
+            Ok(Some(
+                opened
+                    .called("open", || format!("{path:?}"))
+                    .with_context(|| format!("annotations {name}"))?,
+            ))
+        };
+        Ok(Output {
+            stdout: open(&self.stdout, "run.oci.hooks.stdout")?,
+            stderr: open(&self.stderr, "run.oci.hooks.stderr")?,
+        })
     }
 
     /// Runs the hooks of one kind, and stops at the first that fails. They begin in the caller's working
@@ -144,9 +189,9 @@ impl Hooks {
     ///
     /// # Errors
     /// A hook could not be run, did not end with 0, or outlived its timeout.
-    pub fn run(&self, kind: Kind, state: &[u8], env: &[(String, String)]) -> Result<()> {
+    pub fn run(&self, kind: Kind, state: &[u8], env: &[(String, String)], output: &Output) -> Result<()> {
         for (index, hook) in self.of(kind).iter().enumerate() {
-            hook.run(state, env)
+            hook.run(state, env, output)
                 .with_context(|| format!("error running {kind} hook #{index}"))
                 .with_context(|| format!("hooks.{kind}[{index}] {}", hook.path.display()))?;
         }
@@ -154,10 +199,16 @@ impl Hooks {
     }
 
     /// Runs all hooks of one kind whatever each of them does, and returns the failures.
-    pub fn run_all(&self, kind: Kind, state: &[u8], env: &[(String, String)]) -> Vec<anyhow::Error> {
+    pub fn run_all(
+        &self,
+        kind: Kind,
+        state: &[u8],
+        env: &[(String, String)],
+        output: &Output,
+    ) -> Vec<anyhow::Error> {
         let run = |(index, hook): (usize, &Hook)| {
             let place = || format!("hooks.{kind}[{index}] {}", hook.path.display());
-            hook.run(state, env).with_context(place).err()
+            hook.run(state, env, output).with_context(place).err()
         };
         self.of(kind).iter().enumerate().filter_map(run).collect()
     }
@@ -167,8 +218,8 @@ impl Hooks {
 const KEPT: usize = 16 << 10;
 
 impl Hook {
-    fn run(&self, state: &[u8], env: &[(String, String)]) -> Result<()> {
-        let mut child = self.spawn(env)?;
+    fn run(&self, state: &[u8], env: &[(String, String)], output: &Output) -> Result<()> {
+        let mut child = self.spawn(env, output)?;
         // A timeout past the end of the clock is none.
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ended = Talk::new(&mut child, state).and_then(|mut talk| {
@@ -195,14 +246,18 @@ impl Hook {
         Ok(())
     }
 
-    fn spawn(&self, env: &[(String, String)]) -> Result<Child> {
+    fn spawn(&self, env: &[(String, String)], output: &Output) -> Result<Child> {
+        let to = |file: &Option<OwnedFd>| -> Result<Stdio> {
+            let Some(file) = file else { return Ok(Stdio::piped()) };
+            Ok(file.try_clone().called("fcntl", || "(F_DUPFD)".into())?.into())
+        };
         let mut command = Command::new(&self.path);
         if let Some((first, rest)) = self.args.split_first() {
             command.arg0(first).args(rest);
         }
         let env = self.env.as_deref().unwrap_or(env);
         command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(to(&output.stdout)?).stderr(to(&output.stderr)?);
         sys::spawn::without_inherited(&mut command);
         Ok(command.spawn().called("execve", || format!("{:?}", self.path))?)
     }
@@ -334,7 +389,7 @@ mod tests {
     use super::*;
 
     fn planned(json: &str) -> Result<Hooks> {
-        plan(Some(&serde_json::from_str(json).unwrap()))
+        plan(Some(&serde_json::from_str(json).unwrap()), &HashMap::new())
     }
 
     fn shell(script: &str, more: &str) -> Hooks {
@@ -347,7 +402,7 @@ mod tests {
     }
 
     fn fails(hooks: &Hooks, state: &[u8]) -> String {
-        format!("{:#}", hooks.run(Kind::CreateRuntime, state, &[]).unwrap_err())
+        format!("{:#}", hooks.run(Kind::CreateRuntime, state, &[], &Output::default()).unwrap_err())
     }
 
     #[test]
@@ -397,7 +452,10 @@ mod tests {
     #[test]
     fn a_hook_that_neither_reads_nor_stops_printing_does_not_hang_us() {
         let big = vec![b'x'; 1 << 20];
-        assert_eq!(shell("exit 0", "").run(Kind::CreateRuntime, &big, &[]).ok(), Some(()));
+        assert_eq!(
+            shell("exit 0", "").run(Kind::CreateRuntime, &big, &[], &Output::default()).ok(),
+            Some(())
+        );
         let error = fails(&shell("head -c 1000000 /dev/zero | tr '\\0' y; exit 1", ""), &big);
         assert!(error.contains("exit status 1, stdout: yyy") && error.len() < KEPT + 200, "{}", error.len());
     }
@@ -405,7 +463,7 @@ mod tests {
     #[test]
     fn a_daemon_that_holds_the_pipes_is_not_waited_for() {
         let begin = Instant::now();
-        shell("sleep 20 & exit 0", "").run(Kind::CreateRuntime, b"", &[]).unwrap();
+        shell("sleep 20 & exit 0", "").run(Kind::CreateRuntime, b"", &[], &Output::default()).unwrap();
         assert!(begin.elapsed() < Duration::from_secs(10));
     }
 
@@ -422,7 +480,7 @@ mod tests {
         let error = fails(&shell("exec cat /dev/zero", r#","timeout":1"#), b"");
         assert!(error.ends_with("hook ran past specified timeout of 1.0s"), "{error}");
         let forever = shell("exit 0", r#","timeout":9223372036854775807"#);
-        forever.run(Kind::CreateRuntime, b"", &[]).unwrap();
+        forever.run(Kind::CreateRuntime, b"", &[], &Output::default()).unwrap();
     }
 
     #[test]
@@ -430,9 +488,11 @@ mod tests {
         let given = [("B".to_owned(), "2".to_owned())];
         let script = "test \"$A-$B-$HOME\" = ";
         let own = shell(&format!("{script}1--"), r#","env":["A=1"]"#);
-        own.run(Kind::CreateRuntime, b"", &given).unwrap();
-        shell(&format!("{script}-2-"), "").run(Kind::CreateRuntime, b"", &given).unwrap();
-        shell(&format!("{script}--"), r#","env":[]"#).run(Kind::CreateRuntime, b"", &[]).unwrap();
+        own.run(Kind::CreateRuntime, b"", &given, &Output::default()).unwrap();
+        shell(&format!("{script}-2-"), "").run(Kind::CreateRuntime, b"", &given, &Output::default()).unwrap();
+        shell(&format!("{script}--"), r#","env":[]"#)
+            .run(Kind::CreateRuntime, b"", &[], &Output::default())
+            .unwrap();
     }
 
     #[test]
@@ -461,8 +521,10 @@ mod tests {
             std::env::set_current_dir("/usr")?;
             // The hook is pid 1 of the new pid namespace: what we know it by must not be that number.
             let hooks = shell("echo $$ $(uname -n) $(pwd); exit 1", "");
-            let hooks = Hooks([(Kind::CreateContainer, hooks.of(Kind::CreateRuntime)[1..].to_vec())].into());
-            let error = format!("{:#}", hooks.run(Kind::CreateContainer, b"", &[]).unwrap_err());
+            let lists = [(Kind::CreateContainer, hooks.of(Kind::CreateRuntime)[1..].to_vec())].into();
+            let hooks = Hooks { lists, ..Hooks::default() };
+            let error =
+                format!("{:#}", hooks.run(Kind::CreateContainer, b"", &[], &Output::default()).unwrap_err());
             ensure!(error.contains("exit status 1, stdout: 1 inside /usr\n"), "{error}");
             Ok(())
         });
@@ -472,7 +534,7 @@ mod tests {
     fn every_hook_runs_where_failures_are_only_collected() {
         let hooks =
             planned(r#"{"poststop":[{"path":"/bin/false"},{"path":"/bin/true"},{"path":"/bin/false"}]}"#);
-        let failures = hooks.unwrap().run_all(Kind::Poststop, b"", &[]);
+        let failures = hooks.unwrap().run_all(Kind::Poststop, b"", &[], &Output::default());
         assert_eq!(failures.len(), 2);
         assert!(
             format!("{:#}", failures.first().unwrap())

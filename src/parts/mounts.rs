@@ -231,6 +231,12 @@ impl Mounts {
         self.list.iter().any(binds)
     }
 
+    /// Whether some mount shows the container's cgroup, and all that do let it be written to.
+    pub fn writable_cgroup(&self) -> bool {
+        let mut shown = self.list.iter().filter(|mount| matches!(mount.what, What::Cgroup)).peekable();
+        shown.peek().is_some() && shown.all(|mount| mount.attributes.set & RDONLY == 0)
+    }
+
     /// Whether some mount shows the container's cgroup: then `apply` needs a source for it.
     pub fn show_cgroup(&self) -> bool {
         self.list.iter().any(|mount| matches!(mount.what, What::Cgroup))

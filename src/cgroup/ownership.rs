@@ -1,0 +1,39 @@
+//! Cgroup ownership (config-linux.md, "Cgroup ownership"): the container's user may manage what is below its cgroup.
+
+use super::{Cgroup, Tree};
+use crate::sys::Called;
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, Uid};
+use rustix::io::Errno;
+
+/// Where the kernel lists the files that may be given away.
+const LIST: &str = "/sys/kernel/cgroup/delegate";
+
+/// What that list has at the least; older kernels have no list.
+const ALWAYS: [&str; 3] = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"];
+
+impl Cgroup {
+    /// Gives the directory, and in it the files that the kernel means to be given away, to `owner` of the host.
+    /// Version 2 only: below a version 1 cgroup nothing keeps a user within bounds.
+    ///
+    /// # Errors
+    /// chown(2)'s.
+    pub fn give_to(&self, owner: u32) -> Result<()> {
+        let Tree::V2(cgroup) = &self.tree else { return Ok(()) };
+        let directory = cgroup.leaf().context("linux.cgroupsPath")?;
+        let listed = std::fs::read_to_string(LIST).unwrap_or_else(|_| ALWAYS.join("\n"));
+        for file in std::iter::once("").chain(listed.lines()) {
+            let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+            match rustix::fs::chownat(directory, file, Some(Uid::from_raw(owner)), None, flags) {
+                // Of a controller that is not here; a list that is longer than this kernel's files.
+                Err(Errno::NOENT) => {}
+                // An ordinary user's cgroup is the user's already.
+                Err(Errno::PERM) if self.rootless => {}
+                other => other
+                    .called("fchownat", || format!("{:?} {owner}", cgroup.dir().join(file)))
+                    .context("linux.cgroupsPath")?,
+            }
+        }
+        Ok(())
+    }
+}
