@@ -139,6 +139,9 @@ fn make(
     if let Some(asked) = &plan.cgroup {
         record.orlop.cgroup.create(asked)?;
         record.orlop.cgroup.set(asked)?;
+        if let Some(owner) = plan.cgroup_owner.filter(|_| !record.orlop.cgroup.waits_for_process()) {
+            record.orlop.cgroup.give_to(owner)?;
+        }
         // What could not be had was dropped, and need not be removed.
         record.cgroup_paths = record.orlop.cgroup.paths();
     }
@@ -311,6 +314,9 @@ impl Launch<'_> {
             Subject::Container { dir, record } => {
                 let asked = self.plan.cgroup.as_ref().context("linux.cgroupsPath: none")?;
                 record.orlop.cgroup.adopt(pid, asked)?;
+                if let Some(owner) = self.plan.cgroup_owner {
+                    record.orlop.cgroup.give_to(owner)?;
+                }
                 record.cgroup_paths = record.orlop.cgroup.paths();
                 dir.commit(record)?;
                 let private = self.plan.namespaces.private(Kind::Cgroup);

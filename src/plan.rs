@@ -91,6 +91,8 @@ pub struct Plan {
     pub maps: Option<Maps>,
     /// The cgroups, and their limits.
     pub cgroup: Option<cgroup::Plan>,
+    /// The host's id of the process's user, if the container's cgroup is to be theirs.
+    pub cgroup_owner: Option<u32>,
     /// The container's root; `exec` finds one.
     pub root: Option<Root>,
     /// Host and domain name.
@@ -179,8 +181,10 @@ impl Plan {
         // For `exec` only, but a mistake in it is one of this configuration.
         scheduling::plan_exec_affinity(process.exec_cpu_affinity.as_ref())?;
         let allowed_cpus = linux.resources.as_ref().is_some_and(|resources| !resources.cpu.cpus.is_empty());
+        let root = root(bundle, linux, host, request, &namespaces, maps.as_ref())?;
         let mut plan = Self {
             id: request.id.into(),
+            cgroup_owner: cgroup_owner(&root, process.user.uid(), host, &namespaces, maps.as_ref()),
             entry: namespaces.entry(&time_offsets),
             cgroup: match request.cgroup {
                 true => Some(cgroup::plan(
@@ -196,7 +200,7 @@ impl Plan {
                 )?),
                 false => None,
             },
-            root: Some(root(bundle, linux, host, request, &namespaces, maps.as_ref())?),
+            root: Some(root),
             names: hostname::plan(spec.hostname.as_deref(), spec.domainname.as_deref(), &namespaces)?,
             sysctl: sysctl(linux.sysctl.as_ref(), &namespaces)?,
             hooks: hooks::plan(spec.hooks.as_ref(), &annotations)?,
@@ -259,6 +263,7 @@ impl Plan {
             time_offsets: TimeOffsets::default(),
             maps: None,
             cgroup: None,
+            cgroup_owner: None,
             root: None,
             names: Names::default(),
             sysctl: Sysctl::default(),
@@ -347,6 +352,24 @@ fn root(
         )?,
         mounts,
     })
+}
+
+/// Who is to own the container's cgroup (config-linux.md, "Cgroup ownership"): version 2, in a new cgroup namespace,
+/// and with a mount that can be written to.
+fn cgroup_owner(
+    root: &Root,
+    user: u32,
+    host: &Host,
+    namespaces: &Namespaces,
+    maps: Option<&Maps>,
+) -> Option<u32> {
+    let unified = host.cgroup_mode == crate::host::CgroupMode::Unified;
+    if !(unified && namespaces.made(Kind::Cgroup) && root.mounts.writable_cgroup()) {
+        return None;
+    }
+    let owner = if namespaces.private(Kind::User) { maps?.uid.host_id(user)? } else { user };
+    // It is ours already.
+    (owner != host.euid).then_some(owner)
 }
 
 /// Where the container finds its notify socket.

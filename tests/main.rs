@@ -14,6 +14,7 @@ mod cgroups;
 mod cli;
 mod console;
 mod crash;
+mod delegation;
 mod events;
 mod exec;
 mod exec_options;
