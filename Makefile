@@ -13,7 +13,7 @@ bin = target/orlop
 ORLOP ?= $(CURDIR)/$(bin)
 export ORLOP
 
-.PHONY: all help toolchain demo demo-server test crash conformance-bats bench lint install clean
+.PHONY: all help toolchain demo demo-server test test-vm crash conformance-bats bench lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -57,6 +57,12 @@ test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
 # Every Nth point only, for a first look; which operations, ways to interfere and views: integration/crash/main.rs.
 STRIDE ?= 1
 CRASH  ?=
+
+test-vm: ## Run the tests for hosts that boot systemd in a Debian guest (root; builds it the first time, 10 minutes)
+	@tools/as-root test-vm
+	@tools/need qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs cpio:cpio xz:xz-utils zstd:zstd jq:jq
+	@$(MAKE) --no-print-directory all
+	integration/vm/test.sh
 
 crash: all ## Kill the runtime, or fail its calls, at every point; look for what is left (root; STRIDE=n is faster)
 	@tools/as-root crash

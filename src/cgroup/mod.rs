@@ -53,6 +53,7 @@ pub struct Plan {
     /// Where the container's cgroup is to be, if we make it.
     pub place: Place,
     /// The scope that it is to be, if systemd makes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<systemd::Scope>,
     /// Whether config.json named the place: then it is an error that it cannot be had.
     pub named: bool,

@@ -44,8 +44,13 @@ pub struct Scope {
     /// Its description, by which it is known as ours: a name can be given to another scope once ours is gone.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     mark: String,
-    /// Whether systemd may have made it.
+    /// Whether systemd may have made it. Of one that is on record it is not known.
+    #[serde(skip, default = "perhaps")]
     asked: bool,
+}
+
+fn perhaps() -> bool {
+    true
 }
 
 /// What `--systemd-cgroup` adds to config.json.
@@ -86,7 +91,7 @@ pub fn plan(path: &str, id: &str, asked: Asked<'_>) -> Result<Scope> {
         id: id.to_owned(),
         extra: asked.annotations.map(annotations::plan).transpose()?.unwrap_or_default(),
         mark: String::new(),
-        asked: true,
+        asked: false,
     })
 }
 

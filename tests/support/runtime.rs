@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long any one command may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long any one command may take; `ORLOP_TEST_PATIENCE` says it in seconds, for an emulated machine.
+fn patience() -> Duration {
+    let said = std::env::var("ORLOP_TEST_PATIENCE").ok().and_then(|said| said.parse().ok());
+    Duration::from_secs(said.unwrap_or(20))
+}
 
 /// The binary under test: ours, or what `ORLOP` names (to try the tests themselves on another runtime).
 pub fn runtime() -> String {
@@ -180,12 +183,12 @@ impl Running {
     pub fn finish(mut self) -> Output {
         let pid = rustix::process::Pid::from_child(&self.child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a pidfd");
-        let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let limit = Timespec { tv_sec: patience().as_secs() as i64, tv_nsec: 0 };
         let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)).expect("poll");
         if ended == 0 {
             let _ = self.child.kill(); // It may just have ended.
             let _ = self.child.wait();
-            panic!("{} hung for {PATIENCE:?}\n  out: {}\n  err: {}", self.line, self.out(), self.err());
+            panic!("{} hung for {:?}\n  out: {}\n  err: {}", self.line, patience(), self.out(), self.err());
         }
         let status = self.child.wait().expect("the command was not waited for before");
         let signal = std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0);
@@ -219,9 +222,9 @@ pub fn output(args: &[&str]) -> Output {
 /// Waits for something that another process does.
 #[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + patience();
     while !holds() {
-        assert!(std::time::Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(std::time::Instant::now() < deadline, "not within {:?}: {what}", patience());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

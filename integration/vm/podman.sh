@@ -1,0 +1,62 @@
+#!/bin/bash
+# podman.sh   runs in the guest, as root or in a login session: podman with ORLOP as its runtime, both cgroup drivers.
+# Exit status: the number of rows that failed.
+set -u
+: "${ORLOP:?the runtime}"
+failed=0
+pod() { timeout -k 5 180 podman --runtime "$ORLOP" --cgroup-manager "$driver" "$@"; }
+# One file system for all containers: read only, so that none leaves anything.
+run() { pod run --rm --network none --read-only "$@"; }
+fs=(--rootfs /opt/busybox)
+
+try() { # try ROW EXPECTED COMMAND...   the last line of what it says
+  local row=$1 expected=$2 begin=$SECONDS said; shift 2
+  said=$("$@" 2>&1 </dev/null)
+  if [[ ${said##*$'\n'} == "$expected" ]]; then
+    echo "ok $driver $row ($((SECONDS - begin))s)"
+  else
+    failed=$((failed + 1))
+    echo "not ok $driver $row ($((SECONDS - begin))s): not ${expected@Q}"
+    sed 's/^/    /' <<<"$said"
+  fi
+}
+
+status() { "$@"; echo "status $?"; }
+life() {
+  local name=life-$driver
+  pod run -d --name "$name" --network none --read-only "${limits[@]}" "${fs[@]}" sleep 1000 && pod exec "$name" true &&
+    pod pause "$name" && pod unpause "$name" && pod exec "$name" cat /proc/self/cgroup && pod top "$name" &&
+    { [ ${#limits[@]} = 0 ] || { pod update --pids-limit 30 "$name" && pod exec "$name" grep -x 30 /sys/fs/cgroup/pids.max; }; } &&
+    pod stop -t 1 "$name" && pod rm -f "$name" && echo gone
+}
+
+boot() { # a container whose entry point is systemd, until it has reached its target
+  local name=boot-$driver i
+  pod run -d --name "$name" --network none --systemd=always --rootfs /:O /sbin/init &&
+    for i in $(seq 120); do
+      pod exec "$name" systemctl is-active multi-user.target && break
+      sleep 1
+    done
+  pod exec "$name" systemctl is-active multi-user.target
+  pod rm -f -t 2 "$name" >/dev/null 2>&1
+}
+
+for driver in systemd cgroupfs; do
+  limits=(--memory 32m --pids-limit 20)
+  # A login session may write to no cgroup: its user's systemd may.
+  [ "$driver" = systemd ] || [ "$(id -u)" = 0 ] || limits=()
+  try run hello run "${fs[@]}" echo hello
+  try exit-status "status 7" status run "${fs[@]}" sh -c 'exit 7'
+  try missing-program "status 127" status run "${fs[@]}" no-such-program
+  try not-executable "status 126" status run "${fs[@]}" /etc/passwd
+  [ ${#limits[@]} = 0 ] ||
+    try limits "33554432 20" run "${limits[@]}" "${fs[@]}" sh -c 'echo $(cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max)'
+  try life gone life
+  try user "1000 0" run --user 1000:0 "${fs[@]}" sh -c 'echo $(id -u) $(id -g)'
+  try userns "0 1 1000" run --uidmap 0:1:1000 --gidmap 0:1:1000 "${fs[@]}" sh -c 'echo $(cat /proc/self/uid_map)'
+  # The guest's own file system under an overlay: its systemd, as the container's first process.
+  try boot active boot
+done
+left=$(podman ps -aq)
+[ -z "$left" ] || { failed=$((failed + 1)); echo "not ok containers are left: $left"; }
+exit "$failed"

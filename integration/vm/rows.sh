@@ -1,0 +1,251 @@
+#!/bin/bash
+# rows.sh ROW...   runs in the guest, as root or in a login session; ORLOP is the runtime.
+# One row a behaviour of the hosts that boot systemd. Prints "ok ROW", "not ok ROW" with what it said, or
+# "skip ROW # why"; the exit status is the number of rows that failed.
+set -u
+: "${ORLOP:?the runtime}"
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+[ "$(id -u)" = 0 ] && STATE=/run/orlop || STATE=$XDG_RUNTIME_DIR/orlop
+[ "$(id -u)" = 0 ] && SYSTEMCTL="systemctl" || SYSTEMCTL="systemctl --user"
+
+# --- what rows are written with ------------------------------------------------
+
+fail() { echo "$*"; exit 1; }
+skip() { echo "$*"; exit 77; }
+orlop() { timeout -k 5 120 "$ORLOP" "$@"; }
+equal() { [ "$1" = "$2" ] || fail "$3: ${1@Q}, not ${2@Q}"; }
+says() { case $1 in *"$2"*) ;; *) fail "no ${2@Q} in ${1@Q}";; esac; }
+
+# bundle FILTER   a bundle of the busybox file system in $WORK/b: config.json by way of jq
+bundle() {
+  local spec=()
+  [ "$(id -u)" = 0 ] || spec=(--rootless)
+  mkdir -p "$WORK/b" && rm -f "$WORK/b/config.json"
+  orlop spec "${spec[@]}" -b "$WORK/b" || fail "spec"
+  jq '.process.terminal = false | .root = {path: "/opt/busybox", readonly: true}
+      | .process.args = ["sleep", "1000"] | '"${1:-.}" "$WORK/b/config.json" >"$WORK/b/c" || fail "jq"
+  mv "$WORK/b/c" "$WORK/b/config.json"
+}
+
+# up [OPTION...] ID   a container that runs; its cgroup is $C then
+up() {
+  local id=${*: -1}
+  orlop "${@:1:$#-1}" run -d -b "$WORK/b" "$id" </dev/null >"$WORK/out" 2>&1 || fail "run: $(cat "$WORK/out")"
+  C=$(jq -r '.cgroup_paths[""]' "$STATE/$id/state.json")
+  [ -d "$C" ] || fail "no cgroup ${C@Q}"
+}
+down() {
+  orlop delete -f "$1" || fail "delete"
+  [ ! -d "$C" ] || fail "$C is still there"
+}
+file() { cat "$C/$1"; }
+
+LIMITS='.linux.resources.memory = {limit: 67108864} | .linux.resources.pids = {limit: 50}
+  | .linux.resources.cpu = {quota: 12345, period: 50000, shares: 512, cpus: "0"}'
+
+# limits OPTION   what was asked for is in the files; update changes it; a daemon-reload does not
+limits() {
+  bundle "$LIMITS"
+  up "$@" limits
+  equal "$(file memory.max) $(file pids.max) $(file cpu.max) $(file cpu.weight) $(file cpuset.cpus)" \
+    "67108864 50 12345 50000 59 0" "after create"
+  local disk='{}'
+  if grep -qw io "$C/cgroup.controllers" && [ "$(id -u)" = 0 ]; then
+    disk='{"throttleReadBpsDevice":[{"major":254,"minor":0,"rate":1048576}]}'
+  fi
+  echo '{"memory":{"limit":33554432,"swap":67108864},"pids":{"limit":33},
+         "cpu":{"quota":20000,"shares":1024,"cpus":"0-1"},"blockIO":'"$disk"'}' |
+    orlop update -r - limits || fail "update"
+  local i what="after update" expected="33554432 33554432 33 20000 50000 100 0-1"
+  for i in 1 2; do
+    equal "$(file memory.max) $(file memory.swap.max) $(file pids.max) $(file cpu.max) $(file cpu.weight) $(file cpuset.cpus)" \
+      "$expected" "$what"
+    [ "$disk" = '{}' ] || says "$(file io.max)" "rbps=1048576"
+    $SYSTEMCTL daemon-reload; sleep 1
+    what="after daemon-reload"
+  done
+  # A change of one limit makes systemd write its own idea of the others.
+  orlop update --pids-limit 44 limits || fail "second update"
+  equal "$(file memory.max) $(file pids.max) $(file cpu.max)" "33554432 44 20000 50000" "after second update"
+  down limits
+}
+
+# devices OPTION   those that are allowed stay, those that are not stay away, whatever systemd does
+devices() {
+  bundle '.linux.resources.devices = [{allow: false, access: "rwm"}, {allow: true, type: "c", major: 10, minor: 229, access: "rwm"}]
+    | .process.capabilities.bounding += ["CAP_MKNOD"] | .process.capabilities.effective += ["CAP_MKNOD"]
+    | .process.capabilities.permitted += ["CAP_MKNOD"]
+    | .mounts += [{destination: "/tmp", type: "tmpfs", source: "tmpfs", options: ["nosuid"]}]
+    | .linux.devices = [{path: "/dev/fuse", type: "c", major: 10, minor: 229}]'
+  up "$@" devices
+  local check='echo x >/dev/null && head -c 4 /dev/urandom >/dev/null && : <>/dev/fuse && mknod /tmp/$1 b 254 0 && ! head -c 1 /tmp/$1 2>/dev/null'
+  orlop exec devices sh -c "$check" _ a || fail "at first"
+  $SYSTEMCTL daemon-reload; sleep 1
+  orlop exec devices sh -c "$check" _ b || fail "after daemon-reload"
+  orlop update --pids-limit 40 --memory 50000000 devices || fail "update"
+  orlop exec devices sh -c "$check" _ c || fail "after update"
+  down devices
+}
+
+# --- rows for root and users ---------------------------------------------------
+
+limits_systemd() { limits --systemd-cgroup; }
+limits_cgroupfs() { [ "$(id -u)" = 0 ] || skip "no permission"; limits; }
+devices_systemd() { [ "$(id -u)" = 0 ] || skip "a user's manager guards no devices"; devices --systemd-cgroup; }
+devices_cgroupfs() { [ "$(id -u)" = 0 ] || skip "no permission"; devices; }
+
+life_systemd() {
+  bundle
+  orlop --systemd-cgroup create -b "$WORK/b" life </dev/null || fail "create"
+  equal "$(orlop state life | jq -r .status)" created "status"
+  orlop start life || fail "start"
+  says "$($SYSTEMCTL show -p Description,Delegate,Slice,CollectMode orlop-life.scope)" "Delegate=yes"
+  orlop pause life && equal "$(orlop state life | jq -r .status)" paused "status" && orlop resume life || fail "pause"
+  equal "$(orlop ps -f json life | jq length)" 1 "processes"
+  says "$(orlop exec life cat /proc/self/cgroup)" "0::/"
+  equal "$(wc -l <"/sys/fs/cgroup$(cut -d: -f3 "/proc/$(jq .init_process_pid "$STATE/life/state.json")/cgroup")/cgroup.procs")" 1 "processes"
+  says "$(orlop events --stats life)" '"pids"'
+  orlop kill life KILL || fail "kill"
+  local i; for i in $(seq 50); do [ "$(orlop state life | jq -r .status)" = stopped ] && break; sleep 0.1; done
+  orlop delete life || fail "delete"
+  [ -z "$($SYSTEMCTL list-units --all --no-legend 'orlop-*')" ] || fail "$($SYSTEMCTL list-units --all --no-legend 'orlop-*')"
+}
+
+named_scope() {
+  bundle '.linux.cgroupsPath = "rowa-rowb.slice:pre:named"'
+  up --systemd-cgroup named
+  says "$C" "/rowa.slice/rowa-rowb.slice/pre-named.scope"
+  down named
+  for path in /a/b x:y row:a:b a--b.slice:a:b; do
+    bundle '.linux.cgroupsPath = "'$path'"'
+    says "$(orlop --systemd-cgroup run -b "$WORK/b" named 2>&1)" "linux.cgroupsPath"
+  done
+  [ ! -e "$STATE/named" ] || fail "a record is left"
+}
+
+properties() {
+  bundle '.annotations = {"org.systemd.property.TimeoutStopSec": "7", "org.systemd.property.After": "[\"dbus.service\"]",
+    "org.systemd.property.MemoryHigh": "uint64 50000000"}'
+  up --systemd-cgroup properties
+  local shown; shown=$($SYSTEMCTL show -p TimeoutStopUSec,After orlop-properties.scope)
+  says "$shown" "TimeoutStopUSec=7s"; says "$shown" "dbus.service"
+  equal "$(file memory.high)" "$((50000000 / 4096 * 4096))" memory.high
+  down properties
+  bundle '.annotations = {"org.systemd.property.DeviceAllow": "[]"}'
+  says "$(orlop --systemd-cgroup run -b "$WORK/b" properties 2>&1)" "annotations.org.systemd.property.DeviceAllow"
+  bundle '.annotations = {"org.systemd.property.MemoryHigh": "int32 5"}'
+  says "$(orlop --systemd-cgroup run -b "$WORK/b" properties 2>&1)" "int32 is given where uint64 is expected"
+}
+
+scope_in_use() {
+  $SYSTEMCTL reset-failed 2>/dev/null
+  local run=(systemd-run --quiet); [ "$(id -u)" = 0 ] || run+=(--user)
+  "${run[@]}" --scope --unit=orlop-used.scope sleep 1000 & local other=$!
+  local i; for i in $(seq 100); do $SYSTEMCTL -q is-active orlop-used.scope && break; sleep 0.1; done
+  bundle
+  says "$(orlop --systemd-cgroup run -d -b "$WORK/b" used 2>&1)" "(UnitExists)"
+  [ ! -e "$STATE/used" ] || fail "a record is left"
+  $SYSTEMCTL -q is-active orlop-used.scope || fail "the other's scope was stopped"
+  kill -9 $other; $SYSTEMCTL stop orlop-used.scope
+  true
+}
+
+failed_scope() {
+  local run=(systemd-run --quiet); [ "$(id -u)" = 0 ] || run+=(--user)
+  "${run[@]}" --scope --unit=orlop-failed.scope -p RuntimeMaxSec=1 sleep 1000
+  local i; for i in $(seq 100); do $SYSTEMCTL -q is-failed orlop-failed.scope && break; sleep 0.1; done
+  $SYSTEMCTL -q is-failed orlop-failed.scope || fail "no failed scope to begin with"
+  bundle; up --systemd-cgroup failed; down failed
+}
+
+crash() { # a runtime that is killed at any moment leaves nothing that delete --force cannot clear
+  bundle
+  local i left
+  for i in $(seq "${CRASHES:-15}"); do
+    timeout -s KILL "0.$(printf %03d $((RANDOM % 900 + 20)))" "$ORLOP" --systemd-cgroup run -d -b "$WORK/b" "crash$i" </dev/null >/dev/null 2>&1
+    orlop delete --force "crash$i" || fail "delete --force of crash$i"
+    left=$($SYSTEMCTL list-units --all --no-legend "orlop-crash$i.scope")
+    [ -z "$left" ] || { sleep 1; left=$($SYSTEMCTL list-units --all --no-legend "orlop-crash$i.scope"); }
+    [ -z "$left" ] || fail "$left"
+    [ ! -e "$STATE/crash$i" ] || fail "a record is left"
+  done
+}
+
+# --- rows for root ----------------------------------------------------------------
+
+apparmor() {
+  [ "$(id -u)" = 0 ] || skip "needs root"
+  [ -d /sys/kernel/security/apparmor ] || skip "no AppArmor"
+  echo 'abi <abi/3.0>,
+profile orlop-rows flags=(attach_disconnected,mediate_deleted) {
+  file, capability, network, mount, umount, pivot_root, signal, ptrace, unix,
+  deny /etc/group r,
+}' | apparmor_parser -r || fail "apparmor_parser"
+  bundle '.process.apparmorProfile = "orlop-rows"'
+  up apparmor
+  equal "$(tr -d '\0' <"/proc/$(jq .init_process_pid $STATE/apparmor/state.json)/attr/current")" "orlop-rows (enforce)" "label"
+  equal "$(orlop exec apparmor cat /proc/self/attr/current)" "orlop-rows (enforce)" "label of exec"
+  orlop exec apparmor cat /etc/group 2>/dev/null && fail "a denied file was read"
+  orlop exec apparmor cat /etc/passwd >/dev/null || fail "an allowed file was not read"
+  down apparmor
+  bundle '.process.apparmorProfile = "no-such-profile"'
+  says "$(orlop run -b "$WORK/b" apparmor 2>&1)" "no-such-profile"
+  [ ! -e "$STATE/apparmor" ] || fail "a record is left"
+}
+
+no_bus() {
+  [ "$(id -u)" = 0 ] || skip "the next row says it for users"
+  bundle
+  # In a mount namespace without it: the host's own stays.
+  local said; said=$(unshare -m sh -c 'mount -t tmpfs tmpfs /run/dbus && exec "$@"' _ "$ORLOP" --systemd-cgroup run -b "$WORK/b" nobus 2>&1)
+  says "$said" "nobody listens at unix:path=/run/dbus/system_bus_socket"
+  [ ! -e "$STATE/nobus" ] || fail "a record is left"
+}
+
+# --- rows for users -----------------------------------------------------------------
+
+dead_bus() {
+  [ "$(id -u)" != 0 ] || skip "needs a user"
+  bundle
+  says "$(DBUS_SESSION_BUS_ADDRESS=unix:path=$WORK/none orlop --systemd-cgroup run -b "$WORK/b" dead 2>&1)" "nobody listens at unix:path=$WORK/none"
+  socat "UNIX-LISTEN:$WORK/hang,fork" "EXEC:sleep 100" & local hang=$!
+  local i; for i in $(seq 50); do [ -S "$WORK/hang" ] && break; sleep 0.1; done
+  local begin=$SECONDS
+  says "$(DBUS_SESSION_BUS_ADDRESS=unix:path=$WORK/hang orlop --systemd-cgroup run -b "$WORK/b" dead 2>&1)" "does not answer"
+  kill $hang
+  [ $((SECONDS - begin)) -lt 60 ] || fail "it took $((SECONDS - begin)) s"
+  [ ! -e "$STATE/dead" ] || fail "a record is left"
+}
+
+delegated_cgroupfs() { # a cgroup that the user may write to: --systemd-cgroup is not needed
+  [ "$(id -u)" != 0 ] || skip "needs a user"
+  bundle "$LIMITS"'| .linux.cgroupsPath = "/user.slice/user-1000.slice/user@1000.service/rows.slice/delegated"'
+  systemd-run --user --quiet --scope --slice=rows.slice -p Delegate=yes "$0" inner_delegated || fail "inner"
+}
+inner_delegated() { up delegated; equal "$(file memory.max) $(file pids.max)" "67108864 50" "limits"; orlop exec delegated true || fail "exec"; down delegated; }
+
+no_cgroup() { # without a permission and without limits a container is possible
+  [ "$(id -u)" != 0 ] || skip "needs a user"
+  bundle 'del(.linux.resources)'
+  says "$(orlop run -b "$WORK/b" none 2>&1 </dev/null & sleep 3; orlop exec none echo alive; orlop delete -f none)" "alive"
+}
+
+# --- run ----------------------------------------------------------------------------
+
+ROWS=(life_systemd limits_systemd limits_cgroupfs devices_systemd devices_cgroupfs named_scope properties scope_in_use
+  failed_scope crash apparmor no_bus dead_bus delegated_cgroupfs no_cgroup)
+[ "${1:-}" != --list ] || { printf '%s\n' "${ROWS[@]}"; exit 0; }
+[ "${1:-}" != inner_delegated ] || { bundle "$LIMITS"'| .linux.cgroupsPath = "/user.slice/user-1000.slice/user@1000.service/rows.slice/delegated"'; inner_delegated; exit; }
+[ $# = 0 ] || ROWS=("$@")
+failed=0
+for row in "${ROWS[@]}"; do
+  begin=$SECONDS
+  said=$("$row" 2>&1 </dev/null); status=$?
+  case $status in
+    0) echo "ok $row ($((SECONDS - begin))s)";;
+    77) echo "skip $row # $said";;
+    *) failed=$((failed + 1)); echo "not ok $row ($((SECONDS - begin))s)"; sed 's/^/    /' <<<"$said";;
+  esac
+done
+exit $failed
