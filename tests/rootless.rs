@@ -16,7 +16,10 @@ fn rootless() -> Bundle {
     let bundle = Bundle::new();
     // The path to the binary under test may be closed to others.
     let binary = bundle.dir.join("runtime");
-    fs::copy(runtime(), &binary).expect("a copy of the runtime");
+    // By another process: a descriptor of ours, open for writing, would go into whatever another test forks just
+    // then, and the copy could not be executed (ETXTBSY).
+    let copied = std::process::Command::new("cp").arg(runtime()).arg(&binary).status().expect("cp");
+    assert!(copied.success(), "a copy of the runtime");
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("chmod");
     for path in [".", "rootfs", "state"] {
         own(&bundle.dir.join(path));
