@@ -9,6 +9,7 @@
 mod support;
 
 mod annotations;
+mod bad_fields;
 mod bad_input;
 mod cgroups;
 mod cli;

@@ -158,9 +158,11 @@ mod tests {
     fn devices_need_root_and_a_network_namespace() {
         let one = spec(r#"{"eth1":{}}"#);
         let error = plan(&one, &Namespaces::default(), Runner::Root).unwrap_err();
-        assert_eq!(error.to_string(), "unable to move network devices without a NET namespace");
+        let text = "linux.netDevices: unable to move network devices without a NET namespace";
+        assert_eq!(format!("{error:#}"), text);
         let error = plan(&one, &with_net(), Runner::Rootless).unwrap_err();
-        assert_eq!(error.to_string(), "network devices are not supported for rootless containers");
+        let text = "network devices are not supported for rootless containers";
+        assert!(format!("{error:#}").ends_with(text), "{error:#}");
         assert!(plan(&HashMap::new(), &Namespaces::default(), Runner::Rootless).unwrap().is_empty());
     }
 

@@ -174,9 +174,11 @@ mod tests {
             ),
             ("", &[Net], r#"sysctl "" is not in a separate kernel namespace"#),
         ] {
-            assert_eq!(planned(name, kinds, Network::Private).unwrap_err().to_string(), text);
+            let error = format!("{:#}", planned(name, kinds, Network::Private).unwrap_err());
+            assert!(error.ends_with(text), "{error}");
         }
-        assert_eq!(planned("net.core.somaxconn", &[Net], Network::Host).unwrap_err().to_string(), host_net);
+        let error = format!("{:#}", planned("net.core.somaxconn", &[Net], Network::Host).unwrap_err());
+        assert!(error.ends_with(host_net), "{error}");
     }
 
     #[test]
