@@ -84,6 +84,13 @@ bench: ## Time orlop beside crun, runc and the kernel's floor, in turn (root; QU
 	@$(MAKE) --no-print-directory all
 	@integration/bench/bench.py
 
+bench-scale: ## Curves: containers alive, at once, mounts, seccomp rules, least memory (root; MOST=1000)
+	@tools/as-root bench-scale
+	@tools/need cc:gcc busybox:busybox-static python3:python3 crun:crun
+	@$(MAKE) --no-print-directory toolchain
+	@$(MAKE) --no-print-directory all
+	@integration/bench/scale.py
+
 lint: ## Check format, lints and scripts; licences and sources of dependencies if cargo-deny is there
 	@tools/toolchain --lint >/dev/null
 	$(with_cargo) cargo fmt --check
