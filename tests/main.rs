@@ -20,6 +20,7 @@ mod events;
 mod exec;
 mod exec_options;
 mod fds;
+mod features;
 mod hooks;
 mod lifecycle;
 mod log;
