@@ -13,7 +13,7 @@ bin = target/orlop
 ORLOP ?= $(CURDIR)/$(bin)
 export ORLOP
 
-.PHONY: all help toolchain demo demo-server test test-vm crash conformance-bats bench lint install clean
+.PHONY: all help toolchain demo demo-server test test-vm crash conformance-bats engines bench lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -76,6 +76,11 @@ conformance-bats: ## Run the integration suite of runc, whose source tree is SUI
 	@$(MAKE) --no-print-directory toolchain
 	@$(MAKE) --no-print-directory all
 	@integration/conformance/bats.sh "$(SUITE)"
+
+engines: ## Docker, containerd and podman day to day with orlop (root; installs them; ten minutes)
+	@tools/as-root engines
+	@$(MAKE) --no-print-directory all
+	@status=0; for engine in docker containerd podman; do RECORD=1 integration/engines/$$engine.sh || status=1; done; exit $$status
 
 bench: ## Time orlop beside crun, runc and the kernel's floor, in turn (root; QUICK=1 for two minutes of it)
 	@tools/as-root bench

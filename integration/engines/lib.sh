@@ -22,10 +22,12 @@ skip() {
     exit 77
 }
 
+# outside: this is not yet the run in namespaces of its own.
+outside() { [ -z "${ENGINES_PRIVATE:-}" ]; }
+
 # private ARGUMENT...: runs this script again in mount, network and pid namespaces of its own. Bridges, firewall rules and mounts
 # never touch the host, published ports are on this namespace's loopback, and nothing can outlive the script.
 private() {
-    [ -z "${ENGINES_PRIVATE:-}" ] || return 0
     [ "$(id -u)" = 0 ] || skip "needs root"
     [ "$(awk '$5 == "/" { print $4 }' /proc/self/mountinfo | head -n 1)" = / ] || skip "needs a root of its own"
     work=$(mktemp -d "${TMPDIR:-/tmp}/orlop-$engine.XXXXXX")
@@ -34,13 +36,26 @@ private() {
     timeout --foreground --kill-after=10 "${LIMIT:-1200}" \
         unshare --mount --net --pid --fork --mount-proc --kill-child --propagation private "$0" "$@" || status=$?
     # The group of all containers, empty by now: the engines make it and leave it.
-    find /sys/fs/cgroup -depth -type d -path "*/orlop-engines-$$*" -exec rmdir {} + || true
+    find /sys/fs/cgroup -depth -type d \( -path "*/orlop-engines-$$*" -o -path '*/libpod_parent*' \) -exec rmdir {} + 2>/dev/null || true
     rm -rf "$work"
     exit "$status"
 }
 
 # The host as systemd leaves it, in our namespaces: a shared root, a /run that is fresh.
 house() {
+    local hierarchy tree=$work/cgroup
+    # Engines make directories for v1 controllers that the host has not, and leave them on its tmpfs: not there.
+    if [ "$(stat -fc %T /sys/fs/cgroup)" = tmpfs ]; then
+        mkdir "$tree"
+        mount -t tmpfs -o mode=755 tmpfs "$tree"
+        for hierarchy in /sys/fs/cgroup/*; do
+            mountpoint -q "$hierarchy" || continue
+            mkdir "$tree/${hierarchy##*/}"
+            mount --move "$hierarchy" "$tree/${hierarchy##*/}"
+        done
+        umount /sys/fs/cgroup
+        mount --move "$tree" /sys/fs/cgroup
+    fi
     mount --make-rshared /
     mount -t tmpfs -o mode=755 tmpfs /run
     ip link set lo up
@@ -125,10 +140,10 @@ fails() {
 eventually() {
     local _
     for _ in {1..100}; do
-        ! "$@" >/dev/null 2>&1 || return 0
+        ! ("$@") >/dev/null 2>&1 || return 0
         sleep 0.1
     done
-    "$@" || fail "after ten seconds, still not: $*"
+    ("$@") || fail "after ten seconds, still not: $*"
 }
 
 # is TEXT COMMAND...: for `eventually`.
