@@ -70,7 +70,20 @@ pub fn main(plan: &mut Plan, held: &mut Held, wire: &InitEnd) -> i32 {
 pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<BorrowedFd<'_>>) -> i32 {
     report_panics(wire);
     let made = ask_for_cgroup(plan, held, wire).and_then(|()| enter(plan, held)).and_then(|clone| {
-        Ok(spawn::spawn(clone as u64, Parentage::Sibling, cgroup, || main(plan, held, wire))?)
+        let visible = plan.root.is_none();
+        if visible {
+            // What init needs of /proc, the container's own has. By the host's, and by whatever else of the host is
+            // open here, a container that may look into other processes (CAP_SYS_PTRACE) would get out.
+            held.proc = Proc::of_container();
+            close_all_but(plan, wire, &[cgroup, held.proc.fd(), console_of(held)])?;
+        }
+        Ok(spawn::spawn(clone as u64, Parentage::Sibling, cgroup, || {
+            if visible && let Err(error) = close_all_but(plan, wire, &[held.proc.fd(), console_of(held)]) {
+                drop(wire.tell(&Event::Failed(Failure::of(&error)), None));
+                return 1;
+            }
+            main(plan, held, wire)
+        })?)
     });
     let told = match made {
         Ok(child) => wire.tell(&Event::Born { pid: child.pid }, None),
@@ -161,8 +174,8 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     if let (Some(plan_root), Some((root, null))) = (&plan.root, restricted) {
         plan_root.paths.apply(&root, &null)?;
     }
-    if let Some(gate) = &held.gate {
-        close_what_start_does_not_need(plan, held, gate, wire)?;
+    if held.gate.is_some() {
+        close_what_start_does_not_need(plan, held, wire)?;
     }
     // Behind the filter prctl(2) may be forbidden. What is left is short, and `ask` notices a dead parent.
     nix::sys::prctl::set_pdeathsig(None).called("prctl", || "(PR_SET_PDEATHSIG, 0)".into())?;
@@ -184,7 +197,9 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     process.program.verify_cwd()?;
     sys::fd::cloexec_from(3 + process.inherited.count())?;
     // The one that would be worst to let out.
-    ensure!(sys::fd::is_cloexec(held.proc.as_fd())?, "the host's /proc would be open in the container");
+    if let Some(fd) = held.proc.fd() {
+        ensure!(sys::fd::is_cloexec(fd)?, "the host's /proc would be open in the container");
+    }
     // With no_new_privs as late as can be: the profile need not allow our own calls. But it holds for the hooks.
     if process.no_new_privileges && !has_listener(process) {
         load_filter(process, wire)?;
@@ -356,15 +371,25 @@ fn load_filter(process: &Process, wire: &InitEnd) -> Result<()> {
 
 /// A created container can wait for days, and be entered by `exec`: what a process that may trace us finds in
 /// /proc/1/fd must not lead to the host. While the filter cannot forbid it, and before the rights are gone.
-fn close_what_start_does_not_need(plan: &Plan, held: &Held, gate: &Gate, wire: &InitEnd) -> Result<()> {
-    let kept =
-        [Some(wire.as_fd()), Some(held.proc.as_fd()), Some(gate.go.as_fd()), Some(gate.result.as_fd())];
-    let kept: Vec<_> = kept.into_iter().chain([log::fd()]).flatten().collect();
+fn close_what_start_does_not_need(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
+    held.proc = Proc::of_container();
+    let [go, result] =
+        [held.gate.as_ref().map(|gate| gate.go.as_fd()), held.gate.as_ref().map(|gate| gate.result.as_fd())];
+    close_all_but(plan, wire, &[held.proc.fd(), go, result])
+}
+
+/// Closes what we have of the host but what the process inherits, the wire, the log, and `kept`.
+fn close_all_but(plan: &Plan, wire: &InitEnd, kept: &[Option<BorrowedFd<'_>>]) -> Result<()> {
+    let kept: Vec<_> = kept.iter().copied().chain([Some(wire.as_fd()), log::fd()]).flatten().collect();
     // It has a descriptor of its own, which goes.
     drop(std::panic::take_hook());
     sys::fd::close_all_but(3 + plan.process.inherited.count(), &kept)?;
     report_panics(wire);
     Ok(())
+}
+
+fn console_of(held: &Held) -> Option<BorrowedFd<'_>> {
+    held.console_socket.as_ref().map(AsFd::as_fd)
 }
 
 /// A panic of ours reaches the parent as the reason, not as a text on the container's stderr.

@@ -31,6 +31,7 @@ mod notify;
 mod process;
 mod rootless;
 mod seccomp;
+mod security;
 mod stress;
 mod structure;
 mod update;

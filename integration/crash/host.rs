@@ -65,7 +65,11 @@ impl Bundle {
 
     /// The exit status; `None` if it had to be killed.
     pub fn finish_within(&self, mut command: Command, patience: Duration) -> Result<Option<i32>> {
-        let file = |name| fs::File::create(self.path(name));
+        // New ones: a process that outlives its command goes on to write to those of before.
+        let file = |name| {
+            let _ = fs::remove_file(self.path(name));
+            fs::File::create(self.path(name))
+        };
         command.stdin(Stdio::null()).stdout(file("out")?).stderr(file("err")?).current_dir(self.dir.path());
         let mut child = command.spawn()?;
         let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;

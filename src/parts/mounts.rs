@@ -257,11 +257,15 @@ const BELOW_PROC: [&str; 10] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
+/// More are an attack or a mistake; the kernel's own limit (fs.mount-max) is 100 000 for a whole namespace.
+const MOST: usize = 65_536;
+
 /// Decides every mount.
 ///
 /// # Errors
-/// A mount that cannot be meant, named by its index and destination.
+/// There are too many. A mount that cannot be meant, named by its index and destination.
 pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Mounts> {
+    ensure!(mounts.len() <= MOST, "mounts: {} of them, at most {MOST} are supported", mounts.len());
     let list = mounts.iter().enumerate().map(|(index, mount)| {
         plan_one(index, mount, facts)
             .with_context(|| format!("mounts[{index}] {}", mount.destination().display()))

@@ -19,7 +19,7 @@ const LONGEST: usize = 1 << 16;
 /// A verified procfs.
 #[derive(Debug)]
 pub struct Proc {
-    root: OwnedFd,
+    root: Option<OwnedFd>,
 }
 
 impl Proc {
@@ -32,6 +32,21 @@ impl Proc {
         let root = rustix::fs::openat(CWD, "/proc", flags, Mode::empty())
             .called("open", || "\"/proc\" (O_PATH)".into())?;
         Self::verified(root)
+    }
+
+    /// The /proc of the container that the caller has entered, or none: what needs one is an error then. That nothing
+    /// in it is mounted over is seen when a file is opened, as with the host's.
+    pub fn of_container() -> Self {
+        Self::open_host().or_else(|_| Self::detached(Subset::Pid)).unwrap_or(Self { root: None })
+    }
+
+    fn root(&self) -> rustix::io::Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or(rustix::io::Errno::NOENT)
+    }
+
+    /// The descriptor to spare when others are closed, if there is one. It is CLOEXEC.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd)
     }
 
     /// Makes a procfs of the caller's pid namespace that is mounted nowhere, so nothing can be mounted over it.
@@ -60,7 +75,7 @@ impl Proc {
         if filesystem.f_type != PROC_SUPER_MAGIC || inode.st_ino != PROC_ROOT_INO {
             return Err(Error::new("open", "\"/proc\" (not the root of a procfs)", libc::EXDEV));
         }
-        Ok(Self { root })
+        Ok(Self { root: Some(root) })
     }
 
     /// Opens `path` below /proc; for namespace files, whose last component is a magic link, see [`Self::follow`].
@@ -68,10 +83,10 @@ impl Proc {
     /// # Errors
     /// EXDEV where something is mounted on the way and no clean procfs can be had either.
     pub fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Error> {
-        match open_beneath(self.root.as_fd(), path, flags) {
+        match self.root().and_then(|root| open_beneath(root, path, flags)) {
             Err(rustix::io::Errno::XDEV) => {
                 let clean = self.without_overmounts(path)?;
-                open_beneath(clean.root.as_fd(), path, flags)
+                clean.root().and_then(|root| open_beneath(root, path, flags))
             }
             result => result,
         }
@@ -86,8 +101,8 @@ impl Proc {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_EMPTY_PATH;
-            let root = mount::open_tree(self.root.as_fd(), "", flags)
-                .called("open_tree", || "\"/proc\" (OPEN_TREE_CLONE)".into())?;
+            let root = self.root().and_then(|root| mount::open_tree(root, "", flags));
+            let root = root.called("open_tree", || "\"/proc\" (OPEN_TREE_CLONE)".into())?;
             Self::verified(root)
         })
     }
@@ -98,9 +113,9 @@ impl Proc {
     /// The process or the link is not there.
     pub fn follow(&self, pid: Pid, name: &str, flags: OFlags) -> Result<OwnedFd, Error> {
         let path = format!("{}/{name}", pid.as_raw_nonzero());
-        match follow_beneath(self.root.as_fd(), &path, flags) {
+        match self.root().and_then(|root| follow_beneath(root, &path, flags)) {
             Err(rustix::io::Errno::XDEV) => {
-                follow_beneath(self.without_overmounts(&path)?.root.as_fd(), &path, flags)
+                self.without_overmounts(&path)?.root().and_then(|root| follow_beneath(root, &path, flags))
             }
             result => result,
         }
@@ -194,12 +209,6 @@ impl Proc {
     /// EACCES once a process is in the namespace.
     pub fn write_timens_offsets(&self, pid: Pid, offsets: &str) -> Result<(), Error> {
         self.write_pid(pid, "timens_offsets", offsets.as_bytes())
-    }
-}
-
-impl AsFd for Proc {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
     }
 }
 
