@@ -61,7 +61,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 fn read_from(file: impl Read, path: &Path) -> Result<Vec<u8>> {
     let shown = || format!("{path:?}");
-    let mut text = Vec::new();
+    // With room from the start; else the first reads are of 32 bytes.
+    let mut text = Vec::with_capacity(8 << 10);
     file.take(SIZE_LIMIT + 1).read_to_end(&mut text).called("read", shown)?;
     ensure!(text.len() as u64 <= SIZE_LIMIT, "{path:?}: over {} MiB", SIZE_LIMIT >> 20);
     Ok(text)

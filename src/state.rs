@@ -354,7 +354,7 @@ impl ContainerDir {
             Err(rustix::io::Errno::NOENT) => return Err(Error::NotFound.into()),
             other => std::fs::File::from(other.called("openat", shown)?),
         };
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(8 << 10);
         file.take(RECORD_LIMIT).read_to_end(&mut text).called("read", shown)?;
         serde_json::from_slice(&text).with_context(shown)
     }
@@ -379,7 +379,7 @@ impl ContainerDir {
         let shown = || format!("{:?}", self.path.join(FILTER));
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.fd, FILTER, flags, Mode::empty()).called("openat", shown)?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(8 << 10);
         std::fs::File::from(file).take(RECORD_LIMIT).read_to_end(&mut bytes).called("read", shown)?;
         Filter::decode(&bytes).with_context(shown)
     }

@@ -70,7 +70,8 @@ pub fn clean(path: &Path) -> PathBuf {
 /// There is no cgroup file system that can guard devices, or /proc cannot be read.
 pub fn hierarchies(place: &Place, mode: CgroupMode) -> Result<Vec<Hierarchy>> {
     let own = || -> Result<String> {
-        Ok(std::fs::read_to_string("/proc/self/cgroup").called("read", || "\"/proc/self/cgroup\"".into())?)
+        Ok(crate::sys::fd::read_proc("/proc/self/cgroup")
+            .called("read", || "\"/proc/self/cgroup\"".into())?)
     };
     if mode != CgroupMode::Unified {
         return version_1(place, mode, &own()?);

@@ -92,7 +92,7 @@ fn stat(pid: i32) -> Result<Option<Stat>> {
         return Ok(None);
     }
     let path = format!("/proc/{pid}/stat");
-    let text = match std::fs::read_to_string(&path) {
+    let text = match sys::fd::read_proc(&path) {
         Ok(text) => text,
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
         other => other.called("read", || path.clone())?,
@@ -113,7 +113,7 @@ fn stat(pid: i32) -> Result<Option<Stat>> {
 /// /proc cannot be read.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(path).called("read", || path.into())?;
+    let text = sys::fd::read_proc(path).called("read", || path.into())?;
     Ok(text.trim().to_owned())
 }
 

@@ -99,6 +99,18 @@ pub fn fill_standard_streams() -> Result<(), Error> {
     Ok(())
 }
 
+/// The content of a small file of /proc, in as few calls as it takes: std looks at the size first, which is 0
+/// there, and then begins with 32 bytes.
+///
+/// # Errors
+/// Those of open(2) and read(2), or it is no text.
+pub fn read_proc(path: &str) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::with_capacity(2048);
+    std::fs::File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Takes over a descriptor number that the caller of the program passed to us (stdio, LISTEN_FDS).
 pub fn borrow(fd: RawFd) -> Option<BorrowedFd<'static>> {
     // SAFETY: the number was just found open, and nothing in this program closes an inherited number.
