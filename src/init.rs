@@ -188,10 +188,13 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
         Some(_) => format!("init: closing the pipe to signal completion, ready to execute {file:?}"),
         None => format!("setns_init: about to exec {file:?}"),
     });
+    if held.gate.is_some() {
+        // Before anybody can know of us, and send us some.
+        spawn::end_on_signals()?;
+    }
     // The parent writes us down now. From its answer on we may outlive it.
     wire.ask(&Event::Ready, None)?;
     if let Some(gate) = held.gate.take() {
-        spawn::end_on_signals()?;
         *start = Some(gate.wait()?);
     }
     process.program.verify_cwd()?;
