@@ -262,7 +262,8 @@ impl Launch<'_> {
     /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
     fn serve(&mut self, wire: &ParentEnd, launched: &mut Launched) -> Result<()> {
         let mut ready = false;
-        while let Some((event, fd)) = wire.event()? {
+        let mut inbox = wire.inbox(matches!(self.plan.entry, Entry::Hop { .. }));
+        while let Some((event, fd)) = inbox.next()? {
             let child = &launched.child;
             log::debug(|| format!("init {}: {event:?}", child.pid));
             match event {

@@ -31,6 +31,7 @@ use crate::sys::{self, Called, fd};
 use anyhow::{Context, Result, anyhow};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -165,6 +166,12 @@ pub fn pair() -> Result<(ParentEnd, InitEnd)> {
 }
 
 impl ParentEnd {
+    /// The events, where a `hop` has yet to say which process init is. It and init write to the same wire, and init
+    /// may be the quicker: what it says has to wait, for it is about a process that we do not know.
+    pub fn inbox(&self, hop: bool) -> Inbox<'_> {
+        Inbox { wire: self, hop, early: VecDeque::new() }
+    }
+
     /// The next event and the descriptor that came with it; `None` is EOF.
     ///
     /// # Errors
@@ -201,6 +208,41 @@ impl ParentEnd {
 impl AsFd for InitEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// What is to be answered, in an order that makes sense.
+#[derive(Debug)]
+pub struct Inbox<'a> {
+    wire: &'a ParentEnd,
+    hop: bool,
+    early: VecDeque<(Event, Option<OwnedFd>)>,
+}
+
+impl Inbox<'_> {
+    /// The next event and the descriptor that came with it; `None` is EOF.
+    ///
+    /// # Errors
+    /// The socket's, or a message that is none of ours.
+    pub fn next(&mut self) -> Result<Option<(Event, Option<OwnedFd>)>> {
+        loop {
+            if !self.hop
+                && let Some(early) = self.early.pop_front()
+            {
+                return Ok(Some(early));
+            }
+            let Some((event, fd)) = self.wire.event()? else { return Ok(None) };
+            match event {
+                Event::Born { .. } => self.hop = false,
+                Event::Failed(_) => {}
+                _ if self.hop => {
+                    self.early.push_back((event, fd));
+                    continue;
+                }
+                _ => {}
+            }
+            return Ok(Some((event, fd)));
+        }
     }
 }
 
@@ -284,6 +326,21 @@ mod tests {
         let error = failure.into_error();
         assert_eq!(sys::errno_of(&error), Some(libc::ENOENT), "callers branch on it on this side too");
         assert_eq!(format!("{error:#}"), "mounts[0] /mnt: open_tree \"/x\": no such file or directory");
+    }
+
+    #[test]
+    fn what_init_says_waits_until_the_hop_has_named_it() {
+        let (parent, init) = pair().unwrap();
+        for event in [Event::MapIds, Event::Console, Event::Born { pid: 7 }, Event::Ready] {
+            init.tell(&event, None).unwrap();
+        }
+        drop(init);
+        let mut inbox = parent.inbox(true);
+        let mut events = Vec::new();
+        while let Some((event, _)) = inbox.next().unwrap() {
+            events.push(event);
+        }
+        assert_eq!(events, [Event::Born { pid: 7 }, Event::MapIds, Event::Console, Event::Ready]);
     }
 
     #[test]

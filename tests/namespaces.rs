@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Bundle, under_runc};
+use crate::support::{Bundle, View, under_runc};
 
 fn own(kind: &str) -> String {
     fs::read_link(format!("/proc/self/ns/{kind}")).expect("our namespace").display().to_string()
@@ -114,6 +114,19 @@ fn a_time_namespace_has_its_offsets() {
         .set("/linux/timeOffsets", json!({"monotonic": {"secs": offset}}));
     let inside: i64 = bundle.guest("clock monotonic").run().facts().parse().expect("seconds");
     assert!(inside >= offset, "{inside}");
+}
+
+#[test]
+fn a_time_namespace_goes_with_a_user_namespace_in_each_view() {
+    crate::skip_unless!(!under_runc(), "runc 1.1 has no time namespace");
+    for view in View::ALL {
+        if let Some(missing) = view.missing() {
+            eprintln!("skipped: {view:?}: {missing}");
+            continue;
+        }
+        let bundle = Bundle::new().view(view).user_namespace().namespace("time", None);
+        bundle.set("/linux/timeOffsets", json!({"monotonic": {"secs": 7}})).run().prints("1");
+    }
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
     let launched = match launch::exec(&mut plan, &container, &cgroup, &handover) {
         // The container has moved its processes into sub-cgroups and given them controllers: the kernel takes
         // no process into its own cgroup then (cgroups(7), "no internal processes").
-        Err(error) if sys::errno_of(&error) == Some(libc::EBUSY) && args.cgroup.is_empty() => {
+        // Or it has moved its init elsewhere, and its own cgroup was removed.
+        Err(error) if args.cgroup.is_empty() && refused_by(&cgroup, &error) => {
             let other = container.record.orlop.cgroup.of_process(container.record.init_process_pid)?;
             launch::exec(&mut plan, &container, &other.unwrap_or_else(Cgroup::none), &handover)?
         }
@@ -63,6 +64,15 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
     match signals {
         None => Ok(0),
         Some(signals) => Ok(foreground::wait(&launched.child, &signals, launched.terminal, None)?.code()),
+    }
+}
+
+/// Whether it was the cgroup that did not take the process.
+fn refused_by(cgroup: &Cgroup, error: &anyhow::Error) -> bool {
+    match sys::errno_of(error) {
+        Some(libc::EBUSY) => true,
+        Some(libc::ENOENT) => cgroup.dir().is_err(),
+        _ => false,
     }
 }
 
