@@ -263,7 +263,7 @@ impl Launch<'_> {
     fn serve(&mut self, wire: &ParentEnd, launched: &mut Launched) -> Result<()> {
         let mut ready = false;
         let mut inbox = wire.inbox(matches!(self.plan.entry, Entry::Hop { .. }));
-        while let Some((event, fd)) = inbox.next()? {
+        while let Some((event, fd)) = inbox.event()? {
             let child = &launched.child;
             log::debug(|| format!("init {}: {event:?}", child.pid));
             match event {

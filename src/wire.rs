@@ -224,7 +224,7 @@ impl Inbox<'_> {
     ///
     /// # Errors
     /// The socket's, or a message that is none of ours.
-    pub fn next(&mut self) -> Result<Option<(Event, Option<OwnedFd>)>> {
+    pub fn event(&mut self) -> Result<Option<(Event, Option<OwnedFd>)>> {
         loop {
             if !self.hop
                 && let Some(early) = self.early.pop_front()
@@ -337,7 +337,7 @@ mod tests {
         drop(init);
         let mut inbox = parent.inbox(true);
         let mut events = Vec::new();
-        while let Some((event, _)) = inbox.next().unwrap() {
+        while let Some((event, _)) = inbox.event().unwrap() {
             events.push(event);
         }
         assert_eq!(events, [Event::Born { pid: 7 }, Event::MapIds, Event::Console, Event::Ready]);
