@@ -267,3 +267,22 @@ fn mounts_that_contradict_themselves() {
         bind(options, more).create().fails_with(part);
     }
 }
+
+#[test]
+fn an_unknown_property_is_said_at_debug_level_with_the_nearest_name() {
+    crate::skip_unless!(!under_runc(), "runc says nothing");
+    let bundle =
+        Bundle::new().set("/process/noNewPrivilege", json!(true)).set("/mounts/0/optoins", json!([]));
+    let bundle = bundle.set("/x-vendor", json!({"a": 1})).global("--debug");
+    let output = bundle.start("run").finish().ok();
+    for (unknown, known) in
+        [("process.noNewPrivilege", "process.noNewPrivileges"), ("mounts.0.optoins", "mounts.*.options")]
+    {
+        let said = format!("{unknown}: unknown property, ignored (nearest known: {known})");
+        assert!(output.err.contains(&said), "{said}: {output}");
+    }
+    assert!(output.err.contains("x-vendor: unknown property, ignored\""), "{output}");
+    bundle.assert_clean();
+    // Without --debug it is not said at all.
+    Bundle::new().set("/process/noNewPrivilege", json!(true)).run().prints("1");
+}
