@@ -4,6 +4,10 @@
 //! `Held` (the plan plus every fd that must be opened while we still see the host) → done by two spines,
 //! `launch` in the parent and `init` in the child → `Record` (state.json, all that a later verb may know).
 
+// Input must not be able to end us in the middle: where one of these cannot happen, the place says why.
+#![warn(clippy::indexing_slicing, clippy::string_slice, clippy::panic)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice, clippy::panic))]
+
 pub mod bundle;
 pub mod cgroup;
 pub mod cli;

@@ -133,3 +133,17 @@ fn a_config_without_end_is_refused_before_it_is_read() {
     let mounts = vec![json!({"destination": "/x", "type": "tmpfs", "source": "x"}); 100_001];
     Bundle::new().set("/mounts", json!(mounts)).run().fails_with("mounts");
 }
+
+#[test]
+fn a_record_that_was_cut_off_costs_neither_the_list_nor_the_id() {
+    for percent in [0, 1, 30, 60, 99] {
+        let container = Bundle::new().started();
+        let file = container.bundle.dir.join("state").join(container.id()).join("state.json");
+        let text = fs::read(&file).expect("the record");
+        fs::write(&file, &text[..text.len() * percent / 100]).expect("the record");
+        container.bundle.call(&["list"]).ok();
+        // The process, too: the cgroup that it has by default is looked for.
+        container.verb("delete", "--force", "").ok();
+        container.bundle.assert_clean();
+    }
+}

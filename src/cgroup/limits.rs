@@ -57,6 +57,7 @@ pub struct Limits {
 struct Writes(Vec<Write>);
 
 impl Writes {
+    #[allow(clippy::indexing_slicing, reason = "the last one has just been pushed")]
     fn add(
         &mut self,
         controller: &'static str,

@@ -64,7 +64,11 @@ fn environment(entries: &[String]) -> Result<Vec<CString>> {
                 vacant.insert(kept.len());
                 kept.push(entry);
             }
-            std::collections::hash_map::Entry::Occupied(first) => kept[*first.get()] = entry,
+            std::collections::hash_map::Entry::Occupied(first) => {
+                if let Some(place) = kept.get_mut(*first.get()) {
+                    *place = entry;
+                }
+            }
         }
     }
     strings("process.env", kept.into_iter())

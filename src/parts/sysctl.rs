@@ -66,8 +66,8 @@ pub fn plan(spec: &HashMap<String, String>, namespaces: &Namespaces, network: Ne
 /// The name with `.` between its parts. As in sysctl(8), the first separator says which of the two is
 /// meant: in `net/ipv4/conf/eno2.100/rp_filter` the dot belongs to the interface.
 fn dotted(name: &str) -> String {
-    match name.find(['.', '/']) {
-        Some(at) if name[at..].starts_with('/') => swapped(name),
+    match name.find(['.', '/']).and_then(|at| name.get(at..)) {
+        Some(rest) if rest.starts_with('/') => swapped(name),
         _ => name.to_owned(),
     }
 }

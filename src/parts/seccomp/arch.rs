@@ -61,6 +61,7 @@ impl Abi {
 }
 
 /// FNV-1a with 64 bits.
+#[allow(clippy::indexing_slicing, reason = "const fn has no other way, and `at` is below the length")]
 pub const fn hash(name: &str) -> u64 {
     let (bytes, mut hash, mut at) = (name.as_bytes(), 0xcbf2_9ce4_8422_2325_u64, 0);
     while at < bytes.len() {
@@ -83,6 +84,8 @@ pub struct Table {
 
 const SLOTS: usize = 1024;
 
+// Evaluated by the compiler, which refuses an index that is too big; `get` is the one function for run time.
+#[allow(clippy::indexing_slicing, reason = "slots are taken modulo their number")]
 impl Table {
     const EMPTY: Self = Self { hashes: [0; SLOTS], numbers: [0; SLOTS] };
 
