@@ -155,7 +155,7 @@ fn the_memory_limit_is_set() {
             limited(view, json!({"memory": {"limit": 67_108_864, "reservation": 33_554_432}})).started();
         assert_eq!(value(&container, "memory", &["memory.max", "memory.limit_in_bytes"]), "67108864");
         assert_eq!(value(&container, "memory", &["memory.low", "memory.soft_limit_in_bytes"]), "33554432");
-        if view != View::V2 {
+        if !view.unified() {
             container.exec(&[], "read /sys/fs/cgroup/memory/memory.limit_in_bytes").prints("67108864");
         }
     });
@@ -262,7 +262,7 @@ fn the_cgroup_namespace_has_its_root_at_the_cgroup_of_the_container() {
 fn the_cgroup_mount_is_read_only_when_asked_for() {
     // CVE-2023-25809.
     in_each_view(Some("pids"), |view| {
-        let made = if view == View::V2 { "/sys/fs/cgroup/made" } else { "/sys/fs/cgroup/pids/made" };
+        let made = if view.unified() { "/sys/fs/cgroup/made" } else { "/sys/fs/cgroup/pids/made" };
         for bundle in [Bundle::new(), Bundle::new().namespace("cgroup", None)] {
             let bundle = bundle.view(view).capability("CAP_DAC_OVERRIDE");
             bundle.guest(&format!("mkdir {made}")).run().prints("EROFS");
@@ -274,7 +274,7 @@ fn the_cgroup_mount_is_read_only_when_asked_for() {
 fn the_cgroup_mount_shows_the_container_and_not_the_host() {
     in_each_view(Some("pids"), |view| {
         let container = limited(view, json!({"pids": {"limit": 77}})).started();
-        let file = if view == View::V2 { "/sys/fs/cgroup/pids.max" } else { "/sys/fs/cgroup/pids/pids.max" };
+        let file = if view.unified() { "/sys/fs/cgroup/pids.max" } else { "/sys/fs/cgroup/pids/pids.max" };
         container.exec(&[], &format!("read {file}")).prints("77");
     });
 }

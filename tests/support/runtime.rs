@@ -53,6 +53,11 @@ impl View {
         ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "_"].map(str::to_owned).to_vec()
     }
 
+    /// Whether there is nothing but the v2 tree.
+    pub fn unified(self) -> bool {
+        self == View::V2 || (self == View::Host && Path::new("/sys/fs/cgroup/cgroup.controllers").exists())
+    }
+
     /// Why this view cannot be had here, if it cannot.
     pub fn missing(self) -> Option<&'static str> {
         let hybrid = Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
