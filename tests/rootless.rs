@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, View, is_root, runtime};
+use crate::support::{Bundle, View, eventually, is_root, runtime};
 
 /// A host user that need not exist.
 const USER: u32 = 64_321;
@@ -172,7 +172,7 @@ fn with_permission_a_user_has_limits() {
     container.verb("update", "--pids-limit 12", "").ok();
     assert_eq!(fs::read_to_string(limit).expect("the limit").trim(), "12");
     drop(container);
-    fs::remove_dir(cgroup).expect("only the user's own directory is left");
+    removed(&cgroup);
 }
 
 #[test]
@@ -209,8 +209,14 @@ fn the_pure_v2_tree_can_be_delegated_to_a_user() {
         "/sys/fs/cgroup"
     };
     for left in ["/shell", ""] {
-        fs::remove_dir(format!("{tree}/{name}{left}")).expect("only the user's own directories are left");
+        removed(&format!("{tree}/{name}{left}"));
     }
+}
+
+/// The user's own cgroup: empty, once the kernel has let go of the last command in it.
+#[track_caller]
+fn removed(cgroup: &str) {
+    eventually(&format!("{cgroup} is empty"), || fs::remove_dir(cgroup).is_ok());
 }
 
 fn quoted(script: &str) -> String {
