@@ -40,18 +40,19 @@ MASKED = [
 READONLY = ["/proc/" + name for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")]
 NO = ["nosuid", "noexec", "nodev"]
 
-# case: bundle, steps of a round. {r} is the runtime with its options, {b} the bundle, {n} a container's name.
+# case: bundle, steps of a round. {r} is the runtime with its options, {b} the bundle, {n} a container's name,
+# {p} the option for its pid file, {f} that file.
 CASES = {
     "run": ("true", ["time {r} run {b} {n}"]),
     "create+start+delete": (
         "true",
-        ["time {r} create {b} {n}", "time {r} start {n}", "sleep 30", "time {r} delete {n}"],
+        ["time {r} create {p} {b} {n}", "time {r} start {n}", "gone {f}", "time {r} delete {n}"],
     ),
     "exec": ("sleep", ["setup {r} run -d {b} {c}", "time {r} exec {c} /bin/true", "teardown {r} delete -f {c}"]),
     "state": ("sleep", ["setup {r} run -d {b} {c}", "time {r} state {c}", "teardown {r} delete -f {c}"]),
     "kill+delete": (
         "sleep",
-        ["before {r} run -d {b} {n}", "time {r} kill {n} KILL", "sleep 15", "time {r} delete {n}"],
+        ["before {r} run -d {p} {b} {n}", "time {r} kill {n} KILL", "gone {f}", "time {r} delete {n}"],
     ),
     "delete --force": ("sleep", ["before {r} run -d {b} {n}", "time {r} delete -f {n}"]),
     "run docker": ("docker", ["time {r} run {b} {n}"]),
@@ -168,7 +169,7 @@ def steps_of(name, program, view, case):
             # The floor's words: VERB ID BUNDLE COMMAND.
             kind, _, rest = step.partition(" ")
             if "{r}" not in rest:
-                lines.append(step)
+                lines.append(step.format(f=WORK / "floor" / container / "state"))
                 continue
             words = rest.replace("{r} ", "").replace("run -d", "create")
             command = words.split()[2:] if words.startswith("exec") else []
@@ -181,9 +182,11 @@ def steps_of(name, program, view, case):
                 lines.append(f"{kind} {program} {options} start {who} {bundle}")
             continue
         words = f"{program} --root {WORK / name}"
+        pid_file = WORK / f"pid-{name}-%"
         if name == "youki":
             step = step.replace("delete -f", "delete --force")
-        lines.append(step.format(r=words, b=f"-b {bundle}", n=container, c=fixed))
+        lines.append(step.format(r=words, b=f"-b {bundle}", n=container, c=fixed,
+                                 p=f"--pid-file {pid_file}", f=pid_file))
     return lines
 
 
@@ -249,8 +252,8 @@ def count(view, case):
         script = []
         files = []
         for kind, *words in steps:
-            if kind == "sleep":
-                script.append(f"sleep 0.{int(words[0]):03}")
+            if kind == "gone":
+                script.append(f"while kill -0 $(cat {words[0]}) 2>/dev/null; do sleep 0.01; done")
             elif kind == "time":
                 files.append(WORK / f"strace-{len(files)}")
                 line = f"strace -f -c -o {files[-1]} {' '.join(words)}"

@@ -8,7 +8,7 @@
  *   peer NAME
  *   setup COMMAND...     once, before the first round
  *   before COMMAND...    each round, not timed
- *   sleep MS             each round, not timed, between timed steps
+ *   gone FILE            each round, not timed: waits until the process whose id is in FILE has ended
  *   time COMMAND...      each round, timed: from before the spawn to after the wait
  *   after COMMAND...     each round, not timed
  *   teardown COMMAND...  once, after the last round; may fail
@@ -19,6 +19,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,8 +32,8 @@
 
 extern char **environ;
 
-enum kind { SETUP, BEFORE, SLEEP, TIME, AFTER, TEARDOWN };
-static const char *const kinds[] = { "setup", "before", "sleep", "time", "after", "teardown" };
+enum kind { SETUP, BEFORE, GONE, TIME, AFTER, TEARDOWN };
+static const char *const kinds[] = { "setup", "before", "gone", "time", "after", "teardown" };
 
 struct step {
 	enum kind kind;
@@ -82,19 +83,37 @@ static void parse(void)
 	}
 }
 
+/* The word with the round's number in the place of %. */
+static char *filled(char *word, unsigned round)
+{
+	static char room[64][512];
+	static unsigned next;
+	char *mark = strchr(word, '%'), *text = room[next++ % 64];
+	if (!mark)
+		return word;
+	snprintf(text, sizeof room[0], "%.*s%u%s", (int)(mark - word), word, round, mark + 1);
+	return text;
+}
+
+static void wait_for(char *file, unsigned round)
+{
+	int pid = 0;
+	FILE *said = fopen(filled(file, round), "r");
+	if (!said || fscanf(said, "%d", &pid) != 1) {
+		fprintf(stderr, "timer: %s: no process id\n", file);
+		exit(1);
+	}
+	fclose(said);
+	while (!kill(pid, 0))
+		pause_ms(1);
+}
+
 /* Returns how long the command took; adds to the peak, and to the CPU time of it and of the children that it reaped. */
 static long long run(const struct peer *peer, const struct step *step, unsigned round, long *peak, long *cpu)
 {
-	static char room[64][512];
 	char *argv[64] = { NULL };
-	for (unsigned i = 0; step->words[i]; i++) {
-		char *mark = strchr(step->words[i], '%');
-		argv[i] = step->words[i];
-		if (mark) {
-			snprintf(room[i], sizeof room[i], "%.*s%u%s", (int)(mark - argv[i]), argv[i], round, mark + 1);
-			argv[i] = room[i];
-		}
-	}
+	for (unsigned i = 0; step->words[i]; i++)
+		argv[i] = filled(step->words[i], round);
 	struct rusage usage;
 	int status;
 	pid_t pid;
@@ -148,8 +167,8 @@ int main(int argc, char **argv)
 			int slept = 0;
 			for (unsigned s = 0; s < peer->count; s++) {
 				const struct step *step = &peer->steps[s];
-				if (step->kind == SLEEP)
-					pause_ms(atoi(step->words[0]));
+				if (step->kind == GONE)
+					wait_for(step->words[0], round);
 				if (step->kind == BEFORE || step->kind == AFTER)
 					run(peer, step, round, &ignored, &ignored);
 				if (step->kind == TIME) {
