@@ -135,6 +135,9 @@ run_file() { # VIEW FILE
         "$scratch/suite/tests/integration/$2" "$tap" >/dev/null </dev/null || true
     if [ -n "${KEEP:-}" ]; then mkdir -p "$KEEP" && cp "$tap" "$KEEP/$1-$2.tap"; fi
     rm -rf --one-file-system "$temporary"
+    # A test that fails may leave these behind, and the next run finds them in its way.
+    find /sys/fs/cgroup -depth -type d \( -path '*/runc-tst-*' -o -path '*/runc-cgroups-integration-test*' \) \
+        -exec rmdir {} + 2>/dev/null || true
     awk -v view="$1" -v file="$2" '
         match($0, /^ok [0-9]+ .* # skip/) { print view, file, "skipped", name(RLENGTH - 7); next }
         match($0, /^ok [0-9]+ /)          { print view, file, "ok", name(0); next }
