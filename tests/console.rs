@@ -48,6 +48,18 @@ fn over_a_socket(bundle: Bundle, verb: &str) -> (Container, File) {
 }
 
 #[test]
+fn the_terminal_of_the_caller_stays_the_callers() {
+    // A container of another user, without a terminal of its own, is run from a shell of root's.
+    use std::os::unix::fs::MetadataExt;
+    let (_master, slave) = terminal(24, 80);
+    let callers = slave.try_clone().expect("a second descriptor");
+    let owner = callers.metadata().expect("stat").uid();
+    let bundle = Bundle::new().set("/process/user", json!({"uid": 1000, "gid": 1000})).stdin(slave);
+    bundle.guest("ids").run().says("uid=1000 ");
+    assert_eq!(callers.metadata().expect("stat").uid(), owner);
+}
+
+#[test]
 fn in_the_foreground_the_process_has_a_terminal_of_its_own() {
     let (mut master, slave) = terminal(30, 120);
     let bundle =
