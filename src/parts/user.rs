@@ -152,7 +152,8 @@ impl User {
             let is_char = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device();
             // Not what others use too: the null device, and a terminal. The container's own terminal has its owner
             // already; another one is that of whoever runs us.
-            let shared = is_char && (stat.st_rdev == rustix::fs::makedev(1, 3) || crate::sys::tty::is_tty(fd));
+            let shared =
+                is_char && (stat.st_rdev == rustix::fs::makedev(1, 3) || crate::sys::tty::is_tty(fd));
             if stat.st_uid == self.uid.get() || shared {
                 continue;
             }

@@ -1,0 +1,269 @@
+//! The parent's side of the conversation with init (`wire.rs`): one answer for each thing that init asks for.
+
+use super::{Handover, Launched, pid_file};
+use crate::cgroup::Cgroup;
+use crate::init::{self, Held};
+use crate::log;
+use crate::oci_state::{self, OciState};
+use crate::parts::hooks::Kind as HookKind;
+use crate::parts::namespaces::{Entry, Kind};
+use crate::parts::{console, seccomp};
+use crate::plan::Plan;
+use crate::state::{self, ContainerDir, Record};
+use crate::sys::spawn::{self, Child, Parentage};
+use crate::sys::{fd, pidfd, proc::Proc};
+use crate::wire::{self, Event, Failure, InitEnd, Order, ParentEnd};
+use anyhow::{Context, Result, anyhow};
+use rustix::process::Pid;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What the conversation is about.
+pub enum Subject<'a> {
+    /// A new container.
+    Container { dir: &'a ContainerDir, record: &'a mut Record },
+    /// A process in one that runs.
+    Process { record: &'a Record, cgroup: &'a Cgroup },
+}
+
+/// One conversation with init.
+struct Launch<'a> {
+    plan: &'a mut Plan,
+    held: Held,
+    handover: &'a Handover<'a>,
+    subject: Subject<'a>,
+}
+
+/// Makes init, answers it until the container is created (`create`) or runs (`run`, `exec`), and kills it if anything
+/// goes wrong in between.
+///
+/// # Errors
+/// Init's own reason, or ours.
+pub fn converse(
+    plan: &mut Plan,
+    held: Held,
+    handover: &Handover<'_>,
+    subject: Subject<'_>,
+) -> Result<Launched> {
+    let mut launch = Launch { plan, held, handover, subject };
+    let (wire, init_end) = wire::pair()?;
+    let mut wire = Some(wire);
+    let child = launch.spawn(&mut wire, init_end).context("unable to start container process")?;
+    let wire = wire.context("the wire is init's")?;
+    let mut launched = Launched { child, terminal: None, notify: None };
+    log::debug(|| format!("{}: init is process {}", launch.plan.id, launched.child.pid));
+    let served = launch.serve(&wire, &mut launched);
+    if served.is_err() {
+        // Whatever state it is in: nobody but us knows of it.
+        let _ = pidfd::send_signal(launched.child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = pidfd::wait(launched.child.pidfd.as_fd());
+    }
+    served.context("unable to start container process")?;
+    Ok(launched)
+}
+
+impl Launch<'_> {
+    fn cgroup(&self) -> &Cgroup {
+        match &self.subject {
+            Subject::Container { record, .. } => &record.orlop.cgroup,
+            Subject::Process { cgroup, .. } => cgroup,
+        }
+    }
+
+    /// The child drops its copy of `wire`: as long as anybody has one, init would not see that we are dead.
+    fn spawn(&mut self, wire: &mut Option<ParentEnd>, init_end: InitEnd) -> Result<Child> {
+        let score = self.plan.process.oom_score_adj;
+        let lent = score.map(|value| OwnScore::lend(&self.held.proc, value)).transpose()?;
+        let cpus = self.plan.process.affinity.lend()?;
+        let Self { plan, held, subject, .. } = self;
+        let cgroup = match subject {
+            Subject::Container { record, .. } => &record.orlop.cgroup,
+            Subject::Process { cgroup, .. } => *cgroup,
+        };
+        let directory = if held.asks_for_cgroup { None } else { cgroup.dir()? };
+        let child = match plan.entry {
+            Entry::Direct { clone, .. } => spawn::spawn(clone as u64, Parentage::Child, directory, || {
+                drop(wire.take());
+                init::main(plan, held, &init_end)
+            }),
+            Entry::Hop { hop_joins_cgroup, .. } => {
+                let (first, second) = if hop_joins_cgroup { (directory, None) } else { (None, directory) };
+                spawn::spawn(0, Parentage::Child, first, || {
+                    drop(wire.take());
+                    init::hop(plan, held, &init_end, second)
+                })
+            }
+        };
+        if let Some(cpus) = cpus {
+            cpus.take_back()?;
+        }
+        if let Some(lent) = lent {
+            lent.take_back(&self.held.proc)?;
+        }
+        Ok(child?)
+    }
+
+    /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
+    fn serve(&mut self, wire: &ParentEnd, launched: &mut Launched) -> Result<()> {
+        let mut ready = false;
+        let mut inbox = wire.inbox(matches!(self.plan.entry, Entry::Hop { .. }));
+        while let Some((event, fd)) = inbox.event()? {
+            let child = &launched.child;
+            log::debug(|| format!("init {}: {event:?}", child.pid));
+            match event {
+                Event::Born { pid } => {
+                    let born = Child { pid, pidfd: pidfd::open(pid)? };
+                    let hop = std::mem::replace(&mut launched.child, born);
+                    pidfd::wait(hop.pidfd.as_fd())?;
+                    continue;
+                }
+                Event::JoinCgroup => {
+                    let cgroup = self.join_cgroup(child.pid)?;
+                    wire.order(&Order::Joined { cgroup })?;
+                    continue;
+                }
+                Event::MapIds => self.map_ids(child.pid)?,
+                Event::MapMount { mount } => self.map_mount(mount, fd)?,
+                Event::RunHooks => self.run_hooks(child)?,
+                Event::Console => {
+                    launched.terminal = fd;
+                    continue;
+                }
+                Event::SetLimits => self.plan.process.rlimits.apply(Pid::from_raw(child.pid))?,
+                Event::SeccompFd { fd } => self.announce_filter(child, fd)?,
+                Event::Ready => {
+                    self.announce(child)?;
+                    ready = true;
+                    if self.held.gate.is_some() {
+                        return wire.proceed();
+                    }
+                }
+                Event::Failed(failure) => return Err(self.failed(failure)),
+            }
+            wire.proceed()?;
+        }
+        // EOF: execve has closed the wire, or init is dead.
+        if ready { Ok(()) } else { Err(self.death(&launched.child)) }
+    }
+
+    fn failed(&self, failure: Failure) -> anyhow::Error {
+        match self.subject {
+            Subject::Container { .. } => failure.into_error().context("error during container init"),
+            Subject::Process { .. } => failure.into_error(),
+        }
+    }
+
+    /// Puts init (or the hop) into the container's cgroup, and says what a mount of type `cgroup` shows.
+    fn join_cgroup(&mut self, pid: i32) -> Result<PathBuf> {
+        match &mut self.subject {
+            Subject::Container { dir, record } => {
+                let asked = self.plan.cgroup.as_ref().context("linux.cgroupsPath: none")?;
+                record.orlop.cgroup.adopt(pid, asked)?;
+                if let Some(owner) = self.plan.cgroup_owner {
+                    record.orlop.cgroup.give_to(owner)?;
+                }
+                record.cgroup_paths = record.orlop.cgroup.paths();
+                dir.commit(record)?;
+                let private = self.plan.namespaces.private(Kind::Cgroup);
+                let sources = record.orlop.cgroup.mount_sources(private)?;
+                Ok(sources.into_iter().next().map(|source| source.path).unwrap_or_default())
+            }
+            Subject::Process { cgroup, .. } => cgroup.attach(pid).map(|()| PathBuf::new()),
+        }
+    }
+
+    fn map_ids(&self, pid: i32) -> Result<()> {
+        self.plan.maps.as_ref().context("linux.uidMappings: none")?.write(&self.held.proc, pid)
+    }
+
+    fn map_mount(&self, index: usize, fd: Option<OwnedFd>) -> Result<()> {
+        let root = self.plan.root.as_ref().context("mounts: none")?;
+        root.mounts.map_ids(index, fd.context("message from init: no descriptor")?.as_fd())
+    }
+
+    fn run_hooks(&mut self, child: &Child) -> Result<()> {
+        if let Subject::Container { dir, record } = &mut self.subject {
+            // From here on hooks may have made things that only poststop hooks can undo.
+            record.orlop.hooks_ran = true;
+            dir.commit(record)?;
+        }
+        let pid = Pid::from_raw(child.pid).context("process id 0")?;
+        self.plan.net_devices.apply_from_parent(pid, child.pidfd.as_fd())?;
+        let state = OciState { pid: child.pid, ..self.held.hook_state.clone() }.json()?;
+        let output = &self.held.hook_output;
+        self.plan.hooks.run(HookKind::Prestart, &state, &[], output)?;
+        self.plan.hooks.run(HookKind::CreateRuntime, &state, &[], output)
+    }
+
+    fn announce_filter(&self, child: &Child, fd: i32) -> Result<()> {
+        let filter = self.plan.process.seccomp.as_ref();
+        let listener = filter.and_then(seccomp::Filter::listener).context("linux.seccomp: no listener")?;
+        let fd = pidfd::get_fd(child.pidfd.as_fd(), fd).context("linux.seccomp.listenerPath")?;
+        let pid = match &self.subject {
+            Subject::Container { .. } => child.pid,
+            Subject::Process { record, .. } => record.init_process_pid,
+        };
+        let state = OciState { pid, ..self.held.hook_state.clone() };
+        seccomp::send_to_listener(listener, fd.as_fd(), oci_state::VERSION, child.pid, &state)
+    }
+
+    /// Init is complete: writes it down, and tells who asked to be told.
+    fn announce(&mut self, child: &Child) -> Result<()> {
+        let pid = Pid::from_raw(child.pid).context("process id 0")?;
+        let name: &[u8] = match &mut self.subject {
+            Subject::Container { dir, record } => {
+                if let (Some(rdt), Some(group)) = (&self.plan.intel_rdt, &record.orlop.resctrl) {
+                    rdt.apply_from_parent(group, pid)?;
+                }
+                record.born(state::Process::of(child.pid)?);
+                if let Some(filter) = &self.plan.process.seccomp {
+                    dir.store_filter(filter)?;
+                }
+                dir.commit(record)?;
+                b"standard"
+            }
+            Subject::Process { record, .. } => {
+                if let Some(group) = &record.orlop.resctrl {
+                    group.join(pid)?;
+                }
+                b"setns"
+            }
+        };
+        if let Some(socket) = self.handover.pidfd_socket {
+            let socket = console::connect(socket).context("--pidfd-socket")?;
+            fd::send(socket.as_fd(), name, Some(child.pidfd.as_fd())).context("--pidfd-socket")?;
+        }
+        match &self.handover.pid_file {
+            Some(path) => pid_file::write(path, child.pid).context("--pid-file"),
+            None => Ok(()),
+        }
+    }
+
+    /// The wire has ended without a word: what can be seen from here.
+    fn death(&self, child: &Child) -> anyhow::Error {
+        let ended = pidfd::wait(child.pidfd.as_fd());
+        if self.cgroup().oom_kills() > 0 {
+            return anyhow!("container init was OOM-killed (memory limit too low?)");
+        }
+        match ended {
+            Ok(ended) => anyhow!("container init ended before it was ready: {ended}"),
+            Err(error) => anyhow!(error).context("container init ended before it was ready"),
+        }
+    }
+}
+
+/// Our own oom_score_adj, changed for the moment of the clone: a child has its parent's, and need not have the
+/// right, nor the procfs, to write its own.
+struct OwnScore(Vec<u8>);
+
+impl OwnScore {
+    fn lend(proc: &Proc, value: i32) -> Result<Self> {
+        let before = proc.read("self/oom_score_adj").context("process.oomScoreAdj")?;
+        proc.write("self/oom_score_adj", value.to_string().as_bytes()).context("process.oomScoreAdj")?;
+        Ok(Self(before))
+    }
+
+    fn take_back(self, proc: &Proc) -> Result<()> {
+        proc.write("self/oom_score_adj", &self.0).context("process.oomScoreAdj")
+    }
+}

@@ -1,0 +1,93 @@
+//! What is written down before the first side effect, and what hooks are told of it.
+
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::host::Host;
+use crate::log;
+use crate::oci_state::OciState;
+use crate::parts::namespaces::Kind;
+use crate::plan::Plan;
+use crate::state::{self, Config, NamespaceEntry, Own, Phase, Record};
+use crate::sys;
+use anyhow::Result;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// The record as it is written before the first side effect.
+pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Result<Record> {
+    let spec = &bundle.spec;
+    let annotations = spec.annotations.clone().unwrap_or_default();
+    let linux = spec.linux.as_ref();
+    let namespace = |(kind, request): (&Kind, &crate::parts::namespaces::Request)| NamespaceEntry {
+        kind: kind.state_key().into(),
+        path: match request {
+            crate::parts::namespaces::Request::New => PathBuf::new(),
+            crate::parts::namespaces::Request::Join(path) => path.clone(),
+        },
+    };
+    let labels = annotations.iter().map(|(key, value)| format!("{key}={value}"));
+    Ok(Record {
+        id: plan.id.clone(),
+        init_process_pid: 0,
+        init_process_start: 0,
+        created: log::rfc3339_nanos(SystemTime::now()),
+        config: Config {
+            rootfs: plan
+                .root
+                .as_ref()
+                .map(|root| sys::path::as_path(&root.rootfs.path).into())
+                .unwrap_or_default(),
+            readonlyfs: spec.root.as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
+            namespaces: plan.namespaces.0.iter().map(namespace).collect(),
+            labels: labels.chain([format!("bundle={}", bundle.path.display())]).collect(),
+            uid_mappings: linux.and_then(|linux| linux.uid_mappings.clone()).unwrap_or_default(),
+            gid_mappings: linux.and_then(|linux| linux.gid_mappings.clone()).unwrap_or_default(),
+            rootless_euid: host.rootless(),
+        },
+        rootless: host.rootless(),
+        cgroup_paths: cgroup.paths(),
+        namespace_paths: Default::default(),
+        external_descriptors: external_descriptors(),
+        intel_rdt_path: plan
+            .intel_rdt
+            .as_ref()
+            .map(|rdt| rdt.dir().to_string_lossy().into())
+            .unwrap_or_default(),
+        orlop: Own {
+            phase: Phase::Creating,
+            owner: state::Process::own()?,
+            boot_id: state::boot_id()?,
+            cgroup,
+            resctrl: None,
+            bundle: bundle.path.clone(),
+            annotations,
+            hooks: plan.hooks.clone(),
+            hooks_ran: false,
+            has_filter: plan.process.seccomp.is_some(),
+            memory_policy: linux.and_then(|linux| linux.memory_policy.clone()),
+            personality: linux.and_then(|linux| linux.personality.clone()),
+            intel_rdt: linux.and_then(|linux| linux.intel_rdt.clone()),
+            keyring: plan.process.keyring.is_some(),
+            exec_cpu_affinity: spec.process.as_ref().and_then(|process| process.exec_cpu_affinity.clone()),
+        },
+    })
+}
+
+/// What 0, 1 and 2 are, as runc records it for a later checkpoint.
+fn external_descriptors() -> Vec<String> {
+    let link = |number: i32| rustix::fs::readlink(format!("/proc/self/fd/{number}"), Vec::new());
+    (0..3)
+        .map(|number| link(number).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())
+        .collect()
+}
+
+/// The state for hooks.
+pub fn hook_state(record: &Record, status: &'static str, pid: i32) -> OciState {
+    OciState {
+        id: record.id.clone(),
+        status,
+        pid,
+        bundle: record.orlop.bundle.clone(),
+        annotations: record.orlop.annotations.clone(),
+    }
+}
