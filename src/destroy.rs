@@ -6,7 +6,6 @@
 use crate::log;
 use crate::oci_state::OciState;
 use crate::parts::hooks::Kind as HookKind;
-use crate::parts::namespaces::Kind;
 use crate::state::{Phase, Record, Root};
 use crate::sys::pidfd;
 use anyhow::{Result, bail};
@@ -41,11 +40,7 @@ fn kill(record: &Record) -> Result<()> {
     if record.orlop.phase == Phase::Creating && record.orlop.owner != crate::state::Process::own()? {
         end(record.orlop.owner.open()?, "the runtime that creates it")?;
     }
-    let own_pids = record
-        .config
-        .namespaces
-        .iter()
-        .any(|row| row.kind == Kind::Pid.state_key() && row.path.as_os_str().is_empty());
+    let own_pids = record.makes_pid_namespace();
     let init = record.init().open()?;
     // Init's death is the death of its pid namespace. A frozen version 1 cgroup would not let it die.
     if !own_pids

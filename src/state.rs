@@ -28,6 +28,8 @@ const RECORD: &str = "state.json";
 /// process that does so follows. `~` is not a character of ids: no container can have such a name.
 const NEW: &str = "~new-";
 const GONE: &str = "~gone-";
+/// How long to wait for another command that changes the container, in seconds.
+const LOCK_PATIENCE: u32 = 10;
 /// No record of ours comes near this.
 const RECORD_LIMIT: u64 = 16 << 20;
 
@@ -387,15 +389,15 @@ impl ContainerDir {
     /// Keeps other commands from changing this container's state until the result is dropped.
     ///
     /// # Errors
-    /// Another command holds it for longer than `seconds`.
-    pub fn lock(&self, seconds: u32) -> Result<Lock> {
+    /// Another command holds it for longer than 10 seconds.
+    pub fn lock(&self) -> Result<Lock> {
         // An open file of its own: a lock belongs to the open file, and `self.fd` may be inherited by a child.
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty());
         let fd = fd.called("openat", || format!("{:?}", self.path))?;
-        match sys::fd::lock_exclusive(fd.as_fd(), seconds) {
+        match sys::fd::lock_exclusive(fd.as_fd(), LOCK_PATIENCE) {
             Err(error) if error.errno() == libc::EINTR => {
-                bail!("flock {:?}: another command has held it for {seconds} s", self.path)
+                bail!("flock {:?}: another command has held it for {LOCK_PATIENCE} s", self.path)
             }
             other => other?,
         }

@@ -8,7 +8,7 @@ use crate::host::CgroupMode;
 use crate::sys::Called;
 use anyhow::{Result, bail};
 use serde::Serialize;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// Where cgroups are mounted.
 pub const ROOT: &str = "/sys/fs/cgroup";
@@ -51,17 +51,7 @@ impl Place {
 
 /// The path without `.`, `..` and leading slash.
 pub fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    clean
+    crate::sys::path::clean(path).components().skip(1).collect()
 }
 
 /// The hierarchies of the host with the container's directory in each; on pure version 2 hosts it is one.

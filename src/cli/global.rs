@@ -4,12 +4,12 @@
 
 use super::GlobalArgs;
 use super::values::{Driver, RootlessMode};
-use crate::sys::Called;
+use crate::sys::{Called, path::clean};
 use anyhow::{Result, bail};
 use rustix::fs::Mode;
 use std::ffi::OsString;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// Which systemd.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,21 +65,6 @@ fn given_root(path: &Path) -> Result<PathBuf> {
         bail!("Option --root argument should not be set to /");
     }
     Ok(root)
-}
-
-/// Removes `.` and `..` by the text alone, as runc does: nothing needs to exist.
-fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    clean
 }
 
 fn default_root() -> Result<PathBuf> {

@@ -9,9 +9,6 @@ use crate::state::{Container, Error, Root, Status};
 use crate::{log, sys};
 use anyhow::{Result, bail};
 
-/// How long to wait for another command that changes the container, in seconds.
-const LOCK_PATIENCE: u32 = 10;
-
 /// Runs the verb.
 ///
 /// # Errors
@@ -30,7 +27,7 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
         Err(error) => return without_record(args, global, error),
         Ok(container) => container,
     };
-    let _lock = container.dir.lock(LOCK_PATIENCE)?;
+    let _lock = container.dir.lock()?;
     if !args.force {
         match container.status()? {
             // Nobody has seen it run yet: as runc, this is not what --force is for.

@@ -2,7 +2,6 @@
 
 use crate::cli;
 use crate::cli::global::Global;
-use crate::parts::namespaces::Kind;
 use crate::state::{Container, Error, Status};
 use crate::sys::pidfd;
 use anyhow::{Context, Result, anyhow};
@@ -24,11 +23,7 @@ pub fn run(args: &cli::Kill, global: &Global) -> Result<i32> {
 
 fn send(container: &Container, signal: i32) -> Result<()> {
     let record = &container.record;
-    let own_pids = record
-        .config
-        .namespaces
-        .iter()
-        .any(|row| row.kind == Kind::Pid.state_key() && row.path.as_os_str().is_empty());
+    let own_pids = record.makes_pid_namespace();
     let cgroup = &record.orlop.cgroup;
     // Without a cgroup of its own (rootless) nobody knows who the others are.
     if signal == libc::SIGKILL && !own_pids && cgroup.exists() {

@@ -11,7 +11,7 @@ use anyhow::Result;
 /// The container is not paused, or there is no freezer.
 pub fn run(args: &cli::Resume, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
-    let _lock = container.dir.lock(10)?;
+    let _lock = container.dir.lock()?;
     match container.status()? {
         Status::Paused => container.record.orlop.cgroup.thaw()?,
         Status::Creating | Status::Created | Status::Running | Status::Stopped => {

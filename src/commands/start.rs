@@ -13,9 +13,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// How long to wait for another command that changes the container, in seconds.
-const LOCK_PATIENCE: u32 = 10;
-
 /// Runs the verb.
 ///
 /// # Errors
@@ -23,7 +20,7 @@ const LOCK_PATIENCE: u32 = 10;
 pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
     let (init, notify) = {
-        let _lock = container.dir.lock(LOCK_PATIENCE)?;
+        let _lock = container.dir.lock()?;
         match container.status()? {
             Status::Created => {}
             Status::Stopped => bail!("cannot start a container that has stopped"),

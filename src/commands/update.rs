@@ -10,9 +10,6 @@ use crate::parts::intel_rdt;
 use crate::state::{Container, Error, Record, Status};
 use anyhow::{Context, Result, ensure};
 
-/// How long to wait for another command that changes the container, in seconds.
-const LOCK_PATIENCE: u32 = 10;
-
 /// Runs the verb.
 ///
 /// # Errors
@@ -21,7 +18,7 @@ pub fn run(args: &cli::Update, global: &Global) -> Result<i32> {
     let asked = asked(args)?;
     // Found first, and read under the lock: two updates at once must not forget each other.
     let found = Container::load(&global.root, &args.id)?;
-    let _lock = found.dir.lock(LOCK_PATIENCE)?;
+    let _lock = found.dir.lock()?;
     let mut record = found.dir.load()?;
     if matches!(found.dir.status(&record)?, Status::Stopped | Status::Creating) {
         return Err(Error::NotRunning.into());

@@ -107,6 +107,12 @@ pub struct Own {
 }
 
 impl Record {
+    /// Whether init is the first process of a pid namespace made for it: its death is then the death of all in it.
+    pub fn makes_pid_namespace(&self) -> bool {
+        let key = crate::parts::namespaces::Kind::Pid.state_key();
+        self.config.namespaces.iter().any(|row| row.kind == key && row.path.as_os_str().is_empty())
+    }
+
     /// Init, if there is one.
     pub fn init(&self) -> Process {
         Process { pid: self.init_process_pid, start: self.init_process_start }
