@@ -3,6 +3,9 @@
 //! What cannot be an OCI configuration is refused here, by its place; what is one but makes no sense is refused
 //! by the `plan` of the part that it belongs to.
 
+mod strict;
+
+use self::strict::Strict;
 use crate::log;
 use crate::spec::Spec;
 use crate::sys::{self, Called};
@@ -12,6 +15,9 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// What the configuration is called.
+pub const CONFIG: &str = "config.json";
+
 /// A larger file is an attack or a mistake.
 const SIZE_LIMIT: u64 = 16 << 20;
 
@@ -20,6 +26,8 @@ const SIZE_LIMIT: u64 = 16 << 20;
 pub struct Bundle {
     /// Absolute, as it was when it was opened.
     pub path: PathBuf,
+    /// The name of its configuration, below `path`.
+    pub file: String,
     /// config.json as it was said.
     pub spec: Spec,
 }
@@ -38,7 +46,7 @@ pub fn load(path: &Path, file: &str) -> Result<Bundle> {
     };
     let spec: Spec = parse(&text).context(file.to_owned())?;
     check_version(&spec.oci_version)?;
-    Ok(Bundle { path, spec })
+    Ok(Bundle { path, file: file.to_owned(), spec })
 }
 
 /// Reads a file that has a part of a configuration (`exec --process`, `update --resources`); `-` is standard input.
@@ -73,7 +81,9 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     if log::debugging() {
         report_unknown::<T>(text);
     }
-    serde_json::from_slice(text).map_err(|_| misfit::<T>(text))
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = T::deserialize(Strict(&mut deserializer));
+    value.and_then(|value| deserializer.end().map(|()| value)).map_err(|_| misfit::<T>(text))
 }
 
 fn misfit<T: DeserializeOwned>(text: &[u8]) -> anyhow::Error {
@@ -83,7 +93,7 @@ fn misfit<T: DeserializeOwned>(text: &[u8]) -> anyhow::Error {
         Err(error) => return anyhow!(error),
     }
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+    match serde_path_to_error::deserialize::<_, T>(Strict(&mut deserializer)) {
         Ok(_) => anyhow!("more than one JSON value"),
         Err(error) => {
             let pointer = error.path().to_string();
@@ -110,7 +120,7 @@ fn in_runcs_words(pointer: &str, reason: &str) -> String {
 /// The spec wants unknown properties to be ignored; a typing error should not be ignored in silence.
 fn report_unknown<T: DeserializeOwned>(text: &[u8]) {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let result: Result<T, _> = serde_ignored::deserialize(&mut deserializer, |path| {
+    let result: Result<T, _> = serde_ignored::deserialize(Strict(&mut deserializer), |path| {
         let path = path.to_string().replace(".?", "");
         log::debug(|| match crate::parts::nearest_known(&path) {
             Some(known) => format!("{path}: unknown property, ignored (nearest known: {known})"),
@@ -147,6 +157,29 @@ mod tests {
     fn a_wrong_type_is_named_by_its_pointer() {
         let error = text(spec(r#"{"ociVersion":"1.2.0","linux":{"resources":{"pids":{"limit":"many"}}}}"#));
         assert!(error.starts_with("linux.resources.pids.limit: invalid type: string \"many\""), "{error}");
+    }
+
+    #[test]
+    fn a_list_in_the_place_of_an_object_is_refused_at_every_depth() {
+        for (place, text_of_it) in [
+            ("", "[\"1.3.0\"]"),
+            ("linux", r#"{"linux":[[{"type":"pid"}]]}"#),
+            ("linux.resources", r#"{"linux":{"resources":[]}}"#),
+            ("linux.resources.cpu", r#"{"linux":{"resources":{"cpu":[]}}}"#),
+            ("linux.resources.rdma.mlx5_1", r#"{"linux":{"resources":{"rdma":{"mlx5_1":[1,2]}}}}"#),
+            ("linux.namespaces[0]", r#"{"linux":{"namespaces":[["pid",null]]}}"#),
+            (
+                "linux.seccomp.syscalls[0].args[0]",
+                r#"{"linux":{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW",
+                "syscalls":[{"names":["read"],"action":"SCMP_ACT_ERRNO","args":[[0,1,0,"SCMP_CMP_EQ"]]}]}}}"#,
+            ),
+            ("process.scheduler", r#"{"process":{"scheduler":["SCHED_OTHER"]}}"#),
+            ("hooks", r#"{"hooks":[]}"#),
+        ] {
+            let error = text(spec(text_of_it));
+            let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
+            assert!(error.starts_with(&format!("{place}invalid type: sequence, expected ")), "{error}");
+        }
     }
 
     #[test]

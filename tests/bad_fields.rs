@@ -74,11 +74,15 @@ fn a_list_or_an_object_in_the_wrong_place_is_named() {
         ("/root", json!("rootfs"), "root: "),
         ("/mounts", json!({}), "mounts: "),
         ("/linux", json!("linux"), "linux: "),
-        ("/linux/resources", json!([1]), "linux.resources"),
-        ("/hooks", json!([1]), "hooks"),
+        ("/linux", json!([]), "linux: "),
+        ("/linux/resources", json!([1]), "linux.resources: "),
+        ("/linux/resources/cpu", json!([]), "linux.resources.cpu: "),
+        ("/linux/resources/rdma", json!({"mlx5_1": [1, 2]}), "linux.resources.rdma.mlx5_1: "),
+        ("/linux/namespaces", json!([["pid"]]), "linux.namespaces[0]: "),
+        ("/hooks", json!([1]), "hooks: "),
         ("/hooks/poststop", json!({"path": "/x"}), "hooks.poststop: "),
         ("/linux/seccomp", json!("allow"), "linux.seccomp: "),
-        ("/process/capabilities", json!(["CAP_CHOWN"]), "process.capabilities"),
+        ("/process/capabilities", json!(["CAP_CHOWN"]), "process.capabilities: "),
         ("/annotations", json!(["a=b"]), "annotations: "),
     ] {
         Bundle::new().set(pointer, value).create().fails_with(part);
