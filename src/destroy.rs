@@ -4,7 +4,6 @@
 //! works from any point at which the runtime may have died, and needs nothing but the record.
 
 use crate::log;
-use crate::oci_state::OciState;
 use crate::parts::hooks::Kind as HookKind;
 use crate::state::{Phase, Record, Root};
 use crate::sys::pidfd;
@@ -66,14 +65,7 @@ fn end(process: Option<std::os::fd::OwnedFd>, who: &str) -> Result<()> {
 
 /// Whatever they do, the container goes (runtime.md, step 13): failures are only said.
 fn run_poststop(record: &Record) {
-    let state = OciState {
-        id: record.id.clone(),
-        status: "stopped",
-        pid: 0,
-        bundle: record.orlop.bundle.clone(),
-        annotations: record.orlop.annotations.clone(),
-    };
-    let Ok(state) = state.json() else { return };
+    let Ok(state) = record.oci_state("stopped", 0).json() else { return };
     let hooks = &record.orlop.hooks;
     let output = hooks.open_output().unwrap_or_else(|error| {
         log::warn(format!("{error:#}, ignoring"));

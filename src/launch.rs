@@ -8,11 +8,11 @@ mod intent;
 mod pid_file;
 
 use self::conversation::{Subject, converse};
-use self::intent::{hook_state, intent};
+use self::intent::intent;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::destroy;
-use crate::host::Host;
+use crate::host::{CgroupMode, Host};
 use crate::init::Held;
 use crate::log;
 use crate::notify::{self, Notify};
@@ -160,9 +160,10 @@ fn make(
     held.asks_for_cgroup = cgroup.waits_for_process();
     if plan.root.as_ref().is_some_and(|root| root.mounts.show_cgroup()) {
         let from_init = host.rootless() || plan.namespaces.private(Kind::User);
-        held.cgroup_mount = cgroup_mount(cgroup, plan.namespaces.private(Kind::Cgroup), from_init)?;
+        held.cgroup_mount =
+            cgroup_mount(cgroup, plan.namespaces.private(Kind::Cgroup), host.cgroup_mode, from_init)?;
     }
-    held.hook_state = hook_state(record, "creating", 0);
+    held.hook_state = record.oci_state("creating", 0);
     Ok(())
 }
 
@@ -182,7 +183,7 @@ pub fn exec(
     held.joins = Joins::of_process(init, plan.namespaces.0.keys().copied().collect());
     held.cgroup_tasks = cgroup.tasks()?;
     held.asks_for_cgroup = cgroup.needs_attach();
-    held.hook_state = hook_state(record, "running", record.init_process_pid);
+    held.hook_state = record.oci_state("running", record.init_process_pid);
     converse(plan, held, handover, Subject::Process { record, cgroup })
 }
 
@@ -209,7 +210,12 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
 }
 
 /// In a user namespace init opens them itself: a mount of its own is one that the kernel locks for it.
-fn cgroup_mount(cgroup: &Cgroup, own_namespace: bool, from_init: bool) -> Result<Option<CgroupSource>> {
+fn cgroup_mount(
+    cgroup: &Cgroup,
+    own_namespace: bool,
+    mode: CgroupMode,
+    from_init: bool,
+) -> Result<Option<CgroupSource>> {
     let source = |from: crate::cgroup::MountSource| -> Result<(String, Source)> {
         let source = if from_init {
             Source::Path(sys::path::c_path(&from.path)?)
@@ -219,7 +225,7 @@ fn cgroup_mount(cgroup: &Cgroup, own_namespace: bool, from_init: bool) -> Result
         Ok((from.name, source))
     };
     let mut sources: Vec<_> =
-        cgroup.mount_sources(own_namespace)?.into_iter().map(source).collect::<Result<_>>()?;
+        cgroup.mount_sources(own_namespace, mode)?.into_iter().map(source).collect::<Result<_>>()?;
     Ok(match sources.as_slice() {
         [] => None,
         [(name, _)] if name.is_empty() => sources.pop().map(|(_, only)| CgroupSource::V2(only)),

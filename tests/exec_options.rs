@@ -221,3 +221,13 @@ fn its_own_failures_are_255_whatever_they_are() {
     container.bundle.call(&["exec", container.id()]).fails(255, &["exec failed: ", "args"]);
     container.bundle.call(&["exec", "no-such-container", "x"]).fails(255, &["container does not exist"]);
 }
+
+#[test]
+fn the_process_is_that_of_the_configuration_by_which_the_container_was_made() {
+    crate::skip_unless!(!under_runc(), "runc has no --config");
+    let bundle = Bundle::new().guest("pause").set("/process/env", json!(["FROM=other"]));
+    bundle.write_config();
+    fs::rename(bundle.dir.join("config.json"), bundle.dir.join("other.json")).expect("rename");
+    let bundle = bundle.set("/process/env", json!(["FROM=config"])).option("--config other.json");
+    bundle.started().exec(&[], "env FROM").prints("other");
+}

@@ -14,6 +14,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("onlcr",          "",                   onlcr),
     ("session",        "",                   session),        // leader|member foreground|background
     ("keyring",        "",                   keyring),        // name of the session keyring
+    ("without-keys",   "PROGRAM ARG…",       without_keys),   // executes it with the user's quota of keys full
     ("sched",          "",                   sched),          // policy priority nice
     ("ioprio",         "",                   ioprio),         // class level
     ("personality",    "",                   personality),
@@ -395,6 +397,29 @@ fn keyring(_: &[String]) -> Fact {
     let text = String::from_utf8_lossy(&text).into_owned();
     let name = text.trim_end_matches('\0').rsplit(';').next().unwrap_or_default().to_owned();
     Ok(name)
+}
+
+/// Fills the quota of keys of the user with keys of a session keyring, which lasts as long as who has joined it.
+fn without_keys(args: &[String]) -> Fact {
+    let join = libc::KEYCTL_JOIN_SESSION_KEYRING;
+    // SAFETY: a null name asks for a keyring without one.
+    let mut result = unsafe { libc::syscall(libc::SYS_keyctl, join, std::ptr::null::<u8>()) };
+    for number in 0.. {
+        if result < 0 {
+            break;
+        }
+        let name = std::ffi::CString::new(format!("orlop-test-{number}")).map_err(|e| e.to_string())?;
+        let session = libc::KEY_SPEC_SESSION_KEYRING;
+        // SAFETY: type, name and payload live until after the call, and the payload has the given length.
+        result = unsafe {
+            libc::syscall(libc::SYS_add_key, c"user".as_ptr(), name.as_ptr(), c"x".as_ptr(), 1_usize, session)
+        };
+    }
+    if Errno::last() != Errno::EDQUOT {
+        return Err(format!("keys: {}", returned(result)));
+    }
+    let program = std::process::Command::new(word(args, 0)?).args(&args[1..]).exec();
+    Err(program.to_string())
 }
 
 fn sched(_: &[String]) -> Fact {

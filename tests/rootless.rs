@@ -6,14 +6,20 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, View, eventually, is_root, runtime};
+use crate::support::{Bundle, View, eventually, is_root, runtime, under_runc};
 
 /// A host user that need not exist.
 const USER: u32 = 64_321;
 
 /// A bundle that belongs to the user and is run by them, as `spec --rootless` writes it.
 fn rootless() -> Bundle {
+    rootless_as(USER, |_| String::new())
+}
+
+/// The same of another user, with these words in front of the runtime.
+fn rootless_as(user: u32, before: impl Fn(&Bundle) -> String) -> Bundle {
     let bundle = Bundle::new();
+    let before = before(&bundle);
     // The path to the binary under test may be closed to others.
     let binary = bundle.dir.join("runtime");
     // By another process: a descriptor of ours, open for writing, would go into whatever another test forks just
@@ -22,12 +28,12 @@ fn rootless() -> Bundle {
     assert!(copied.success(), "a copy of the runtime");
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("chmod");
     for path in [".", "rootfs", "state"] {
-        own(&bundle.dir.join(path));
+        chown(bundle.dir.join(path), Some(user), Some(user)).expect("chown");
     }
-    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    let map = json!([{"containerID": 0, "hostID": user, "size": 1}]);
     bundle
         .through(&format!(
-            "shift; exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all '{}' \"$@\"",
+            "shift; exec setpriv --reuid={user} --regid={user} --clear-groups --inh-caps=-all {before} '{}' \"$@\"",
             binary.display()
         ))
         .namespace("user", None)
@@ -35,10 +41,6 @@ fn rootless() -> Bundle {
         .set("/linux/gidMappings", map)
         .set("/mounts/2/options", json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]))
         .remove("/linux/resources")
-}
-
-fn own(path: &Path) {
-    chown(path, Some(USER), Some(USER)).expect("chown");
 }
 
 #[test]
@@ -73,6 +75,29 @@ fn the_cgroups_of_the_host_are_not_writable() {
     crate::skip_unless!(is_root(), "becoming another user needs root");
     let facts = rootless().guest("mkdir /sys/fs/cgroup/made").run().facts();
     assert!(["EROFS", "EACCES"].contains(&facts.as_str()), "{facts}");
+}
+
+#[test]
+fn a_container_without_a_cgroup_of_its_own_sees_that_of_the_caller() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    crate::skip_unless!(!View::Host.unified(), "a version 2 tree is shown as it is");
+    let bundle = rootless();
+    // One that is the user's, whose files would be writable if the mount were.
+    let cgroup = format!("/sys/fs/cgroup/devices/{}", bundle.id.replace("test", "user"));
+    let script = as_user(
+        &bundle,
+        &format!(
+            "mkdir -p {cgroup}; chown {USER} {cgroup}; echo $$ > {cgroup}/cgroup.procs; chmod 555 {cgroup};"
+        ),
+    );
+    let devices = "/sys/fs/cgroup/devices";
+    let words = format!("multi ls {devices} -- mkdir {devices}/made -- write {devices}/tasks 0");
+    let facts = bundle.through_anew(&script).guest(&words).run().facts();
+    removed(&cgroup);
+    let lines: Vec<_> = facts.lines().collect();
+    // Not the root, which has another file.
+    assert!(lines[0].contains("cgroup.procs") && !lines[0].contains("release_agent"), "{facts}");
+    assert_eq!(lines[1..], ["EROFS", "EROFS"], "{facts}");
 }
 
 #[test]
@@ -118,7 +143,7 @@ fn what_spec_writes_runs_as_it_is() {
     let path = bundle.dir.join("config.json");
     let text = fs::read_to_string(&path).expect("config.json");
     let mut config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    config["process"]["args"] = json!(["/guest", "multi", "ids", "--", "pid", "--", "ls", "/sys/fs/cgroup"]);
+    config["process"]["args"] = json!(["/guest", "multi", "ids", "--", "pid"]);
     config["process"]["terminal"] = json!(false);
     bundle.raw(config.to_string()).run().prints("uid=0 gid=0 groups= umask=0022\n1");
 }
@@ -270,6 +295,29 @@ fn more_ids_than_one_come_from_the_helpers() {
     assert_eq!(words[4..], maps, "{facts}");
     // The range is not the user's.
     run(2000).run().fails_with("linux.uidMappings: newuidmap");
+}
+
+#[test]
+fn a_full_quota_of_keys_is_a_warning() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    crate::skip_unless!(!under_runc(), "runc does not go on");
+    crate::skip_unless!(Path::new("/proc/sys/kernel/keys/maxkeys").exists(), "the kernel has no keys");
+    // A user of its own: the other tests' quota is not to be full.
+    let bundle =
+        rootless_as(USER + 1, |bundle| format!("'{}' without-keys", bundle.rootfs("guest").display()));
+    let bundle = bundle.guest("multi pid -- keyring");
+    let output = bundle.start("run").finish().ok();
+    // The caller's, which has no name.
+    assert_eq!(output.out, "1\n_ses\n", "{output}");
+    for part in ["level=warning", "keyring: keyctl JOIN_SESSION_KEYRING", "quota exceeded"] {
+        assert!(output.err.contains(part), "{part}: {output}");
+    }
+    assert_eq!(output.err.lines().count(), 1, "{output}");
+    bundle.assert_clean();
+    let bundle = bundle.option("--no-new-keyring");
+    let output = bundle.start("run").finish().ok();
+    assert_eq!(output.err, "", "{output}");
+    bundle.assert_clean();
 }
 
 /// Root of a user namespace, as in a container in a container: it has no power over the host's mounts and cgroups.

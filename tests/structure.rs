@@ -13,7 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli",      &["sys"]),
     ("launch",   &["init", "notify", "wire", "plan", "parts", "cgroup", "state", "oci_state", "destroy", "bundle", "host", "log", "sys"]),
     ("init",     &["wire", "plan", "parts", "oci_state", "log", "sys"]),     // never launch, cgroup, state, cli
-    ("destroy",  &["state", "oci_state", "cgroup", "parts", "log", "sys"]),
+    ("destroy",  &["state", "cgroup", "parts", "log", "sys"]),
     ("foreground", &["notify", "log", "sys"]),
     ("notify",   &["sys"]),
     ("oci_state", &[]),
@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("plan",     &["notify", "parts", "cgroup", "host", "bundle", "spec", "state", "log", "sys"]),
     ("parts",    &["host", "spec", "log", "sys"]),              // and not each other, see below
     ("cgroup",   &["host", "log", "sys"]),
-    ("state",    &["cgroup", "parts", "wire", "log", "sys"]),
+    ("state",    &["cgroup", "parts", "oci_state", "wire", "log", "sys"]),
     ("bundle",   &["spec", "parts", "log", "sys"]),
     ("host",     &["sys"]),
     ("wire",     &["sys"]),

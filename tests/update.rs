@@ -161,6 +161,13 @@ fn kernel_memory_is_a_warning() {
     let container = Bundle::new().started();
     let output = container.verb("update", "--kernel-memory 50m --kernel-memory-tcp 50m", "").ok();
     assert!(output.err.contains("Kernel memory settings are ignored and will be removed"), "{output}");
+    for name in ["kernel", "kernelTCP"] {
+        let output =
+            Bundle::new().set("/linux/resources/memory", json!({name: 1 << 20})).start("run").finish();
+        let warning = "level=warning msg=\"Kernel memory settings are ignored and will be removed\"";
+        assert!(output.err.contains(warning), "{output}");
+        output.prints("1");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a mount of type `cgroup` shows inside of the container; the mounting itself is `parts::mounts`.
 
-use super::{Cgroup, Hierarchy, Tree, v1};
+use super::{Cgroup, Hierarchy, Place, Tree, locate, v1};
+use crate::host::CgroupMode;
 use anyhow::Result;
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
@@ -21,11 +22,12 @@ pub struct MountSource {
 
 impl Cgroup {
     /// What a mount of type `cgroup` shows in the container. Version 1: one directory for each hierarchy
-    /// (without the version 2 tree of hybrid hosts, as engines expect).
+    /// (without the version 2 tree of hybrid hosts, as engines expect). Where the container has no cgroup of its
+    /// own it is in the runtime's, and sees that.
     ///
     /// # Errors
     /// A directory is gone.
-    pub fn mount_sources(&self, cgroup_namespace: bool) -> Result<Vec<MountSource>> {
+    pub fn mount_sources(&self, cgroup_namespace: bool, mode: CgroupMode) -> Result<Vec<MountSource>> {
         let source = |hierarchy: &Hierarchy, name: String| -> Result<MountSource> {
             let links =
                 if name.contains(',') { name.split(',').map(str::to_owned).collect() } else { vec![] };
@@ -34,10 +36,32 @@ impl Cgroup {
         match &self.tree {
             Tree::V2(cgroup) if cgroup_namespace => Ok(vec![source(cgroup, String::new())?]),
             Tree::V2(cgroup) => Ok(vec![source(&cgroup.at(""), String::new())?]),
-            Tree::V1(all) => {
-                all.iter().filter(|one| !one.unified()).map(|one| source(one, v1::mount_name(one))).collect()
+            Tree::Nowhere if mode == CgroupMode::Unified => {
+                let own = if cgroup_namespace { locate::of_process(own_pid())? } else { None };
+                let shown = Hierarchy::new(vec![], locate::ROOT, own.unwrap_or_default());
+                // Out of sight, in a cgroup namespace that is not the mount's: there is nothing to show.
+                Ok(source(&shown, String::new()).into_iter().collect())
             }
-            Tree::Nowhere => Ok(vec![]),
+            Tree::V1(_) | Tree::Nowhere => {
+                let mut shown = Vec::new();
+                for one in self.all().iter().filter(|one| !one.unified()) {
+                    shown.push(source(one, v1::mount_name(one))?);
+                }
+                if self.rootless || matches!(self.tree, Tree::Nowhere) {
+                    let own = locate::hierarchies(&Place::Relative("".into()), mode).unwrap_or_default();
+                    let dropped = |one: &&Hierarchy| {
+                        !one.unified() && one.controllers.iter().all(|name| self.controller(name).is_none())
+                    };
+                    shown.extend(
+                        own.iter().filter(dropped).filter_map(|one| source(one, v1::mount_name(one)).ok()),
+                    );
+                }
+                Ok(shown)
+            }
         }
     }
+}
+
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
 }

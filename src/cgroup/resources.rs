@@ -3,6 +3,7 @@
 //! The same shape as in config.json, so that it is read from `update --resources`, kept in state.json and
 //! merged by `update`. Not for: how a controller is told (`limits`), device rules (`devices`).
 
+use crate::log;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -44,10 +45,10 @@ pub struct Memory {
     pub reservation: Option<i64>,
     #[serde(skip_serializing_if = "unset")]
     pub swap: Option<i64>,
-    /// Ignored; only seen so that the caller can warn.
+    /// Ignored, with a warning.
     #[serde(skip_serializing)]
     pub kernel: Option<i64>,
-    /// Ignored; only seen so that the caller can warn.
+    /// Ignored, with a warning.
     #[serde(rename = "kernelTCP", skip_serializing)]
     pub kernel_tcp: Option<i64>,
     #[serde(skip_serializing_if = "unset")]
@@ -57,6 +58,15 @@ pub struct Memory {
     /// Absent in an update keeps what was said before, so this one has three states.
     #[serde(skip_serializing_if = "unset")]
     pub check_before_update: Option<bool>,
+}
+
+impl Memory {
+    /// Says of what was asked for in vain, as runc does.
+    pub fn warn_of_ignored(&self) {
+        if self.kernel.is_some() || self.kernel_tcp.is_some() {
+            log::warn("Kernel memory settings are ignored and will be removed");
+        }
+    }
 }
 
 /// `linux.resources.cpu`

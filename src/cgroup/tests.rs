@@ -466,7 +466,7 @@ fn exec_finds_sub_cgroups_and_cannot_climb_out() {
             assert!(sub["memory"].ends_with(format!("{id}/m")) && sub["cpu"].ends_with(format!("{id}/c")));
             assert!(sub["pids"].ends_with(id));
         }
-        let sources = cgroup.mount_sources(true).unwrap();
+        let sources = cgroup.mount_sources(true, host.cgroup_mode).unwrap();
         assert_eq!(sources.len(), cgroup.all().len() - usize::from(view == View::AsItIs));
         cgroup.remove().unwrap();
     });

@@ -49,7 +49,7 @@ impl Prepared {
 pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
     state::check_id(&args.id)?;
     let directory = args.bundle.as_deref().unwrap_or(Path::new("."));
-    let file = args.config.as_deref().unwrap_or(Path::new("config.json"));
+    let file = args.config.as_deref().unwrap_or(Path::new(bundle::CONFIG));
     let bundle = bundle::load(directory, &file.to_string_lossy())?;
     let host = Host::probe()?;
     let request = Request {
@@ -86,6 +86,9 @@ pub fn container(
 ) -> Result<(Container, Launched)> {
     if args.console_socket.is_some() && prepared.plan.process.console.is_none() {
         bail!("cannot use console socket if runc will not detach or allocate tty");
+    }
+    if let Some(cgroup) = &prepared.plan.cgroup {
+        cgroup.resources.memory.warn_of_ignored();
     }
     let handover = Handover {
         pid_file: args.pid_file.as_deref().map(absolute).transpose()?,

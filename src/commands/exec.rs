@@ -82,7 +82,8 @@ fn process(args: &cli::Exec, container: &Container) -> Result<Process> {
         return bundle::load_part("--process", path);
     }
     ensure!(!args.command.is_empty(), "exec args cannot be empty");
-    let bundle = bundle::load(&container.record.orlop.bundle, "config.json")?;
+    let own = &container.record.orlop;
+    let bundle = bundle::load(&own.bundle, own.config_file.as_deref().unwrap_or(bundle::CONFIG))?;
     let mut process = bundle.spec.process.context("process: process property must not be empty")?;
     process.args = Some(args.command.clone());
     process.terminal = Some(args.tty);

@@ -3,7 +3,6 @@
 use crate::cli;
 use crate::cli::global::Global;
 use crate::notify::{self, Notify};
-use crate::oci_state::OciState;
 use crate::parts::hooks::Kind as HookKind;
 use crate::state::{Container, Status};
 use crate::sys::{Called, pidfd};
@@ -109,13 +108,7 @@ pub fn run_poststart(container: &Container, init: &OwnedFd) -> Result<()> {
     if record.orlop.hooks.of(HookKind::Poststart).is_empty() {
         return Ok(());
     }
-    let state = OciState {
-        id: record.id.clone(),
-        status: "running",
-        pid: record.init_process_pid,
-        bundle: record.orlop.bundle.clone(),
-        annotations: record.orlop.annotations.clone(),
-    };
+    let state = record.oci_state("running", record.init_process_pid);
     let hooks = &record.orlop.hooks;
     let done =
         hooks.open_output().and_then(|output| hooks.run(HookKind::Poststart, &state.json()?, &[], &output));

@@ -44,9 +44,7 @@ fn asked(args: &cli::Update) -> Result<Resources> {
         Some(path) => bundle::load_part("--resources", path)?,
         None => from_options(args),
     };
-    if asked.memory.kernel.is_some() || asked.memory.kernel_tcp.is_some() {
-        log::warn("Kernel memory settings are ignored and will be removed");
-    }
+    asked.memory.warn_of_ignored();
     let kept = [
         ("devices", !asked.devices.is_empty()),
         ("hugepageLimits", !asked.hugepage_limits.is_empty()),

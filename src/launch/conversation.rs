@@ -2,6 +2,7 @@
 
 use super::{Handover, Launched, pid_file};
 use crate::cgroup::Cgroup;
+use crate::host::CgroupMode;
 use crate::init::{self, Held};
 use crate::log;
 use crate::oci_state::{self, OciState};
@@ -165,7 +166,7 @@ impl Launch<'_> {
                 record.cgroup_paths = record.orlop.cgroup.paths();
                 dir.commit(record)?;
                 let private = self.plan.namespaces.private(Kind::Cgroup);
-                let sources = record.orlop.cgroup.mount_sources(private)?;
+                let sources = record.orlop.cgroup.mount_sources(private, CgroupMode::Unified)?;
                 Ok(sources.into_iter().next().map(|source| source.path).unwrap_or_default())
             }
             Subject::Process { cgroup, .. } => cgroup.attach(pid).map(|()| PathBuf::new()),

@@ -1,10 +1,9 @@
-//! What is written down before the first side effect, and what hooks are told of it.
+//! What is written down before the first side effect.
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, CONFIG};
 use crate::cgroup::Cgroup;
 use crate::host::Host;
 use crate::log;
-use crate::oci_state::OciState;
 use crate::parts::namespaces::Kind;
 use crate::plan::Plan;
 use crate::state::{self, Config, NamespaceEntry, Own, Phase, Record};
@@ -60,6 +59,7 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
             cgroup,
             resctrl: None,
             bundle: bundle.path.clone(),
+            config_file: Some(bundle.file.clone()).filter(|file| file != CONFIG),
             annotations,
             hooks: plan.hooks.clone(),
             hooks_ran: false,
@@ -79,15 +79,4 @@ fn external_descriptors() -> Vec<String> {
     (0..3)
         .map(|number| link(number).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default())
         .collect()
-}
-
-/// The state for hooks.
-pub fn hook_state(record: &Record, status: &'static str, pid: i32) -> OciState {
-    OciState {
-        id: record.id.clone(),
-        status,
-        pid,
-        bundle: record.orlop.bundle.clone(),
-        annotations: record.orlop.annotations.clone(),
-    }
 }

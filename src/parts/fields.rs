@@ -64,8 +64,8 @@ const OTHER_PLATFORM: &str = "another platform's";
 pub const UNSUPPORTED: &[(&str, Fate, &str)] = &[
     ("freebsd", Fate::Ignored, OTHER_PLATFORM),
     ("linux.personality.flags", Fate::Refused, "the specification defines no flag"),
-    ("linux.resources.memory.kernel", Fate::Ignored, "gone from Linux 5.4; a warning in update"),
-    ("linux.resources.memory.kernelTCP", Fate::Ignored, "gone with version 1; a warning in update"),
+    ("linux.resources.memory.kernel", Fate::Ignored, "gone from Linux 5.4; with a warning"),
+    ("linux.resources.memory.kernelTCP", Fate::Ignored, "gone with version 1; with a warning"),
     ("linux.resources.memory.useHierarchy", Fate::Ignored, "always so since Linux 5.11"),
     ("process.commandLine", Fate::Ignored, "for Windows"),
     ("process.user.username", Fate::Ignored, "for Windows"),

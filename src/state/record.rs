@@ -2,6 +2,7 @@
 
 use super::{Phase, Process};
 use crate::cgroup::Cgroup;
+use crate::oci_state::OciState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -81,6 +82,9 @@ pub struct Own {
     pub resctrl: Option<crate::parts::intel_rdt::Group>,
     /// The bundle, absolute.
     pub bundle: PathBuf,
+    /// The configuration in it, if it has another name than usual (`--config`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_file: Option<String>,
     /// `annotations`.
     pub annotations: BTreeMap<String, String>,
     /// The hooks, of which `start` and `delete` have some to run.
@@ -116,6 +120,17 @@ impl Record {
     /// Init, if there is one.
     pub fn init(&self) -> Process {
         Process { pid: self.init_process_pid, start: self.init_process_start }
+    }
+
+    /// The container as hooks and seccomp agents are told of it; `pid` is 0 when there is no process.
+    pub fn oci_state(&self, status: &'static str, pid: i32) -> OciState {
+        OciState {
+            id: self.id.clone(),
+            status,
+            pid,
+            bundle: self.orlop.bundle.clone(),
+            annotations: self.orlop.annotations.clone(),
+        }
     }
 
     /// Init is complete, and this is it.

@@ -305,8 +305,8 @@ impl Mounts {
 
     fn cgroup(&self, root: &Root, mount: &Mount, source: Option<&mut CgroupSource>) -> Result<()> {
         match source {
-            // Rootless without permission for cgroups, or told to have none: those of the host are not shown, for
-            // some of them may be the user's to write to (CVE-2023-25809).
+            // No cgroup is to be seen from here. Not nothing: an rbind of the host's /sys would show its tree, which
+            // may be the user's to write to (CVE-2023-25809).
             None => {
                 let (target, _) = directory_target(root, mount, false, &[])?;
                 let empty = crate::sys::mount::empty_directory(self.label.as_deref())?;
