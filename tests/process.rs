@@ -19,6 +19,13 @@ fn the_program_is_looked_for_in_the_path_of_the_container() {
 }
 
 #[test]
+fn without_a_path_a_program_is_not_found_by_its_name() {
+    let bundle = Bundle::new().directory("bin").set("/process/env", json!(["A=1"]));
+    std::fs::rename(bundle.rootfs("guest"), bundle.rootfs("bin/tool")).expect("rename");
+    bundle.args(["tool", "pid"]).run().fails_with(r#"exec: "tool": executable file not found in $PATH"#);
+}
+
+#[test]
 fn a_relative_program_is_looked_for_in_the_working_directory() {
     let bundle = Bundle::new().directory("work").set("/process/cwd", json!("/work"));
     std::fs::rename(bundle.rootfs("guest"), bundle.rootfs("work/tool")).expect("rename");

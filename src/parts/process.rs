@@ -10,9 +10,6 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Where programs are looked for when the container's environment has no PATH.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// The program of the container's process.
 #[derive(Clone, Debug, Serialize)]
 pub struct Program {
@@ -144,7 +141,8 @@ impl Program {
         }
     }
 
-    /// Finds the program's file, as execvp(3) and runc do: a name with a slash as it is, another in PATH.
+    /// Finds the program's file, as runc does: a name with a slash as it is, another in the container's PATH. Without
+    /// a PATH there is nowhere to look; execvp(3) would go on with a list of the C library's.
     /// Run as the container's user, at create, so that a missing program fails `create`.
     ///
     /// # Errors
@@ -162,7 +160,7 @@ impl Program {
             };
         }
         let path = self.env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH="));
-        let path = path.map_or(DEFAULT_PATH.into(), String::from_utf8_lossy);
+        let path = path.map_or_else(Default::default, String::from_utf8_lossy);
         let mut denied = false;
         for directory in path.split(':') {
             // An empty entry is the current directory, which Go's lookup refuses to use; so do we.
