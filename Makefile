@@ -68,9 +68,11 @@ test-vm: ## Run the tests for hosts that boot systemd in a Debian guest (root; b
 crash: all ## Kill the runtime, or fail its calls, at every point; look for what is left (root; STRIDE=n is faster)
 	@tools/as-root crash
 	$(with_cargo) cargo build --release --locked --example crash --example guest
-	@dir=$$(dirname $$(readlink -f $(bin))); $$dir/examples/crash sweep --runtime $(bin) --stride $(STRIDE) $(CRASH) && \
-		$$dir/examples/crash sweep --runtime $(bin) --stride $(STRIDE) --userns yes --view host --ops create,run,exec && \
-		$$dir/examples/crash stress --runtime $(bin)
+	@crash=$$(dirname $$(readlink -f $(bin)))/examples/crash; status=0; \
+		for who in root userns rootless; do \
+			$$crash sweep --runtime $(bin) --as $$who --stride $(STRIDE) $(CRASH) || status=1; \
+		done; \
+		$$crash stress --runtime $(bin) || status=1; exit $$status
 
 conformance-bats: ## Run the integration suite of runc, whose source tree is SUITE, with orlop (root; an hour)
 	@tools/as-root conformance-bats

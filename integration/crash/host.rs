@@ -1,41 +1,87 @@
-//! What is really there: the bundle, and everything on the host that carries a container's id or root.
+//! The bundle, and what is really there of its containers.
 
-use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use crate::leftovers;
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, PidfdFlags};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long any command may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A host user that need not exist.
+const USER: u32 = 64_322;
+
+/// Who runs the runtime, and as whose root the container runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Root, without a user namespace.
+    Root,
+    /// Root, with one.
+    Mapped,
+    /// An ordinary user: rootless.
+    User,
+}
+
+impl Who {
+    pub fn of(name: &str) -> Result<Self> {
+        Ok(match name {
+            "root" => Self::Root,
+            "userns" => Self::Mapped,
+            "rootless" => Self::User,
+            other => bail!("--as {other}: not one of root, userns, rootless"),
+        })
+    }
+
+    /// Whom the root user of the container is on the host.
+    fn root(self) -> u32 {
+        match self {
+            Self::Root => 0,
+            Self::Mapped => 100_000,
+            Self::User => USER,
+        }
+    }
+}
+
 /// A bundle, and the state root of its containers.
 pub struct Bundle {
     pub dir: tempfile::TempDir,
-    pub runtime: PathBuf,
-    rootfs: (u64, u64),
+    runtime: PathBuf,
+    pub who: Who,
 }
 
 impl Bundle {
-    pub fn new(runtime: &Path, user_namespace: bool) -> Result<Self> {
+    pub fn new(runtime: &Path, who: Who) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("orlop-crash.").tempdir()?;
-        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
-        let rootfs = dir.path().join("rootfs");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711))?;
         for name in ["rootfs", "rootfs/etc", "state"] {
             fs::create_dir(dir.path().join(name))?;
         }
-        let own = std::env::current_exe()?;
-        let guest = own.with_file_name("guest");
-        fs::copy(&guest, rootfs.join("guest")).with_context(|| format!("{}", guest.display()))?;
-        fs::write(dir.path().join("config.json"), serde_json::to_vec_pretty(&config(user_namespace))?)?;
-        if user_namespace {
-            std::os::unix::fs::chown(&rootfs, Some(100_000), Some(100_000))?;
+        let guest = std::env::current_exe()?.with_file_name("guest");
+        fs::copy(&guest, dir.path().join("rootfs/guest")).with_context(|| format!("{}", guest.display()))?;
+        fs::write(dir.path().join("config.json"), serde_json::to_vec_pretty(&config(who))?)?;
+        let root = Some(who.root());
+        chown(dir.path().join("rootfs"), root, root)?;
+        let mut this = Self { dir, runtime: runtime.into(), who };
+        if who == Who::User {
+            // The path to it may be closed to others.
+            this.runtime = this.path("runtime");
+            fs::copy(runtime, &this.runtime)?;
+            for name in [".", "state"] {
+                chown(this.path(name), root, root)?;
+            }
         }
-        let found = fs::metadata(&rootfs)?;
-        Ok(Self { dir, runtime: runtime.into(), rootfs: (found.dev(), found.ino()) })
+        Ok(this)
+    }
+
+    /// The user that calls the runtime.
+    pub fn user(&self) -> u32 {
+        if self.who == Who::User { USER } else { 0 }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -55,10 +101,9 @@ impl Bundle {
         let (program, args) = line.split_first().context("no program")?;
         let mut command = Command::new(program);
         command.args(args);
-        self.finish(command)
-    }
-
-    pub fn finish(&self, command: Command) -> Result<(i32, String)> {
+        if self.user() != 0 {
+            command.uid(self.user()).gid(self.user());
+        }
         let code = self.finish_within(command, PATIENCE)?.context("hang")?;
         Ok((code, fs::read_to_string(self.path("out"))?))
     }
@@ -80,8 +125,7 @@ impl Bundle {
             child.kill()?;
         }
         let status = child.wait()?;
-        let signal = std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0);
-        Ok(ended.then(|| status.code().unwrap_or(128 + signal)))
+        Ok(ended.then(|| status.code().unwrap_or(128 + status.signal().unwrap_or_default())))
     }
 
     /// A call that has to succeed.
@@ -92,125 +136,31 @@ impl Bundle {
         Ok(out)
     }
 
-    /// Everything on the host that belongs to this container.
+    /// Everything on the host that belongs to this container, and every file beside those that are meant to be.
     pub fn leftovers(&self, id: &str) -> Vec<String> {
-        let mut left: Vec<String> = Vec::new();
-        left.extend(self.processes(id).iter().map(|pid| format!("process {pid} {}", name_of(*pid))));
-        left.extend(cgroups(id).iter().map(|path| format!("cgroup {}", path.display())));
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let name = self.dir.path().display().to_string();
-        let ours = mounts.lines().filter(|line| line.contains(&name) || line.contains(id));
-        left.extend(ours.map(|line| format!("mount {line}")));
-        left.extend(names(&self.path("state")).iter().map(|name| format!("state {name}")));
-        const KNOWN: [&str; 8] =
-            ["config.json", "short.json", "err", "out", "pid", "report", "rootfs", "state"];
-        let files = names(self.dir.path());
+        self.leftovers_after(id, Duration::ZERO)
+    }
+
+    /// As [`Self::leftovers`], when the kernel has had the time to end what was killed.
+    pub fn leftovers_after(&self, id: &str, patience: Duration) -> Vec<String> {
+        const KNOWN: [&str; 9] =
+            ["config.json", "short.json", "err", "out", "pid", "report", "rootfs", "runtime", "state"];
+        let mut left = leftovers::leftovers_after(id, self.dir.path(), patience);
+        let files = leftovers::names(self.dir.path());
         let foreign = files.iter().filter(|name| !KNOWN.contains(&name.as_str()));
         left.extend(foreign.map(|name| format!("file {name}")));
         left
     }
 
-    /// As [`Self::leftovers`], when the kernel has had the time to end what was killed.
-    pub fn leftovers_after(&self, id: &str, patience: Duration) -> Vec<String> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let left = self.leftovers(id);
-            if left.is_empty() || Instant::now() > deadline {
-                return left;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// Living processes of the container, and those of the runtime that are at work on it.
-    pub fn processes(&self, id: &str) -> Vec<i32> {
-        let mut found = Vec::new();
-        for name in names(Path::new("/proc")) {
-            let Ok(pid) = name.parse::<i32>() else { continue };
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let dead = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
-            if dead || pid == std::process::id() as i32 {
-                continue;
-            }
-            let has = |file: &str| {
-                let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-                String::from_utf8_lossy(&bytes).contains(id)
-            };
-            let root = fs::metadata(format!("/proc/{pid}/root")).map(|meta| (meta.dev(), meta.ino())).ok();
-            if root == Some(self.rootfs) || has("cgroup") || has("cmdline") {
-                found.push(pid);
-            }
-        }
-        found
+    /// The command lines of the container's processes, and of those of the runtime that are at work on it.
+    pub fn processes(&self, id: &str) -> Vec<String> {
+        let found = leftovers::processes(id, self.dir.path());
+        found.into_iter().map(|(pid, _)| leftovers::name_of(pid)).collect()
     }
 
     /// Clears the host by hand of what the runtime could not, so that the next point begins clean.
     pub fn sweep(&self, id: &str) {
-        for path in cgroups(id) {
-            let _ = fs::write(path.join("cgroup.freeze"), "0"); // Only version 2 has it,
-            let _ = fs::write(path.join("freezer.state"), "THAWED"); // and only version 1 this.
-        }
-        for _ in 0..200 {
-            for pid in self.processes(id) {
-                kill(pid, Signal::KILL);
-            }
-            for path in cgroups(id).iter().rev() {
-                let _ = fs::remove_dir(path); // Busy until the processes are gone: the next round.
-            }
-            for name in names(&self.path("state")) {
-                let _ = fs::remove_dir_all(self.path("state").join(name)); // As above.
-            }
-            if self.leftovers(id).is_empty() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-pub fn kill(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        let _ = rustix::process::kill_process(pid, signal); // It may be gone.
-    }
-}
-
-pub fn name_of(pid: i32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()
-}
-
-pub fn alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
-pub fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-}
-
-/// The cgroups whose path has the id, in every hierarchy that is mounted; parents before their children.
-pub fn cgroups(id: &str) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut found = Vec::new();
-    for line in mounts.lines() {
-        if let Some((point, fstype)) = line.split_once(" - ")
-            && fstype.starts_with("cgroup")
-        {
-            below(Path::new(point.split(' ').nth(4).unwrap_or("/")), id, &mut found);
-        }
-    }
-    found
-}
-
-fn below(dir: &Path, id: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if entry.path().display().to_string().contains(id) {
-                found.push(entry.path());
-            }
-            below(&entry.path(), id, found);
-        }
+        leftovers::sweep(id, self.dir.path());
     }
 }
 
@@ -221,20 +171,29 @@ pub fn limits() -> bool {
 }
 
 /// A container that uses most of what leaves something on a host: cgroups with limits, hooks, a filter, mounts.
-fn config(user_namespace: bool) -> Value {
+fn config(who: Who) -> Value {
     let caps = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let hook = json!([{"path": "/bin/true"}]);
     let mut namespaces = json!([
         {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
         {"type": "cgroup"},
     ]);
-    if user_namespace && let Some(list) = namespaces.as_array_mut() {
+    if who != Who::Root
+        && let Some(list) = namespaces.as_array_mut()
+    {
         list.push(json!({"type": "user"}));
     }
-    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-    let maps = if user_namespace { map } else { json!(null) };
+    // A user can map one id, and become no other inside.
+    let (size, user) = match who {
+        Who::User => (1, json!({"uid": 0, "gid": 0})),
+        Who::Root | Who::Mapped => (65536, json!({"uid": 1, "gid": 1, "additionalGids": [5]})),
+    };
+    let map = json!([{"containerID": 0, "hostID": who.root(), "size": size}]);
+    let maps = if who == Who::Root { json!(null) } else { map };
     let mut resources = json!({"devices": [{"allow": false, "access": "rwm"}]});
-    if limits() {
+    if who == Who::User {
+        resources = json!(null);
+    } else if limits() {
         resources["memory"] = json!({"limit": 256 << 20});
         resources["pids"] = json!({"limit": 100});
         resources["cpu"] = json!({"shares": 512});
@@ -242,7 +201,7 @@ fn config(user_namespace: bool) -> Value {
     json!({
         "ociVersion": "1.2.0",
         "process": {
-            "user": {"uid": 1, "gid": 1, "additionalGids": [5]},
+            "user": user,
             "args": ["/guest", "pause"],
             "env": ["PATH=/usr/bin:/bin"],
             "cwd": "/",

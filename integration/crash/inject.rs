@@ -3,6 +3,9 @@
 //!
 //! `strace --inject` counts for each process by itself; the parts of a runtime take turns, so that only one count
 //! over all of them gives every state of the host a number.
+//!
+//! Between the injector and the command stands a caller, as an engine does: it holds the other ends of the command's
+//! stdout and stderr, and waits for it. Its own calls are not counted, but it can be killed as well.
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -12,24 +15,28 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::process::CommandExt;
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What happens at the chosen call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// The process that the caller started is killed, before the call.
     KillMain,
-    /// All processes of the command are.
+    /// The caller is; the command goes on alone, with nobody at the other end of its stdout and stderr.
+    KillCaller,
+    /// All processes of the command are, and the caller.
     KillAll,
     /// The call is not made, and fails with this.
     Fail(Errno),
 }
 
 impl How {
-    pub const ALL: [(&'static str, How); 6] = [
+    pub const ALL: [(&'static str, How); 7] = [
         ("main", How::KillMain),
+        ("caller", How::KillCaller),
         ("all", How::KillAll),
         ("ENOMEM", How::Fail(Errno::ENOMEM)),
         ("ENOSPC", How::Fail(Errno::ENOSPC)),
@@ -39,9 +46,10 @@ impl How {
 
     pub fn of(name: &str) -> Result<Self> {
         let found = Self::ALL.iter().find(|row| row.0 == name);
-        Ok(found.with_context(|| format!("{name}: not one of main, all, ENOMEM, ENOSPC, EIO, EINTR"))?.1)
+        Ok(found.with_context(|| format!("{name}: not one of {NAMES}"))?.1)
     }
 
+    /// Whether the command itself is killed, so that nothing may be asked of its end.
     pub fn kills(self) -> bool {
         matches!(self, How::KillMain | How::KillAll)
     }
@@ -53,6 +61,9 @@ impl std::fmt::Display for How {
         f.write_str(found.map_or("?", |row| row.0))
     }
 }
+
+/// For the usage.
+pub const NAMES: &str = "main,caller,all,ENOMEM,ENOSPC,EIO,EINTR";
 
 /// What came of it.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -66,27 +77,30 @@ pub struct Report {
 }
 
 struct Tracer {
-    main: Pid,
+    caller: Pid,
+    /// The process that the caller has started, once it executes the runtime.
+    main: Option<Pid>,
+    /// The runtime under test.
+    runtime: std::path::PathBuf,
     tracees: BTreeSet<Pid>,
     at: u32,
     how: How,
-    /// The runtime runs: what came before it is the shell that starts it.
-    counting: bool,
     /// The process whose present call is to fail.
     failing: BTreeMap<Pid, Errno>,
     report: Report,
 }
 
-/// Runs `line`; interferes at call number `at` (0: at none). Gives the exit status, 128 + signal for a kill.
+/// Runs `line` as user `uid`; interferes at call number `at` (0: at none). Gives the exit status of the command, 128 +
+/// signal for a kill.
 ///
 /// Must be a process of its own: its end lets go of everything that still runs.
-pub fn run(at: u32, how: How, report: &Path, line: &[String]) -> Result<i32> {
+pub fn run(at: u32, how: How, report: &Path, uid: &str, line: &[String]) -> Result<i32> {
+    let mut caller = Command::new(std::env::current_exe()?);
+    caller.args(["call", uid]).args(line).process_group(0);
+    let child = caller.spawn().context("the caller")?;
+    let caller = Pid::from_raw(i32::try_from(child.id())?);
     // Stopped until it is traced, so that no call is missed.
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "kill -STOP $$; exec \"$@\"", "_"]).args(line).process_group(0);
-    let child = shell.spawn().context("sh")?;
-    let main = Pid::from_raw(i32::try_from(child.id())?);
-    match waitpid(main, Some(WaitPidFlag::WUNTRACED))? {
+    match waitpid(caller, Some(WaitPidFlag::WUNTRACED))? {
         WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
         other => bail!("{line:?}: {other:?} before it could be traced"),
     }
@@ -95,14 +109,15 @@ pub fn run(at: u32, how: How, report: &Path, line: &[String]) -> Result<i32> {
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEEXEC;
-    ptrace::seize(main, options)?;
-    kill(main, Signal::SIGCONT)?;
+    ptrace::seize(caller, options)?;
+    kill(caller, Signal::SIGCONT)?;
     let mut tracer = Tracer {
-        main,
-        tracees: BTreeSet::from([main]),
+        caller,
+        main: None,
+        runtime: line.first().context("no command")?.into(),
+        tracees: BTreeSet::from([caller]),
         at,
         how,
-        counting: false,
         failing: BTreeMap::new(),
         report: Report::default(),
     };
@@ -111,9 +126,38 @@ pub fn run(at: u32, how: How, report: &Path, line: &[String]) -> Result<i32> {
     Ok(code)
 }
 
+/// The caller: starts `line` as user `uid`, waits for its end, and passes on what it has printed by then.
+pub fn call(uid: &str, line: &[String]) -> Result<i32> {
+    nix::sys::signal::raise(Signal::SIGSTOP)?;
+    let (program, args) = line.split_first().context("no command")?;
+    let uid = uid.parse()?;
+    let mut command = Command::new(program);
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if uid != 0 {
+        command.uid(uid).gid(uid);
+    }
+    let mut child = command.spawn().with_context(|| program.clone())?;
+    let status = child.wait()?;
+    if let (Some(mut out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) {
+        pass_on(&mut out, &mut std::io::stdout())?;
+        pass_on(&mut err, &mut std::io::stderr())?;
+    }
+    Ok(status.code().unwrap_or(128 + status.signal().unwrap_or_default()))
+}
+
+/// What is there now: a container may keep the other end open.
+fn pass_on(from: &mut (impl Read + std::os::fd::AsFd), to: &mut impl Write) -> Result<()> {
+    rustix::io::ioctl_fionbio(&from, true)?;
+    let mut text = Vec::new();
+    match from.read_to_end(&mut text) {
+        Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => Err(error.into()),
+        _ => Ok(to.write_all(&text)?),
+    }
+}
+
 impl Tracer {
     fn serve(&mut self) -> Result<i32> {
-        let mut code = None;
+        let (mut code, mut alone) = (None, false);
         loop {
             let status = match waitpid(None::<Pid>, Some(WaitPidFlag::__WALL)) {
                 Err(Errno::EINTR) => continue,
@@ -122,16 +166,27 @@ impl Tracer {
                 other => other?,
             };
             let Some(pid) = status.pid() else { continue };
+            let ended = match status {
+                WaitStatus::Exited(_, status) => Some(status),
+                WaitStatus::Signaled(_, signal, _) => Some(128 + signal as i32),
+                _ => None,
+            };
+            if let Some(ended) = ended {
+                self.tracees.remove(&pid);
+                alone |= pid == self.caller;
+                code = (Some(pid) == self.main).then_some(ended).or(code);
+            }
             match status {
-                WaitStatus::Exited(_, status) => code = self.ended(pid, status).or(code),
-                WaitStatus::Signaled(_, signal, _) => code = self.ended(pid, 128 + signal as i32).or(code),
                 WaitStatus::PtraceSyscall(_) => self.at_call(pid)?,
                 WaitStatus::PtraceEvent(_, _, event) => {
                     self.tracees.insert(pid);
-                    self.counting |= event == ptrace::Event::PTRACE_EVENT_EXEC as i32;
+                    if event == ptrace::Event::PTRACE_EVENT_EXEC as i32 && self.main.is_none() {
+                        let found = std::fs::read_link(format!("/proc/{pid}/exe"));
+                        self.main = found.is_ok_and(|found| found == self.runtime).then_some(pid);
+                    }
                     self.resume(pid, None)?;
                 }
-                WaitStatus::Stopped(_, Signal::SIGCONT) if !self.counting => self.resume(pid, None)?,
+                WaitStatus::Stopped(_, Signal::SIGCONT) if self.main.is_none() => self.resume(pid, None)?,
                 WaitStatus::Stopped(_, signal) => {
                     self.tracees.insert(pid);
                     self.resume(pid, Some(signal))?;
@@ -141,15 +196,10 @@ impl Tracer {
             // With everything killed, wait for everything: what was just being cloned has to die as well.
             let all = self.how == How::KillAll && self.report.fired.is_some();
             match code {
-                Some(code) if !all => return Ok(code),
+                Some(code) if alone && !all => return Ok(code),
                 _ => {}
             }
         }
-    }
-
-    fn ended(&mut self, pid: Pid, code: i32) -> Option<i32> {
-        self.tracees.remove(&pid);
-        (pid == self.main).then_some(code)
     }
 
     /// A tracee may be killed at any time: that it is gone is never an error.
@@ -157,7 +207,8 @@ impl Tracer {
         if self.how == How::KillAll && self.report.fired.is_some() {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        let done = match self.counting && self.report.fired.is_none() || self.failing.contains_key(&pid) {
+        let counts = self.main.is_some() && pid != self.caller && self.report.fired.is_none();
+        let done = match counts || self.failing.contains_key(&pid) {
             true => ptrace::syscall(pid, signal),
             false => ptrace::cont(pid, signal),
         };
@@ -185,11 +236,14 @@ impl Tracer {
                 self.report.calls.push(name.to_owned());
             }
             if self.report.points == self.at {
-                let who = if pid == self.main { "main" } else { "child" };
+                let who = if Some(pid) == self.main { "main" } else { "child" };
                 self.report.fired = Some(format!("{name} in {who}"));
                 match self.how {
                     How::KillMain => {
-                        let _ = kill(self.main, Signal::SIGKILL);
+                        let _ = kill(self.main.unwrap_or(pid), Signal::SIGKILL);
+                    }
+                    How::KillCaller => {
+                        let _ = kill(self.caller, Signal::SIGKILL);
                     }
                     How::KillAll => {
                         for pid in &self.tracees {

@@ -3,16 +3,22 @@
 //! with what the runtime says, and `delete --force` has to bring it back to nothing.
 //!
 //! ```text
-//! crash sweep  [--runtime PATH] [--view host,v1,v2] [--ops create,…] [--how main,all,ENOMEM,…] [--stride N | --points N]
+//! crash sweep  [--runtime PATH] [--as root|userns|rootless] [--view host,v1,v2] [--ops create,…] [--how main,caller,…]
+//!              [--stride N | --points N] [--record FILE]
 //! crash stress [--runtime PATH] [--containers 600] [--parallel 4] [--seed N]
-//! crash inject N HOW REPORT COMMAND…           what the sweep calls for each point; N = 0 only lists the calls
+//! crash table FILE                             what `--record` has written there, as a table
+//! crash inject N HOW REPORT UID COMMAND…       what the sweep calls for each point; N = 0 only lists the calls
+//! crash call UID COMMAND…                      the caller of the command, under the injector
 //! ```
 //! Needs root. `make crash` runs all of it, `make test` a short form.
 
 mod host;
 mod inject;
+#[path = "../../tests/support/leftovers.rs"]
+mod leftovers;
 mod stress;
 mod sweep;
+mod table;
 
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
@@ -32,9 +38,13 @@ fn main() -> ExitCode {
 
 fn run(args: &[String]) -> Result<i32> {
     let (mode, rest) = args.split_first().context("sweep, stress or inject?")?;
-    if mode == "inject" {
-        let [at, how, report, line @ ..] = rest else { bail!("inject N HOW REPORT COMMAND…") };
-        return inject::run(at.parse()?, inject::How::of(how)?, Path::new(report), line);
+    match (mode.as_str(), rest) {
+        ("inject", [at, how, report, uid, line @ ..]) => {
+            return inject::run(at.parse()?, inject::How::of(how)?, Path::new(report), uid, line);
+        }
+        ("call", [uid, line @ ..]) => return inject::call(uid, line),
+        ("table", [file]) => return table::print(Path::new(file)),
+        _ => {}
     }
     ensure!(rustix::process::geteuid().is_root(), "this needs root");
     let options = Options::parse(rest)?;

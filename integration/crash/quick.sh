@@ -9,4 +9,6 @@ programs=$(ls -d target/*/debug/examples | head -n 1)
 
 # All points of all commands take more than an hour (`make crash`); here it is a few of each, others every time.
 "$programs/crash" sweep --points 2 --how main,all,EIO --view host,v1,v2 --ops create,run,exec,start,delete-f
+"$programs/crash" sweep --points 2 --how main,caller,EIO --view host --as userns --ops create,run-fg,exec
+"$programs/crash" sweep --points 2 --how main,caller,EIO --view host --as rootless --ops create,run-fg,exec
 "$programs/crash" stress --containers 40 --parallel 4

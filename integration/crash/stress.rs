@@ -1,7 +1,7 @@
 //! Many containers at a time, whose commands are killed at random moments: what no count of calls would meet.
 
 use crate::Options;
-use crate::host::{self, Bundle};
+use crate::host::{Bundle, Who};
 use anyhow::{Context, Result};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ pub fn run(options: &Options) -> Result<i32> {
     println!("stress: {containers} containers, {parallel} at a time, --seed {seed}");
     let (next, killed, left) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let worker = |number: u64| -> Result<()> {
-        let bundle = Bundle::new(&runtime, false)?;
+        let bundle = Bundle::new(&runtime, Who::Root)?;
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number + 1));
         loop {
             let serial = next.fetch_add(1, Ordering::Relaxed);
@@ -77,7 +77,7 @@ fn one(bundle: &Bundle, id: &str, words: &[&str], random: &mut Random) -> Result
     let mut child: Child = command.spawn()?;
     std::thread::sleep(Duration::from_micros(random.below(WITHIN)));
     let ended = child.try_wait()?.is_some();
-    host::kill(i32::try_from(child.id())?, rustix::process::Signal::KILL);
+    child.kill()?;
     child.wait()?;
     Ok(!ended)
 }

@@ -1,13 +1,14 @@
 //! The sweep: every operation, every way to interfere, every point, and what is found afterwards.
 
-use crate::host::{self, Bundle};
-use crate::inject::{How, Report};
-use crate::{Options, ourselves};
+use crate::host::{self, Bundle, Who};
+use crate::inject::{self, How, Report};
+use crate::{Options, leftovers, ourselves};
 use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -101,22 +102,30 @@ struct Sweep {
 pub fn sweep(options: &Options, view: &str) -> Result<i32> {
     let asked =
         options.list("ops", "create,start,run,run-fg,exec,kill,pause,resume,update,delete,delete-f,delete-p");
-    let hows = options.list("how", "main,all,ENOMEM,ENOSPC,EIO,EINTR");
+    let hows = options.list("how", inject::NAMES);
     let stride = options.number("stride", 1)?.max(1);
     let few = options.0.get("points").map(|_| options.number("points", 0)).transpose()?;
-    let bundle = Bundle::new(&options.runtime()?, options.get("userns", "no") == "yes")?;
+    let who = options.get("as", "root");
+    let bundle = Bundle::new(&options.runtime()?, Who::of(who)?)?;
     let text = fs::read_to_string(bundle.path("config.json"))?;
     fs::write(bundle.path("rootfs/../short.json"), text.replace("\"pause\"", "\"pid\""))?;
     let mut sweep = Sweep { bundle, view: view.into(), serial: 0, total: Tally::default() };
     println!("{:6} {:9} {:7} {:>6}  {}", "view", "command", "how", "points", COUNTERS.join(" "));
     for op in OPS.iter().filter(|op| asked.contains(&op.name)) {
-        if op.name == "update" && !host::limits() {
-            println!("{view:6} update: skipped: no controllers here");
+        let cgroup = matches!(op.name, "pause" | "resume" | "update" | "delete-p");
+        if (op.name == "update" && !host::limits()) || (cgroup && sweep.bundle.who == Who::User) {
+            println!("{view:6} {}: skipped: no controllers here", op.name);
             continue;
         }
         for (name, how) in How::ALL.iter().filter(|row| hows.contains(&row.0)) {
             let tally = sweep.operation(op, *how, stride, few)?;
             sweep.print(op.name, name, &tally);
+            if let Some(file) = options.0.get("record") {
+                let faults: u32 = tally.counters.values().sum();
+                let row =
+                    format!("{who}\t{view}\t{}\t{name}\t{stride}\t{}\t{faults}\n", op.name, tally.points);
+                fs::OpenOptions::new().create(true).append(true).open(file)?.write_all(row.as_bytes())?;
+            }
             sweep.total.points += tally.points;
             sweep.total.left_before += tally.left_before;
             for (counter, count) in tally.counters {
@@ -198,17 +207,17 @@ impl Sweep {
         let line: Vec<&str> = words.iter().copied().chain([id]).chain(after.iter().copied()).collect();
         let mut command = ourselves()?;
         command.args(["inject", &at.to_string(), &how.to_string()]).arg(bundle.path("report"));
-        command.args(bundle.line(&line)).stdin(Stdio::null());
+        command.arg(bundle.user().to_string()).args(bundle.line(&line)).stdin(Stdio::null());
         let _ = fs::remove_file(bundle.path("report")); // Of the last point.
         let code = bundle.finish_within(command, Duration::from_secs(30))?;
         let said = fs::read_to_string(bundle.path("err"))?;
         let printed = fs::read_to_string(bundle.path("out"))?;
         let Some(code) = code else {
-            let names: Vec<_> = bundle.processes(id).into_iter().map(host::name_of).collect();
+            let names = bundle.processes(id);
             faults.push(("hangs", format!("still there: {names:?}; {}", said.trim())));
             return Ok(Some("?".into()));
         };
-        if code == 2 && said.starts_with("crash:") {
+        if said.starts_with("crash:") {
             bail!("{}: {said}", op.name);
         }
         let report: Report = serde_json::from_slice(&fs::read(bundle.path("report"))?)?;
@@ -220,7 +229,7 @@ impl Sweep {
             bail!("{} fails undisturbed: exit {code}: {said}", op.name);
         }
         if code == 0
-            && let Some(what) = self.not_done(op, id, &printed)?
+            && let Some(what) = self.not_done(op, id, (how != How::KillCaller).then_some(&printed))?
         {
             fault("false_ok", what);
         }
@@ -276,8 +285,8 @@ impl Sweep {
         Ok(if code == 0 { Some(serde_json::from_str(&out)?) } else { None })
     }
 
-    /// The command said that it was done. Is it?
-    fn not_done(&self, op: &Op, id: &str, printed: &str) -> Result<Option<String>> {
+    /// The command said that it was done. Is it? What it has `printed` nobody knows when the caller is dead.
+    fn not_done(&self, op: &Op, id: &str, printed: Option<&String>) -> Result<Option<String>> {
         let state = self.state(id)?;
         let status = state.as_ref().and_then(|state| state["status"].as_str()).unwrap_or("none").to_owned();
         let wants = match op.name {
@@ -302,10 +311,8 @@ impl Sweep {
                 return Ok(Some(format!("the pid file has {pid:?}")));
             }
         }
-        if op.name == "exec" && printed.trim() != "done" {
-            return Ok(Some(format!("printed {printed:?}")));
-        }
-        Ok(None)
+        let wrong = printed.filter(|printed| op.name == "exec" && printed.trim() != "done");
+        Ok(wrong.map(|printed| format!("printed {printed:?}")))
     }
 
     /// The command said that it failed. Is everything as before?
@@ -318,8 +325,7 @@ impl Sweep {
             // Nothing but init may run: no half-entered exec.
             _ if op.name == "exec" => {
                 let alone = || Ok(self.bundle.processes(id).len() == 1);
-                let names = || self.bundle.processes(id).into_iter().map(host::name_of).collect::<Vec<_>>();
-                Ok(until(AT_ONCE, alone)?.is_none().then(|| format!("{:?}", names())))
+                Ok(until(AT_ONCE, alone)?.is_none().then(|| format!("{:?}", self.bundle.processes(id))))
             }
             _ => Ok(None),
         }
@@ -344,14 +350,14 @@ impl Sweep {
         };
         let status = state["status"].as_str().unwrap_or("?");
         let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(-1);
-        let executed = host::name_of(pid).starts_with("/guest");
-        let frozen = host::cgroups(id).iter().any(|path| {
+        let executed = leftovers::name_of(pid).starts_with("/guest");
+        let frozen = leftovers::cgroups(id).iter().any(|path| {
             let is = |file: &str, value: &str| {
                 fs::read_to_string(path.join(file)).is_ok_and(|content| content.trim() == value)
             };
             is("cgroup.freeze", "1") || is("freezer.self_freezing", "1")
         });
-        let alive = pid > 0 && host::alive(pid);
+        let alive = pid > 0 && leftovers::alive(pid);
         let true_status = match status {
             "created" => alive && !executed && !frozen,
             "running" => alive && executed && !frozen,
@@ -361,7 +367,7 @@ impl Sweep {
             _ => false,
         };
         Ok((!true_status).then(|| {
-            let names: Vec<_> = self.bundle.processes(id).into_iter().map(host::name_of).collect();
+            let names = self.bundle.processes(id);
             format!("{status} with pid {pid}, executed {executed}, frozen {frozen}, processes {names:?}")
         }))
     }
@@ -385,8 +391,8 @@ impl Sweep {
         self.bundle.ok(&["start", id])?;
         let state = self.state(id)?.context("no state")?;
         anyhow::ensure!(state["status"] == "running", "started, and {}", state["status"]);
-        let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(-1);
-        host::kill(pid, Signal::KILL);
+        let pid = state["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        kill_process(pid.context("no pid")?, Signal::KILL)?;
         self.bundle.ok(&["delete", "--force", id])?;
         let left = self.bundle.leftovers_after(id, AT_ONCE);
         anyhow::ensure!(left.is_empty(), "left: {left:?}");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::container::Container;
-use super::leftovers::{leftovers, sweep};
+use super::leftovers::{leftovers, leftovers_after, sweep};
 use super::runtime::{Output, Running, View, eventually, runtime, start};
 
 /// A bundle, its own state root, and how the runtime is to be called for it.
@@ -299,12 +299,7 @@ impl Bundle {
     #[track_caller]
     pub fn assert_clean(&self) {
         // The kernel ends a killed process in its own time; what is still there then has been forgotten.
-        let patience = std::time::Instant::now() + std::time::Duration::from_millis(300);
-        let mut left = leftovers(&self.id, &self.dir);
-        while !left.is_empty() && std::time::Instant::now() < patience {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-            left = leftovers(&self.id, &self.dir);
-        }
+        let left = leftovers_after(&self.id, &self.dir, std::time::Duration::from_millis(300));
         assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
     }
 

@@ -1,69 +1,94 @@
-//! What a container may leave behind, looked for from outside: processes, cgroups, mounts, state.
+//! What a container may leave behind, looked for from outside: processes, cgroups, mounts, state. The crash sweep
+//! (`integration/crash`) looks with the same eyes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// All that is left of a container with this id and bundle; empty when the runtime cleaned up.
 pub fn leftovers(id: &str, dir: &Path) -> Vec<String> {
     let mut left = Vec::new();
-    left.extend(processes(id, dir).iter().map(|(pid, why)| format!("process {pid} ({why})")));
+    left.extend(
+        processes(id, dir).iter().map(|(pid, why)| format!("process {pid} {} ({why})", name_of(*pid))),
+    );
     left.extend(cgroups(id).iter().map(|path| format!("cgroup {}", path.display())));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let name = dir.display().to_string();
-    left.extend(mounts.lines().filter(|line| line.contains(&name)).map(|line| format!("mount {line}")));
-    left.extend(state(dir).iter().map(|name| format!("state {name}")));
+    let ours = mounts.lines().filter(|line| line.contains(&name) || line.contains(id));
+    left.extend(ours.map(|line| format!("mount {line}")));
+    left.extend(names(&dir.join("state")).iter().map(|name| format!("state {name}")));
     left
 }
 
-/// Ends and removes what a failed test left, so that one failure does not spoil the machine for the next run. Only
-/// what carries this test's own id or bundle is touched.
-pub fn sweep(id: &str, dir: &Path) {
-    for (pid, _) in processes(id, dir) {
-        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL); // It may be gone.
+/// As [`leftovers`], when the kernel has had the time to end what was killed.
+pub fn leftovers_after(id: &str, dir: &Path, patience: Duration) -> Vec<String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = leftovers(id, dir);
+        if left.is_empty() || Instant::now() > deadline {
+            return left;
         }
-    }
-    for _ in 0..50 {
-        let left = cgroups(id);
-        if left.is_empty() {
-            return;
-        }
-        for path in left.iter().rev() {
-            let _ = fs::remove_dir(path); // Busy until the processes are gone: the next round.
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn processes(id: &str, dir: &Path) -> Vec<(i32, &'static str)> {
+/// Clears the host by hand of what the runtime could not, so that one fault does not spoil the machine for what comes
+/// next. Only what carries this id or bundle is touched.
+pub fn sweep(id: &str, dir: &Path) {
+    for path in cgroups(id) {
+        let _ = fs::write(path.join("cgroup.freeze"), "0"); // Only version 2 has it,
+        let _ = fs::write(path.join("freezer.state"), "THAWED"); // and only version 1 this.
+    }
+    for _ in 0..200 {
+        for pid in processes(id, dir).iter().filter_map(|(pid, _)| Pid::from_raw(*pid)) {
+            let _ = kill_process(pid, Signal::KILL); // It may be gone.
+        }
+        for path in cgroups(id).iter().rev() {
+            let _ = fs::remove_dir(path); // Busy until the processes are gone: the next round.
+        }
+        for name in names(&dir.join("state")) {
+            let _ = fs::remove_dir_all(dir.join("state").join(name)); // As above.
+        }
+        if leftovers(id, dir).is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Living processes of the container, and those of the runtime that are at work on it; and how they are known.
+pub fn processes(id: &str, dir: &Path) -> Vec<(i32, &'static str)> {
     let rootfs = fs::metadata(dir.join("rootfs")).map(|meta| (meta.dev(), meta.ino())).ok();
+    let bundle = dir.display().to_string();
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").expect("/proc is there").flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let path = entry.path();
-        let read = |file: &str| fs::read(path.join(file)).unwrap_or_default();
-        let stat = String::from_utf8_lossy(&read("stat")).into_owned();
+    for name in names(Path::new("/proc")) {
+        let Ok(pid) = name.parse::<i32>() else { continue };
         // Dead and waiting to be reaped by whoever is PID 1 here: not the runtime's business.
-        let dead = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
-        if dead || pid == std::process::id() as i32 {
+        if !alive(pid) || pid == std::process::id() as i32 {
             continue;
         }
-        let has = |bytes: Vec<u8>, part: &str| String::from_utf8_lossy(&bytes).contains(part);
-        let root = fs::metadata(path.join("root")).map(|meta| (meta.dev(), meta.ino())).ok();
+        let read = |file: &str| {
+            let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let line = read("cmdline");
+        let root = fs::metadata(format!("/proc/{pid}/root")).map(|meta| (meta.dev(), meta.ino())).ok();
         if rootfs.is_some() && root == rootfs {
             found.push((pid, "the rootfs is its root"));
-        } else if has(read("cgroup"), id) {
+        } else if read("cgroup").contains(id) {
             found.push((pid, "it is in the container's cgroup"));
-        } else if has(read("cmdline"), id) || has(read("cmdline"), &dir.display().to_string()) {
+        } else if line.contains(id) || line.contains(&bundle) {
             found.push((pid, "the container is on its command line"));
         }
     }
     found
 }
 
-/// Parents before their children.
-fn cgroups(id: &str) -> Vec<PathBuf> {
+/// The cgroups whose path has the id, in every hierarchy that is mounted; parents before their children.
+pub fn cgroups(id: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut found = Vec::new();
     for line in mounts.lines() {
@@ -86,7 +111,20 @@ fn below(dir: &Path, id: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn state(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir.join("state")).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().display().to_string()).collect()
+/// The command line, or nothing.
+pub fn name_of(pid: i32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()
+}
+
+/// Neither ended nor a zombie.
+pub fn alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// What a directory holds; nothing if it is none.
+pub fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
