@@ -94,12 +94,16 @@ pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<Borr
 
 fn enter(plan: &Plan, held: &Held) -> Result<i32> {
     let Entry::Hop { unshare, clone, .. } = plan.entry else { return Ok(0) };
-    // Before the first foreign namespace: a process in there must not be able to look into us.
-    prctl::set_not_dumpable()?;
+    if !held.joins.is_empty() {
+        // Before the first foreign namespace: a process in there must not be able to look into us.
+        prctl::set_not_dumpable()?;
+    }
     // What runc's nsexec says at the same place.
     log::debug(|| format!("hop: nsexec container setup: {:?}", plan.entry));
     log::debug(|| format!("hop (runc: nsexec): affinity: {}", scheduling::current_affinity()));
     spawn::join_cgroups(&held.cgroup_tasks).context("linux.cgroupsPath")?;
+    // Before a new user namespace, which leaves no right to join what the host owns.
+    held.joins.enter()?;
     if unshare != 0 {
         sys::ns::unshare(unshare).context("linux.timeOffsets")?;
         // Not thread-self: a thread has no such file.
@@ -107,7 +111,6 @@ fn enter(plan: &Plan, held: &Held) -> Result<i32> {
             .write("self/timens_offsets", plan.time_offsets.0.as_bytes())
             .context("linux.timeOffsets")?;
     }
-    held.joins.enter()?;
     Ok(clone)
 }
 
@@ -314,6 +317,9 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
         }
         wire.ask(&Event::SetLimits, None)?;
     }
+    if process.open_to_caller {
+        prctl::set_dumpable()?;
+    }
     if !process.no_new_privileges {
         // Needs CAP_SYS_ADMIN, so before the capabilities go.
         load_filter(process, wire)?;
@@ -329,8 +335,11 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
         process.program.enter_cwd()?;
     }
     process.program.verify_cwd()?;
-    // setuid(2) has made us dumpable again.
-    prctl::set_not_dumpable()?;
+    // setuid(2) may have changed it.
+    match process.open_to_caller {
+        true => prctl::set_dumpable()?,
+        false => prctl::set_not_dumpable()?,
+    }
     if process.no_new_privileges {
         prctl::set_no_new_privs()?;
         if has_listener(process) {
@@ -347,7 +356,10 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
 fn verify(process: &Process, held: &Held) -> Result<()> {
     process.user.verify(&held.proc)?;
     process.capabilities.verify()?;
-    ensure!(!prctl::dumpable()?, "the process can be looked into: PR_GET_DUMPABLE is not 0");
+    ensure!(
+        process.open_to_caller || !prctl::dumpable()?,
+        "the process can be looked into: PR_GET_DUMPABLE is not 0"
+    );
     if process.no_new_privileges {
         ensure!(prctl::no_new_privs()?, "process.noNewPrivileges: not in force");
     }

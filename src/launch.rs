@@ -146,6 +146,13 @@ fn make(
         }
         // What could not be had was dropped, and need not be removed.
         record.cgroup_paths = record.orlop.cgroup.paths();
+        let untracked = record.cgroup_paths.is_empty() && !record.orlop.cgroup.waits_for_process();
+        if untracked && !plan.namespaces.private(Kind::Pid) {
+            log::warn(
+                "a rootless container without a cgroup and without a pid namespace of its own: not all of its \
+                 processes can be killed. Such configuration is strongly discouraged",
+            );
+        }
     }
     log::debug(|| format!("create {}: cgroups {:?}", plan.id, record.cgroup_paths));
     if let Some(rdt) = &plan.intel_rdt {

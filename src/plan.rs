@@ -159,6 +159,10 @@ pub struct Process {
     pub console: Option<Console>,
     /// Descriptors that stay open.
     pub inherited: Inherited,
+    /// Until it executes, the process may be looked into by others of its user: an ordinary user has no right over
+    /// it that would replace this, and `exec` before `start` and a seccomp listener want it. Never where a namespace
+    /// is joined, in which the others may be a container's.
+    pub open_to_caller: bool,
 }
 
 impl Plan {
@@ -221,6 +225,7 @@ impl Plan {
                     None => None,
                 },
                 affinity: Affinity::Reset,
+                open_to_caller: host.euid != 0 && namespaces.joins_none(),
                 ..process_of(
                     process,
                     linux.mount_label.as_deref(),
@@ -447,6 +452,7 @@ fn process_of(
         oom_score_adj: process.oom_score_adj,
         console: console::plan(process)?,
         inherited,
+        open_to_caller: false,
     })
 }
 

@@ -234,7 +234,8 @@ impl Inbox<'_> {
             let Some((event, fd)) = self.wire.event()? else { return Ok(None) };
             match event {
                 Event::Born { .. } => self.hop = false,
-                Event::Failed(_) => {}
+                // What the hop may say itself.
+                Event::Failed(_) | Event::JoinCgroup => {}
                 _ if self.hop => {
                     self.early.push_back((event, fd));
                     continue;
@@ -331,11 +332,14 @@ mod tests {
     #[test]
     fn what_init_says_waits_until_the_hop_has_named_it() {
         let (parent, init) = pair().unwrap();
+        let mut inbox = parent.inbox(true);
+        // This one the hop asks, which goes no further before it has its answer.
+        init.tell(&Event::JoinCgroup, None).unwrap();
+        assert_eq!(inbox.event().unwrap().unwrap().0, Event::JoinCgroup);
         for event in [Event::MapIds, Event::Console, Event::Born { pid: 7 }, Event::Ready] {
             init.tell(&event, None).unwrap();
         }
         drop(init);
-        let mut inbox = parent.inbox(true);
         let mut events = Vec::new();
         while let Some((event, _)) = inbox.event().unwrap() {
             events.push(event);

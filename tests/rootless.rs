@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, View, eventually, is_root, runtime, under_runc};
+use crate::support::{Bundle, View, accept_fd, eventually, is_root, runtime, under_runc};
 
 /// A host user that need not exist.
 const USER: u32 = 64_321;
@@ -61,6 +62,56 @@ fn a_user_has_the_whole_lifecycle() {
     assert_eq!(container.status(), "running");
     container.stop();
     container.delete();
+}
+
+#[test]
+fn a_user_enters_a_container_that_is_not_started() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    let container = rootless().guest("pause").container();
+    container.exec(&[], "hostname").prints("orlop-test");
+    container.start();
+    container.exec(&[], "hostname").prints("orlop-test");
+}
+
+#[test]
+fn a_user_has_clocks_of_their_own() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    crate::skip_unless!(!under_runc(), "runc 1.1 has no time namespace");
+    let bundle = rootless().namespace("time", None);
+    let bundle = bundle.set("/linux/timeOffsets", json!({"monotonic": {"secs": 1_000_000_000}}));
+    let container = bundle.started();
+    for _ in 0..2 {
+        let seconds: u64 = container.exec(&[], "clock monotonic").ok().out.trim().parse().expect("seconds");
+        assert!(seconds >= 1_000_000_000, "{seconds}");
+    }
+}
+
+#[test]
+fn the_agent_of_a_user_gets_the_notifications() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    for no_new_privileges in [true, false] {
+        let bundle = rootless().set("/process/noNewPrivileges", json!(no_new_privileges));
+        let path = bundle.dir.join("agent");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("chmod");
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": [
+            {"names": ["getpriority"], "action": "SCMP_ACT_NOTIFY"}
+        ]});
+        let agent = std::thread::spawn(move || accept_fd(&listener));
+        let _container = bundle.set("/linux/seccomp", profile).guest("pause").container();
+        let (text, fds) = agent.join().expect("the agent got its message");
+        assert_eq!(fds.len(), 1, "{}", String::from_utf8_lossy(&text));
+    }
+}
+
+#[test]
+fn a_container_whose_processes_cannot_be_found_is_warned_of() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    let proc = json!({"destination": "/proc", "type": "none", "source": "/proc", "options": ["rbind"]});
+    let bundle = rootless().without_namespace("pid").set("/mounts/0", proc);
+    let output = bundle.start("run").finish().ok();
+    assert!(output.err.contains("Such configuration is strongly discouraged"), "{output}");
+    bundle.assert_clean();
 }
 
 #[test]

@@ -120,7 +120,8 @@ pub enum Entry {
     Hop {
         /// Joined by the hop, in this order.
         join: Vec<Kind>,
-        /// Unshared by the hop: a time namespace that gets offsets takes only children.
+        /// Unshared by the hop: a time namespace that gets offsets takes only children. A new user namespace comes
+        /// with it, for an ordinary user may make the one only in the other.
         unshare: i32,
         /// CLONE_NEW* flags of the second clone.
         clone: i32,
@@ -203,6 +204,11 @@ impl Namespaces {
         matches!(self.0.get(&kind), Some(Request::Join(_)))
     }
 
+    /// Whether all that are not the host's are new.
+    pub fn joins_none(&self) -> bool {
+        self.0.values().all(|request| *request == Request::New)
+    }
+
     /// The process shape for these requests. One clone where the kernel allows it:
     /// a pid namespace takes only children of who joined it, a user namespace must be joined before what it
     /// owns is made, and a new user namespace leaves no right to join what the host owns.
@@ -218,12 +224,13 @@ impl Namespaces {
         if !needs_hop {
             return Entry::Direct { clone, join };
         }
-        let unshare = if offset_time { ns::NEWTIME } else { 0 };
+        let unshare = if offset_time { clone & (ns::NEWTIME | libc::CLONE_NEWUSER) } else { 0 };
+        let hop_leaves_user = self.joined(Kind::User) || unshare & libc::CLONE_NEWUSER != 0;
         Entry::Hop {
             join,
             unshare,
             clone: clone & !unshare,
-            hop_joins_cgroup: self.joined(Kind::User) || self.joined(Kind::Cgroup),
+            hop_joins_cgroup: hop_leaves_user || self.joined(Kind::Cgroup),
         }
     }
 
@@ -274,6 +281,11 @@ impl Joins {
     /// All of `kinds` of the process behind `pidfd` (`exec`).
     pub fn of_process(pidfd: OwnedFd, kinds: Vec<Kind>) -> Self {
         Self { namespaces: Vec::new(), process: Some((pidfd, kinds)) }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.namespaces.is_empty() && self.process.is_none()
     }
 
     fn get(&self, kind: Kind) -> Option<BorrowedFd<'_>> {
@@ -422,6 +434,11 @@ mod tests {
             (vec![(Time, join())], &none, hop(&[Time], 0, 0, false)),
             (vec![(Time, new.clone())], &none, Entry::Direct { clone: ns::NEWTIME, join: vec![] }),
             (vec![(Time, new.clone()), (Pid, new.clone())], &offset, hop(&[], ns::NEWTIME, pid, false)),
+            (
+                vec![(Kind::User, new.clone()), (Time, new.clone()), (Pid, new.clone())],
+                &offset,
+                hop(&[], ns::NEWTIME | user, pid, true),
+            ),
             (vec![(Kind::Cgroup, new)], &none, Entry::Direct { clone: 0, join: vec![] }),
         ];
         for (requests, offsets, entry) in cases {

@@ -65,6 +65,15 @@ pub fn set_not_dumpable() -> Result<(), Error> {
         .called("prctl", || "PR_SET_DUMPABLE 0".into())
 }
 
+/// Lets others of our user look into this process.
+///
+/// # Errors
+/// None known on a supported kernel.
+pub fn set_dumpable() -> Result<(), Error> {
+    process::set_dumpable_behavior(process::DumpableBehavior::Dumpable)
+        .called("prctl", || "PR_SET_DUMPABLE 1".into())
+}
+
 /// Takes capability `number` out of the bounding set. `false`: the kernel knows no such capability.
 ///
 /// # Errors
