@@ -5,7 +5,7 @@
 
 use crate::bundle::Bundle;
 use crate::cgroup;
-use crate::host::Host;
+use crate::host::{CgroupMode, Host};
 use crate::notify;
 use crate::parts::namespaces::{Entry, Kind, Namespaces, Request as NamespaceRequest, TimeOffsets};
 use crate::parts::{
@@ -243,6 +243,11 @@ impl Plan {
             let socket = format!("{}/{}", notify::INSIDE, notify::SOCKET);
             plan.process.program.set_env("NOTIFY_SOCKET", &socket);
         }
+        if let Some(cgroup) = &mut plan.cgroup {
+            let unified = host.cgroup_mode == CgroupMode::Unified;
+            let owner = host_id(process.user.uid(), host, &plan.namespaces, plan.maps.as_ref());
+            cgroup.delegated = cgroup::delegated(spec.annotations.as_ref(), unified, owner)?;
+        }
         Ok(plan)
     }
 
@@ -368,13 +373,17 @@ fn cgroup_owner(
     namespaces: &Namespaces,
     maps: Option<&Maps>,
 ) -> Option<u32> {
-    let unified = host.cgroup_mode == crate::host::CgroupMode::Unified;
+    let unified = host.cgroup_mode == CgroupMode::Unified;
     if !(unified && namespaces.made(Kind::Cgroup) && root.mounts.writable_cgroup()) {
         return None;
     }
-    let owner = if namespaces.private(Kind::User) { maps?.uid.host_id(user)? } else { user };
-    // It is ours already.
-    (owner != host.euid).then_some(owner)
+    host_id(user, host, namespaces, maps)
+}
+
+/// A user of the container as the host knows them, if that is not us.
+fn host_id(user: u32, host: &Host, namespaces: &Namespaces, maps: Option<&Maps>) -> Option<u32> {
+    let id = if namespaces.private(Kind::User) { maps?.uid.host_id(user)? } else { user };
+    (id != host.euid).then_some(id)
 }
 
 /// Where the container finds its notify socket.

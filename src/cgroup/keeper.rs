@@ -1,7 +1,7 @@
 //! Who makes and removes the container's directories, and what is different when it is not us.
 
 use super::hierarchy::{Hierarchy, gone};
-use super::{Cgroup, Plan, Resources, Tree, locate, systemd, v2};
+use super::{Cgroup, Plan, Resources, Tree, below, locate, systemd, v2};
 use anyhow::{Context, Result};
 use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
 use serde::{Deserialize, Serialize};
@@ -29,10 +29,14 @@ impl Cgroup {
     pub fn adopt(&mut self, pid: i32, plan: &Plan) -> Result<()> {
         let Keeper::Systemd(scope) = &mut self.keeper else { return Ok(()) };
         scope.start(pid, &plan.resources, &plan.devices)?;
-        let unit = scope.unit.clone();
+        let (unit, subgroup) = (scope.unit.clone(), scope.subgroup.clone());
         let found = locate::of_process(pid)?.filter(|path| path.ends_with(&unit));
         let path = found.with_context(|| format!("linux.cgroupsPath: process {pid} is not in {unit}"))?;
-        let cgroup = Hierarchy::new(vec![], locate::ROOT, path);
+        let mut cgroup = Hierarchy::new(vec![], locate::ROOT, path);
+        if let Some(subgroup) = subgroup {
+            let place = || format!("annotations.{}", below::SUBGROUP);
+            cgroup = below::enter(&cgroup, &subgroup, pid).with_context(place)?;
+        }
         let needed: Vec<&str> = plan.limits.writes.iter().map(|write| write.controller.as_ref()).collect();
         // Those that systemd does not know of (hugetlb, rdma).
         v2::enable_controllers(&cgroup, &needed).context("unable to apply cgroup configuration")?;

@@ -8,6 +8,7 @@
 //! With systemd as the keeper there is no directory before the process: `adopt` stands for `create` and `set`.
 //! Not for: the cgroup namespace (`parts::namespaces`), mounting (`parts::mounts`), device nodes.
 
+mod below;
 pub mod devices;
 mod freezer;
 mod hierarchy;
@@ -26,6 +27,7 @@ mod tests;
 mod v1;
 mod v2;
 
+pub use below::{Delegated, delegated};
 pub use hierarchy::Hierarchy;
 pub use limits::{Limits, weight_of};
 pub use locate::Place;
@@ -65,6 +67,9 @@ pub struct Plan {
     pub limits: Limits,
     /// Which devices may be used.
     pub devices: devices::Policy,
+    /// A cgroup below, for the container to manage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delegated: Option<Delegated>,
 }
 
 /// Reads `linux.cgroupsPath` and `linux.resources`.
@@ -95,6 +100,7 @@ pub fn plan(
         limits: limits_for(&resources, host.cgroup_mode == CgroupMode::Unified)?,
         devices: devices::plan(&resources.devices)?,
         resources,
+        delegated: None,
     })
 }
 
@@ -110,6 +116,9 @@ pub struct Cgroup {
     named: bool,
     rootless: bool,
     resources: Resources,
+    /// Below it, where the container's process is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delegated: Option<PathBuf>,
 }
 
 /// Which trees there are.
@@ -135,6 +144,7 @@ impl Cgroup {
             named: false,
             rootless: false,
             resources: Resources::default(),
+            delegated: None,
         }
     }
 
@@ -164,7 +174,7 @@ impl Cgroup {
             scope.mark();
             let (named, rootless) = (plan.named, plan.rootless);
             let (keeper, resources) = (Keeper::Systemd(scope), plan.resources.clone());
-            return Ok(Self { tree: Tree::Nowhere, keeper, named, rootless, resources });
+            return Ok(Self { tree: Tree::Nowhere, keeper, named, rootless, resources, delegated: None });
         }
         let mut found = locate::hierarchies(&plan.place, host.cgroup_mode)?;
         let tree = match (host.cgroup_mode, found.pop()) {
@@ -180,6 +190,7 @@ impl Cgroup {
             named: plan.named,
             rootless: plan.rootless,
             resources: plan.resources.clone(),
+            delegated: None,
         })
     }
 

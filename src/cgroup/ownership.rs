@@ -1,6 +1,6 @@
 //! Cgroup ownership (config-linux.md, "Cgroup ownership"): the container's user may manage what is below its cgroup.
 
-use super::{Cgroup, Tree};
+use super::{Cgroup, Hierarchy, Tree};
 use crate::sys::Called;
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, Uid};
@@ -20,7 +20,15 @@ impl Cgroup {
     /// chown(2)'s.
     pub fn give_to(&self, owner: u32) -> Result<()> {
         let Tree::V2(cgroup) = &self.tree else { return Ok(()) };
-        let directory = cgroup.leaf().context("linux.cgroupsPath")?;
+        self.give(cgroup, owner).context("linux.cgroupsPath")
+    }
+
+    /// The same of a cgroup that may be below.
+    ///
+    /// # Errors
+    /// chown(2)'s.
+    pub(super) fn give(&self, cgroup: &Hierarchy, owner: u32) -> Result<()> {
+        let directory = cgroup.leaf()?;
         let listed = std::fs::read_to_string(LIST).unwrap_or_else(|_| ALWAYS.join("\n"));
         for file in std::iter::once("").chain(listed.lines()) {
             let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
@@ -29,9 +37,9 @@ impl Cgroup {
                 Err(Errno::NOENT) => {}
                 // An ordinary user's cgroup is the user's already.
                 Err(Errno::PERM) if self.rootless => {}
-                other => other
-                    .called("fchownat", || format!("{:?} {owner}", cgroup.dir().join(file)))
-                    .context("linux.cgroupsPath")?,
+                other => {
+                    other.called("fchownat", || format!("{:?} {owner}", cgroup.dir().join(file)))?;
+                }
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ impl Cgroup {
     pub fn sub(&self, spec: &[String]) -> Result<Self> {
         let asked = sub_paths(spec)?;
         let keeper = if asked.is_empty() { self.keeper.clone() } else { Keeper::Us };
+        let default = self.delegated.as_ref().filter(|_| asked.is_empty());
         let at = |hierarchy: &Hierarchy| -> Result<Hierarchy> {
             let of = |name: &String| asked.get(name);
             let sub = hierarchy.controllers.iter().find_map(of).or_else(|| {
@@ -22,7 +23,7 @@ impl Cgroup {
             });
             Ok(hierarchy.at(match sub {
                 Some(sub) => join_beneath(&hierarchy.path, sub)?,
-                None => hierarchy.path.clone(),
+                None => default.map_or_else(|| hierarchy.path.clone(), |below| hierarchy.path.join(below)),
             }))
         };
         for name in asked.keys().filter(|name| !name.is_empty()) {
@@ -35,7 +36,8 @@ impl Cgroup {
             Tree::V1(all) => Tree::V1(all.iter().map(at).collect::<Result<_>>()?),
             Tree::Nowhere => Tree::Nowhere,
         };
-        Ok(Self { tree, keeper, named: self.named, rootless: self.rootless, resources: Resources::default() })
+        let (named, rootless, resources) = (self.named, self.rootless, Resources::default());
+        Ok(Self { tree, keeper, named, rootless, resources, delegated: None })
     }
 
     /// Version 2: the cgroup that `pid` is in now, for an exec into a container that moved its init to a
@@ -51,6 +53,7 @@ impl Cgroup {
             named: self.named,
             rootless: self.rootless,
             resources: Resources::default(),
+            delegated: None,
         }))
     }
 }

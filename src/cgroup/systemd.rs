@@ -11,12 +11,13 @@ mod annotations;
 mod bus;
 mod properties;
 
-use super::Resources;
 use super::devices::Policy;
+use super::{Resources, below};
 use anyhow::{Context, Result, bail, ensure};
 use properties::Property;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Where systemd is talked to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub struct Scope {
     /// Properties that annotations have asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     extra: Vec<Property>,
+    /// The cgroup in it that the container is in, if it is not the scope's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subgroup: Option<PathBuf>,
     /// Its description, by which it is known as ours: a name can be given to another scope once ours is gone.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     mark: String,
@@ -90,6 +94,7 @@ pub fn plan(path: &str, id: &str, asked: Asked<'_>) -> Result<Scope> {
         bus: asked.bus,
         id: id.to_owned(),
         extra: asked.annotations.map(annotations::plan).transpose()?.unwrap_or_default(),
+        subgroup: below::path(asked.annotations, below::SUBGROUP)?,
         mark: String::new(),
         asked: false,
     })
@@ -159,7 +164,8 @@ impl Scope {
     /// # Errors
     /// As for [`start`](Self::start).
     pub fn attach(&self, pid: i32) -> Result<()> {
-        bus::attach(&self.bus, &self.unit, pid).with_context(|| self.place())
+        let below = self.subgroup.as_ref().map(|path| format!("/{}", path.display())).unwrap_or_default();
+        bus::attach(&self.bus, &self.unit, &below, pid).with_context(|| self.place())
     }
 
     /// Kills what is in the scope and waits until it is gone. One that was never made is fine, and one of the same

@@ -216,6 +216,9 @@ impl Launch<'_> {
                 if let (Some(rdt), Some(group)) = (&self.plan.intel_rdt, &record.orlop.resctrl) {
                     rdt.apply_from_parent(group, pid)?;
                 }
+                if let Some(asked) = self.plan.cgroup.as_ref().and_then(|cgroup| cgroup.delegated.as_ref()) {
+                    record.orlop.cgroup.delegate(asked, child.pid)?;
+                }
                 record.born(state::Process::of(child.pid)?);
                 if let Some(filter) = &self.plan.process.seccomp {
                     dir.store_filter(filter)?;

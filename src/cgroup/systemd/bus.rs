@@ -50,10 +50,10 @@ pub fn set(bus: &Bus, unit: &str, properties: &[Property]) -> Result<()> {
 }
 
 /// Moves a process into the unit.
-pub fn attach(bus: &Bus, unit: &str, pid: i32) -> Result<()> {
+pub fn attach(bus: &Bus, unit: &str, below: &str, pid: i32) -> Result<()> {
     let pid = u32::try_from(pid).context("process id")?;
     talk(bus, async |systemd| {
-        let done = systemd.call("AttachProcessesToUnit", &(unit, "", vec![pid])).await;
+        let done = systemd.call("AttachProcessesToUnit", &(unit, below, vec![pid])).await;
         done.map(drop).map_err(|error| said("AttachProcessesToUnit", error))
     })
 }
