@@ -138,6 +138,16 @@ properties() {
   says "$(orlop --systemd-cgroup run -b "$WORK/b" properties 2>&1)" "int32 is given where uint64 is expected"
 }
 
+below_the_scope() { # crun's annotations: the container below the scope, its process in a cgroup of its own below that
+  bundle "$LIMITS"' | .annotations = {"run.oci.systemd.subgroup": "inner", "run.oci.delegate-cgroup": "mine"}'
+  up --systemd-cgroup below
+  says "$C" "/orlop-below.scope/inner"
+  equal "$(file memory.max)" 67108864 memory.max
+  says "$(orlop exec below cat /proc/self/cgroup)" "0::/mine"
+  says "$(cat "/proc/$(jq .init_process_pid "$STATE/below/state.json")/cgroup")" "/orlop-below.scope/inner/mine"
+  down below
+}
+
 scope_in_use() {
   $SYSTEMCTL reset-failed 2>/dev/null
   local run=(systemd-run --quiet); [ "$(id -u)" = 0 ] || run+=(--user)
@@ -233,7 +243,7 @@ no_cgroup() { # without a permission and without limits a container is possible
 
 # --- run ----------------------------------------------------------------------------
 
-ROWS=(life_systemd limits_systemd limits_cgroupfs devices_systemd devices_cgroupfs named_scope properties scope_in_use
+ROWS=(life_systemd limits_systemd limits_cgroupfs devices_systemd devices_cgroupfs named_scope properties below_the_scope scope_in_use
   failed_scope crash apparmor no_bus dead_bus delegated_cgroupfs no_cgroup)
 [ "${1:-}" != --list ] || { printf '%s\n' "${ROWS[@]}"; exit 0; }
 [ "${1:-}" != inner_delegated ] || { bundle "$LIMITS"'| .linux.cgroupsPath = "/user.slice/user-1000.slice/user@1000.service/rows.slice/delegated"'; inner_delegated; exit; }
