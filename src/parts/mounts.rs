@@ -63,7 +63,7 @@ pub enum SourcesFrom {
     /// Init, since the parent lacks the privilege (rootless) or is in the same mount namespace.
     Init,
     /// Init, so that flags which the host has set stay locked in the container's user namespace; the parent's
-    /// copy is for sources that container root may not reach.
+    /// copy, if it has the privilege, is for sources that container root may not reach.
     InitElseParent,
 }
 
@@ -273,10 +273,11 @@ pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Mounts> {
     let in_user_namespace = !matches!(facts.user_namespace, UserNamespace::Host);
     Ok(Mounts {
         list: list.collect::<Result<_>>()?,
-        sources: match (facts.own_mount_namespace && !facts.rootless, in_user_namespace) {
-            (false, _) => SourcesFrom::Init,
-            (true, false) => SourcesFrom::Parent,
-            (true, true) => SourcesFrom::InitElseParent,
+        sources: match (facts.own_mount_namespace, in_user_namespace, facts.rootless) {
+            (false, _, _) | (true, false, true) => SourcesFrom::Init,
+            (true, false, false) => SourcesFrom::Parent,
+            // Also rootless: root of an engine's user namespace may give its container another one.
+            (true, true, _) => SourcesFrom::InitElseParent,
         },
         source_propagation: source_propagation(facts)?,
         label: facts

@@ -82,7 +82,11 @@ impl Mounts {
             What::Bind(bind)
                 if !bind.in_root && (self.sources != SourcesFrom::Init || bind.idmap.is_some()) =>
             {
-                self.hold_one(mount, bind).with_context(|| at(mount)).map(Some)
+                match self.hold_one(mount, bind) {
+                    // Only root of a user namespace may do this there: init opens it, or says why it cannot.
+                    Err(_) if self.rootless && bind.idmap.is_none() => Ok(None),
+                    held => held.with_context(|| at(mount)).map(Some),
+                }
             }
             _ => Ok(None),
         };

@@ -95,8 +95,10 @@ fn only_a_user_namespace_opens_sources_in_init_first() {
     assert_eq!(plan(&[], &facts()).unwrap().sources, SourcesFrom::Parent);
     let with = Facts { user_namespace: user, ..facts() };
     assert_eq!(plan(&[], &with).unwrap().sources, SourcesFrom::InitElseParent);
-    let rootless = Facts { user_namespace: user, rootless: true, ..facts() };
+    let rootless = Facts { rootless: true, ..facts() };
     assert_eq!(plan(&[], &rootless).unwrap().sources, SourcesFrom::Init);
+    let rootless = Facts { user_namespace: user, ..rootless };
+    assert_eq!(plan(&[], &rootless).unwrap().sources, SourcesFrom::InitElseParent);
 }
 
 #[test]
