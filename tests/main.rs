@@ -34,6 +34,7 @@ mod seccomp;
 mod security;
 mod stress;
 mod structure;
+mod systemd;
 mod update;
 
 /// Printed with `--nocapture`; it also ends early and clearly if there is nothing to test.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, View, accept_fd, eventually, is_root, runtime, under_runc};
+use crate::support::{Bundle, View, accept_fd, bind, eventually, is_root, runtime, under_runc};
 
 /// A host user that need not exist.
 const USER: u32 = 64_321;
@@ -345,7 +345,24 @@ fn more_ids_than_one_come_from_the_helpers() {
     assert_eq!(words[..4], ["uid=5", "gid=6", "groups=7", "umask=0022"], "{facts}");
     assert_eq!(words[4..], maps, "{facts}");
     // The range is not the user's.
-    run(2000).run().fails_with("linux.uidMappings: newuidmap");
+    run(2000).run().fails_with_all(&["linux.uidMappings: newuidmap: ", "(see /etc/subuid)"]);
+}
+
+#[test]
+fn more_ids_than_one_need_the_helpers() {
+    crate::skip_unless!(is_root(), "becoming another user needs root");
+    let bundle = rootless();
+    let script = format!(
+        "shift; PATH=/no/such/directory exec {} --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all '{}' \"$@\"",
+        "/usr/bin/setpriv",
+        bundle.dir.join("runtime").display()
+    );
+    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": 700_000, "size": 10}]);
+    let attempt = bundle.through_anew(&script).set("/linux/uidMappings", map).run();
+    let said = "linux.uidMappings: more ids than our own are asked for, and newuidmap is not installed";
+    // To engines that means that the container's program is missing.
+    assert!(!attempt.output.err.to_lowercase().contains("no such file"), "{}", attempt.output);
+    attempt.fails_with(said);
 }
 
 #[test]
@@ -397,4 +414,40 @@ fn root_of_a_user_namespace_runs_containers_with_and_without_one_of_their_own() 
             .set("/linux/gidMappings", map);
         bundle.guest(facts).run().prints("uid=0 gid=0 groups= umask=0022\n1\nok\norlop-test");
     }
+}
+
+#[test]
+fn what_only_root_of_an_outer_user_namespace_may_enter_is_mounted_in_an_inner_one() {
+    // As with rootless podman: root of the engine's namespace is the user, whose home is closed to others; the
+    // container's root is another of the user's ids.
+    crate::skip_unless!(is_root(), "the ids of the test are root's");
+    let bundle = Bundle::new().remove("/linux/resources");
+    own(&bundle.dir.join("state"));
+    let closed = bundle.host_directory("closed");
+    own(Path::new(&closed));
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
+    let (inner, go) = (bundle.dir.join("inner"), bundle.dir.join("go"));
+    chown(bundle.rootfs("/"), Some(700_000), Some(700_000)).expect("chown");
+    // Nobody may write the maps of their own namespace but for one id: the outer shell does, when the inner one is there.
+    let script = format!(
+        "rm -f '{inner}' '{go}'; mkfifo '{go}'; \
+         unshare -Um --keep-caps sh -c 'echo $$ >\"{inner}\"; read _ <\"{go}\"; exec setpriv --reuid=0 --regid=0 --clear-groups \"$@\"' _ \"$@\" & \
+         job=$!; until [ -s '{inner}' ]; do sleep 0.01; done; pid=$(cat '{inner}'); \
+         for map in uid gid; do printf '0 {USER} 1\\n1 700000 10\\n' >/proc/$pid/${{map}}_map; done; \
+         echo >'{go}'; wait $job",
+        inner = inner.display(),
+        go = go.display()
+    );
+    let map = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+    let sys = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "ro"]});
+    let bundle = bundle
+        .through(&script)
+        .namespace("user", None)
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .set("/mounts/2/options", json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]))
+        .set("/mounts/5", sys)
+        .without_namespace("network")
+        .mount("/data", bind(&format!("{closed}/file"), &["ro"]));
+    bundle.guest("multi ids -- read /data").run().prints("uid=0 gid=0 groups= umask=0022\nfrom the host");
 }

@@ -90,7 +90,10 @@ pub fn plan(
     }
     let resources = said.cloned().unwrap_or_default();
     if systemd.is_some() && host.cgroup_mode != CgroupMode::Unified {
-        bail!("--systemd-cgroup: this host's cgroups are not (or not only) of version 2");
+        bail!(
+            "--systemd-cgroup: needs a host whose cgroups are of version 2 alone \
+             (systemd.unified_cgroup_hierarchy=1 at boot); without the option orlop makes the cgroups itself"
+        );
     }
     Ok(Plan {
         scope: systemd.map(|asked| systemd::plan(path, id, asked)).transpose()?,

@@ -130,14 +130,17 @@ impl Map {
         self.0.iter().map(|r| format!("{} {} {}\n", r.container, r.host, r.size)).collect()
     }
 
-    fn write_by_helper(&self, program: &str, pointer: &str, pid: i32) -> Result<()> {
+    fn write_by_helper(&self, program: &str, ranges: &str, pointer: &str, pid: i32) -> Result<()> {
         let rows = self.0.iter().flat_map(|r| [r.container, r.host, r.size].map(|number| number.to_string()));
-        let output = Command::new(program).arg(pid.to_string()).args(rows).output();
-        let output = output.called("execve", || program.into()).with_context(|| {
-            format!("{pointer}: more ids than our own are asked for (is {program} installed and setuid?)")
-        })?;
+        let output = match Command::new(program).arg(pid.to_string()).args(rows).output() {
+            // Not in the words of the errno, which engines take for a fault of the container's program.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                bail!("{pointer}: more ids than our own are asked for, and {program} is not installed")
+            }
+            other => other.called("execve", || program.into()).with_context(|| pointer.to_owned())?,
+        };
         let text = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{pointer}: {}", text.trim().replace('\n', "; "));
+        ensure!(output.status.success(), "{pointer}: {} (see {ranges})", text.trim().replace('\n', "; "));
         Ok(())
     }
 }
@@ -150,8 +153,8 @@ impl Maps {
     pub fn write(&self, proc: &Proc, pid: i32) -> Result<()> {
         match self.writer {
             Writer::Helpers => {
-                self.uid.write_by_helper("newuidmap", "linux.uidMappings", pid)?;
-                return self.gid.write_by_helper("newgidmap", "linux.gidMappings", pid);
+                self.uid.write_by_helper("newuidmap", "/etc/subuid", "linux.uidMappings", pid)?;
+                return self.gid.write_by_helper("newgidmap", "/etc/subgid", "linux.gidMappings", pid);
             }
             // user_namespaces(7): without CAP_SETGID in the parent namespace, gid_map wants this first.
             Writer::OurselvesWithoutSetgroups => {
