@@ -422,6 +422,7 @@ fn what_only_root_of_an_outer_user_namespace_may_enter_is_mounted_in_an_inner_on
     // container's root is another of the user's ids.
     crate::skip_unless!(is_root(), "the ids of the test are root's");
     let bundle = Bundle::new().remove("/linux/resources");
+    let own = |path: &Path| chown(path, Some(USER), Some(USER)).expect("chown");
     own(&bundle.dir.join("state"));
     let closed = bundle.host_directory("closed");
     own(Path::new(&closed));
