@@ -1,9 +1,8 @@
 #!/usr/bin/python3 -IS
 """The programs that runc's suite of integration tests keeps beside itself, in one file.
 
-Called by the name of one of them: pidfd-kill, fs-idmap, remap-rootfs, seccompagent (recvtty is recvtty.c). The
-suite's own are written in Go and want a newer compiler than distributions ship. Not here: sd-helper (needs systemd)
-and key_label (needs SELinux). `with-tty COMMAND...` is for bats.sh: it gives the command a controlling
+Called by the name of one of them: pidfd-kill, fs-idmap, remap-rootfs, seccompagent, sd-helper (recvtty is recvtty.c).
+The suite's own are written in Go and want a newer compiler than distributions ship. Not here: key_label (needs SELinux). `with-tty COMMAND...` is for bats.sh: it gives the command a controlling
 terminal, and is its init.
 """
 
@@ -227,6 +226,31 @@ def seccompagent():
         threading.Thread(target=answer, args=(listener, suffix), daemon=True).start()
 
 
+def sd_helper():
+    """Has systemd (the user's own, for a user) make or remove a slice, and waits for it."""
+    import subprocess
+    import time
+
+    _, [verb, unit] = options("parent=")
+    user = [] if os.getuid() == 0 else ["--user"]
+    manager = ["busctl", *user, "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+               "org.freedesktop.systemd1.Manager"]
+    if verb == "start":
+        accounting = [word for name in ("CPU", "Memory", "IO", "Tasks") for word in (f"{name}Accounting", "b", "true")]
+        properties = ["5", "DefaultDependencies", "b", "false", *accounting]
+        call = ["StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "replace", *properties, "0"]
+        wanted = 0
+    else:
+        call, wanted = ["StopUnit", "ss", unit, "replace"], 3
+    subprocess.run([*manager, *call], check=True, stdout=subprocess.DEVNULL)
+    for _ in range(300):
+        state = subprocess.run(["systemctl", *user, "is-active", "--quiet", unit]).returncode
+        if state == wanted or (wanted and state):
+            return
+        time.sleep(0.1)
+    sys.exit(f"sd-helper: {unit} does not {verb}")
+
+
 def with_tty():
     import fcntl
     import pty
@@ -251,6 +275,7 @@ TOOLS = {
     "fs-idmap": fs_idmap,
     "remap-rootfs": remap_rootfs,
     "seccompagent": seccompagent,
+    "sd-helper": sd_helper,
     "with-tty": with_tty,
 }
 TOOLS[os.path.basename(sys.argv[0])]()

@@ -2,7 +2,10 @@
 # Runs runc's integration suite (tests/integration/*.bats of its source tree) with orlop in the place of runc.
 #
 #   bats.sh SUITE [FILE...]     SUITE: runc's source tree, unpacked; FILE: mounts.bats or mounts; all if none is named
+#   bats.sh --images            only makes what is slow to make, for a guest that cannot
 #   VIEWS="hybrid v2 rootless"  the host's cgroup tree as it is; a private cgroup2 tree; an ordinary user (not by default)
+#   VIEWS="vm vm-systemd vm-login"  in the guest of integration/vm: its tree as it is; the systemd driver; an ordinary
+#                               user's systemd, in a login session
 #
 # As root. Everything is made below a scratch directory, except what is slow to make (the images), which stays in
 # target/conformance; each file runs in mount, pid and network namespaces of its own, with its own /etc/passwd. Nothing of the suite
@@ -13,15 +16,18 @@
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$(dirname "$here")")
-suite=$(readlink -f "${1:?the source tree of runc}")
+suite=${1:?the source tree of runc}
 shift
-[ -d "$suite/tests/integration" ] || { echo "$suite: no tests/integration in there" >&2; exit 2; }
+[ "$suite" = --images ] || suite=$(readlink -f "$suite")
+[ "$suite" = --images ] || [ -d "$suite/tests/integration" ] || { echo "$suite: no tests/integration in there" >&2; exit 2; }
 "$top/tools/as-root" conformance-bats
-"$top/tools/need" bats:bats jq:jq gawk:gawk gcc:gcc python3:python3-minimal busybox:busybox-static \
-    mmdebstrap:mmdebstrap ip:iproute2 losetup:mount setpriv:util-linux newuidmap:uidmap
-[ -e /usr/include/stdio.h ] || "$top/tools/need" -- libc6-dev
-runtime=${ORLOP:-$top/target/orlop}
 images=$top/target/conformance
+needs=(bats:bats jq:jq gawk:gawk python3:python3-minimal busybox:busybox-static ip:iproute2 losetup:mount
+    setpriv:util-linux newuidmap:uidmap)
+[ -e "$images/debian.tar" ] || needs+=(mmdebstrap:mmdebstrap)
+[ "$images/recvtty" -nt "$here/recvtty.c" ] || needs+=(gcc:gcc)
+"$top/tools/need" "${needs[@]}"
+runtime=${ORLOP:-$top/target/orlop}
 expected=$here/bats-expected-failures
 # Where ordinary users and user namespaces may look.
 scratch=$(mktemp -d /tmp/orlop-bats.XXXXXX)
@@ -35,7 +41,12 @@ pack() { # NAME DIRECTORY
 }
 
 make_images() {
-    mkdir -p "$images"
+    [ -d "$images" ] || mkdir -p "$images"
+    # Not in python: the suite does not wait until it listens, and orlop is quick.
+    if [ ! "$images/recvtty" -nt "$here/recvtty.c" ]; then
+        [ -e /usr/include/stdio.h ] || "$top/tools/need" -- libc6-dev
+        gcc -O2 -Wall -o "$images/recvtty" "$here/recvtty.c"
+    fi
     local root=$scratch/image
     if [ ! -e "$images/busybox.tar" ]; then
         mkdir -p "$root"/{bin,dev,etc,home,lib,tmp,usr/sbin,var/spool/mail,var/www}
@@ -74,9 +85,8 @@ make_suite() {
         >"$scratch/suite/tests/integration/get-images.sh"
     local bin=$scratch/suite/tests/cmd/_bin tool
     mkdir -p "$bin"
-    # Not in python: the suite does not wait until it listens, and orlop is quick.
-    gcc -O2 -Wall -o "$bin/recvtty" "$here/recvtty.c"
-    for tool in pidfd-kill fs-idmap remap-rootfs seccompagent; do
+    cp "$images/recvtty" "$bin/recvtty"
+    for tool in pidfd-kill fs-idmap remap-rootfs seccompagent sd-helper; do
         cp "$here/bats-tools.py" "$bin/$tool"
     done
     cp "$here/bats-tools.py" "$scratch/bin/with-tty"
@@ -96,6 +106,7 @@ make_suite() {
 inside() {
     local view=$1
     shift
+    case $view in vm*) in_guest "$view" "$@"; return ;; esac
     cp /etc/passwd "$scratch/passwd"
     cp /etc/group "$scratch/group"
     echo "rootless:x:2000:2000::$scratch/home:/bin/bash" >>"$scratch/passwd"
@@ -122,16 +133,34 @@ inside() {
         exec "$@"' _ "$scratch" "$view" "$@"
 }
 
+# In the guest, which is thrown away afterwards. systemd must know processes by the ids that they call their own: no pid
+# namespace. A login session has what the guest's user has (/etc/subuid, HOME, a systemd).
+in_guest() { # VIEW COMMAND...
+    local view=$1 with=()
+    shift
+    [ "$view" = vm ] || with+=(RUNC_USE_SYSTEMD=yes)
+    with+=(PATH="$scratch/bin:$PATH" RUNC="$scratch/runc" TMPDIR="$TMPDIR")
+    if [ "$view" = vm-login ]; then
+        local aux
+        aux=$(mktemp -d "$scratch/aux.XXXXXX")
+        chown 100024 "$aux"
+        as-user env "${with[@]}" ROOTLESS_FEATURES=idmap+ ROOTLESS_UIDMAP_START=100000 ROOTLESS_UIDMAP_LENGTH=65536 \
+            ROOTLESS_GIDMAP_START=100000 ROOTLESS_GIDMAP_LENGTH=65536 ROOTLESS_AUX_UID=1024 ROOTLESS_AUX_DIR="$aux" "$@"
+    else
+        env "${with[@]}" unshare -m -n --propagation private sh -c 'ip link set lo up; exec "$@"' _ "$@"
+    fi
+}
+
 # One file: lines "VIEW FILE ok|failed|skipped NAME" on stdout, what went wrong on stderr.
 run_file() { # VIEW FILE
     local tap=$scratch/tap temporary
     temporary=$(mktemp -d /tmp/orlop-bats.XXXXXX)
     chmod 755 "$temporary"
-    [ "$1" != rootless ] || chown 2000 "$temporary"
+    case $1 in rootless) chown 2000 "$temporary" ;; vm-login) chown 1000 "$temporary" ;; esac
     : >"$tap"
     chmod 666 "$tap"
     # shellcheck disable=SC2016 # for the other shell
-    TMPDIR=$temporary inside "$1" with-tty timeout -k 10 900 bash -c 'bats --tap "$1" >"$2" 2>&1' _ \
+    TMPDIR=$temporary inside "$1" with-tty timeout -k 10 "${FILE_TIMEOUT:-900}" bash -c 'bats --tap "$1" >"$2" 2>&1' _ \
         "$scratch/suite/tests/integration/$2" "$tap" >/dev/null </dev/null || true
     if [ -n "${KEEP:-}" ]; then mkdir -p "$KEEP" && cp "$tap" "$KEEP/$1-$2.tap"; fi
     rm -rf --one-file-system "$temporary"
@@ -167,7 +196,7 @@ table() {
             return sprintf("%d / %d / %d", count[view, file, "ok"], count[view, file, "failed"], count[view, file, "skipped"])
         }
         END {
-            n = split("hybrid v2 rootless", order); head = "| file |"; rule = "|---|"
+            n = split("hybrid v2 rootless vm vm-systemd vm-login", order); head = "| file |"; rule = "|---|"
             for (i = 1; i <= n; i++) if (order[i] in views) { head = head " " order[i] " |"; rule = rule "---|" }
             print head; print rule
             m = asorti(files, names)
@@ -184,6 +213,7 @@ table() {
 }
 
 make_images
+[ "$suite" != --images ] || exit 0
 make_suite
 views=${VIEWS:-hybrid v2}
 files=()
@@ -225,6 +255,7 @@ done < <(grep -v '^#' "$expected")
 
 table "$results" >"$scratch/table"
 tail -n 1 "$scratch/table"
+[ -z "${TABLE:-}" ] || cat "$scratch/table" >"$TABLE"
 if [ -n "$whole" ] && [ "$views" = "hybrid v2" ]; then
     readme=$top/integration/README.md
     awk -v table="$scratch/table" '

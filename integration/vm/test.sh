@@ -4,6 +4,8 @@
 #   rows-user    rows.sh in a login session of an ordinary user
 #   podman       podman.sh as root and as the user, with both cgroup drivers
 #   black-box    tests/ as on any host, by the guest's kernel and cgroups
+#   bats         runc's own suite (SUITE is its source tree), the files that need what only this guest has; an hour or
+#                two, and only if it is named. BATS_FILES and BATS_VIEWS choose; RECORD=1 writes the table into ../README.md
 # --short leaves out black-box, which takes longest. The guest is software-emulated, about 40 times slower for each
 # process: nothing is timed here, and limits are generous. Exit status: 0 if all suites pass.
 set -uo pipefail
@@ -22,14 +24,35 @@ trap 'rm -rf "$share"' EXIT
 cp "$(realpath "$ORLOP")" "$share/orlop" && cp "$here/rows.sh" "$here/podman.sh" "$share/" && chmod 755 "$share" || exit 1
 guest() { "$here/run.sh" --timeout "${VM_TIMEOUT:-1500}" --share "$share" "$@"; }
 
-black_box() { # the test binary is static, and finds what it was built with where it was built
-  local tests
+# The test binary is static; what it looks for where it was built it finds there.
+black_box() {
+  local tests target tree=$share/tree
   tests=$(cd "$top" && PATH="$(tools/toolchain):$PATH" && cargo build --quiet --locked --example guest &&
     cargo test --quiet --locked --no-run --test main --message-format json |
     jq -r 'select(.executable != null and .target.name == "main") | .executable') || return 1
-  cp "$tests" "$share/tests" || return 1
-  guest --share "$top:ro" -- "mkdir -p '$top' && mount --bind /share1 '$top' && cd '$top' && \
-    ORLOP=/share/orlop ORLOP_TEST_PATIENCE=120 TMPDIR=/var/tmp /share/tests --test-threads 2 --skip stress --skip structure $*"
+  target=$(dirname "$(dirname "$tests")")
+  # A copy: the tree may be worked in.
+  mkdir -p "$tree/tests" "$tree/${target#"$top"}/examples"
+  cp "$tests" "$share/tests" && cp -p "$top/tests/guest.rs" "$tree/tests" &&
+    cp -p "$target/orlop" "$tree/${target#"$top"}" && cp -p "$target/examples/guest" "$tree/${target#"$top"}/examples" || return 1
+  guest -- "mkdir -p '$top' && mount --bind /share/tree '$top' && cd '$top' && \
+    ORLOP=/share/orlop ORLOP_TEST_PATIENCE=120 TMPDIR=/var/tmp /share/tests --test-threads 2 --skip stress --skip structure"
+}
+
+bats() {
+  local status
+  [ -d "${SUITE:-}/tests/integration" ] || { echo "bats: SUITE is not the source tree of runc: ${SUITE:-}" >&2; return 1; }
+  "$top/integration/conformance/bats.sh" --images || return 1
+  mkdir -p "$share/keep"
+  VM_TIMEOUT=${VM_TIMEOUT:-10000} guest --share "$top:ro" --share "$SUITE:ro" -- "mkdir -p '$top' && mount --bind /share1 '$top' && \
+    ORLOP=/share/orlop KEEP=/share/keep TABLE=/share/table FILE_TIMEOUT=3600 VIEWS='${BATS_VIEWS:-vm vm-systemd vm-login}' \
+    '$top/integration/conformance/bats.sh' /share2 ${BATS_FILES:-cgroups cgroup_delegation update delete events exec dev userns run}"
+  status=$?
+  [ -z "${KEEP:-}" ] || cp -r "$share/keep/." "$KEEP"
+  [ -z "${RECORD:-}" ] || [ ! -s "$share/table" ] || sed -i -e '/<!-- bats in the guest -->/,/<!-- end -->/ {
+    /<!-- bats in the guest -->/ r '"$share/table"'
+    /<!--/ !d }' "$top/integration/README.md"
+  return $status
 }
 
 failed=()
@@ -40,6 +63,7 @@ for suite in "${suites[@]}"; do
     rows-user) guest --user user -- 'ORLOP=/share/orlop bash /share/rows.sh';;
     podman) guest -- 'ORLOP=/share/orlop bash /share/podman.sh' && guest --user user -- 'ORLOP=/share/orlop bash /share/podman.sh';;
     black-box) black_box;;
+    bats) bats;;
     *) echo "no suite $suite" >&2; exit 2;;
   esac || failed+=("$suite")
 done
