@@ -11,6 +11,7 @@ mod support;
 mod annotations;
 mod bad_fields;
 mod bad_input;
+mod cgroup_v2;
 mod cgroups;
 mod cli;
 mod console;

@@ -451,6 +451,14 @@ impl Cgroup {
         self.unified().map(Hierarchy::leaf).transpose().context("can't open cgroup")
     }
 
+    /// What it means that no process could be cloned into the cgroup.
+    pub fn refusal(&self, error: Error) -> anyhow::Error {
+        match self.unified().and_then(|cgroup| v2::why_refused(cgroup, error.errno())) {
+            Some(why) => anyhow!(error).context(why).context("linux.cgroupsPath"),
+            None => error.into(),
+        }
+    }
+
     /// The version 1 files that a process enters by, for [`join_cgroups`](crate::sys::spawn::join_cgroups); none with version 2 only.
     ///
     /// # Errors

@@ -52,16 +52,50 @@ fn pass_down(cgroup: &Hierarchy) -> Result<(), Error> {
     Ok(())
 }
 
-/// Why a limit of `controller` finds no file: asks the kernel once more for the controller.
+/// Why a limit of `controller` finds no file: asks the kernel once more for the controller, where it ends.
 pub fn why_missing(cgroup: &Hierarchy, controller: &str) -> String {
-    let above = cgroup.at(cgroup.path.parent().unwrap_or(Path::new("")));
-    let name = above.read("cgroup.controllers").unwrap_or_default();
-    if !name.split_ascii_whitespace().any(|has| has == controller) {
+    let has = |at: &Hierarchy| {
+        let controllers = at.read("cgroup.controllers").unwrap_or_default();
+        controllers.split_ascii_whitespace().any(|has| has == controller)
+    };
+    let mut above = cgroup.path.ancestors().skip(1).map(|path| cgroup.at(path));
+    let Some(giver) = above.find(has) else {
+        let above = cgroup.at(cgroup.path.parent().unwrap_or(Path::new("")));
         return format!("controller {controller:?} not available in {}", above.dir().display());
-    }
-    match above.write("cgroup.subtree_control", &format!("+{controller}")) {
-        Err(error) => format!("controller {controller:?} not available: {error}"),
+    };
+    let dir = giver.dir();
+    let dir = dir.display();
+    let refused = format!("controller {controller:?} not available");
+    match giver.write("cgroup.subtree_control", &format!("+{controller}")) {
         Ok(()) => "this kernel does not have the file".to_owned(),
+        Err(error) => match error.errno() {
+            // cgroups(7), "no internal processes".
+            libc::EBUSY => format!("{refused}: {dir} has processes, so cgroups below it get no controllers"),
+            libc::EOPNOTSUPP => {
+                format!("{refused}: {dir} is threaded, and this controller is for whole processes")
+            }
+            // Not in the words of the errno, which engines take for a fault of the container's program.
+            libc::EACCES | libc::EPERM => format!("{refused}: not delegated to us, {dir} does not give it"),
+            _ => format!("{refused}: {error}"),
+        },
+    }
+}
+
+/// Why the cgroup takes no process, in more words than the kernel has for it.
+pub fn why_refused(cgroup: &Hierarchy, errno: i32) -> Option<String> {
+    let dir = cgroup.dir();
+    let dir = dir.display();
+    let given = cgroup.read("cgroup.subtree_control").unwrap_or_default();
+    let kind = cgroup.read("cgroup.type").unwrap_or_default();
+    match errno {
+        libc::EBUSY if !given.trim().is_empty() => {
+            Some(format!("{dir} gives controllers to cgroups below it, so it takes no processes itself"))
+        }
+        libc::EOPNOTSUPP if kind.trim() != "domain" => Some(format!(
+            "{dir} is in a threaded subtree ({}), which takes no further processes",
+            kind.trim()
+        )),
+        _ => None,
     }
 }
 

@@ -101,7 +101,7 @@ impl Launch<'_> {
         if let Some(lent) = lent {
             lent.take_back(&self.held.proc)?;
         }
-        Ok(child?)
+        child.map_err(|error| cgroup.refusal(error))
     }
 
     /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
