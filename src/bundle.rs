@@ -38,7 +38,7 @@ pub struct Bundle {
 /// The file is missing, too large, no JSON, or no configuration: with the pointer to the first wrong property.
 pub fn load(path: &Path, file: &str) -> Result<Bundle> {
     let path = std::fs::canonicalize(path).called("realpath", || format!("{path:?}")).context("--bundle")?;
-    let text = match read(&path.join(file)) {
+    let text = match read_at_once(&path.join(file)) {
         Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => {
             bail!("JSON specification file {file} not found")
         }
@@ -65,6 +65,13 @@ pub fn load_part<T: DeserializeOwned>(option: &str, path: &Path) -> Result<T> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     read_from(std::fs::File::open(path).called("open", || format!("{path:?}"))?, path)
+}
+
+/// Not for ever: a fifo there is empty, whoever may write to it.
+fn read_at_once(path: &Path) -> Result<Vec<u8>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    read_from(file.called("open", || format!("{path:?}"))?, path)
 }
 
 fn read_from(file: impl Read, path: &Path) -> Result<Vec<u8>> {

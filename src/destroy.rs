@@ -35,7 +35,10 @@ pub fn container(root: &Root, record: &Record) -> Result<()> {
 }
 
 /// Ends the runtime that is still making it, init, and where that does not end all others, those.
-fn kill(record: &Record) -> Result<()> {
+///
+/// # Errors
+/// One of them does not end.
+pub fn kill(record: &Record) -> Result<()> {
     if record.orlop.phase == Phase::Creating && record.orlop.owner != crate::state::Process::own()? {
         end(record.orlop.owner.open()?, "the runtime that creates it")?;
     }

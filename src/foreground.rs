@@ -101,7 +101,7 @@ pub fn wait(
     // Without a size (a serial line, a test) the container keeps its own.
     let _ = tty::copy_size(host.fd.as_fd(), master.as_fd());
     let relayed = relay(process, signals, Some((&host.fd, &master)), notify);
-    drain(master.as_fd());
+    drain(master.as_fd(), signals);
     // Our terminal may have hung up; what the container did counts all the same.
     let _ = tty::restore(host.fd.as_fd(), &host.before);
     relayed?;
@@ -114,21 +114,15 @@ fn relay(
     terminal: Option<(&OwnedFd, &OwnedFd)>,
     mut notify: Option<Notify>,
 ) -> Result<()> {
-    let (stdin, stdout) = (fd::borrow(0), fd::borrow(1));
-    let (mut reads_input, mut reads_output) = (terminal.is_some() && stdin.is_some(), terminal.is_some());
+    let mut typed = terminal.zip(fd::borrow(0)).map(|((_, master), stdin)| Copy::new(stdin, master.as_fd()));
+    let mut shown =
+        terminal.zip(fd::borrow(1)).map(|((_, master), stdout)| Copy::new(master.as_fd(), stdout));
     loop {
         let mut polled = vec![
             PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(signals.fd.as_fd(), PollFlags::IN),
         ];
-        let input = (terminal.zip(stdin)).filter(|_| reads_input);
-        let output = (terminal.zip(stdout)).filter(|_| reads_output);
-        if let Some((_, stdin)) = input {
-            polled.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
-        }
-        if let Some(((_, master), _)) = output {
-            polled.push(PollFd::from_borrowed_fd(master.as_fd(), PollFlags::IN));
-        }
+        polled.extend([&typed, &shown].into_iter().flatten().map(Copy::polled));
         if let Some(notify) = &notify {
             polled.push(PollFd::from_borrowed_fd(notify.fd(), PollFlags::IN));
         }
@@ -142,11 +136,10 @@ fn relay(
         if signalled {
             forward(process, signals, terminal);
         }
-        if let Some(((_, master), stdin)) = input {
-            reads_input = ready.next() != Some(true) || copy(stdin, master.as_fd());
-        }
-        if let Some(((_, master), stdout)) = output {
-            reads_output = ready.next() != Some(true) || copy(master.as_fd(), stdout);
+        for copy in [&mut typed, &mut shown] {
+            if copy.is_some() && ready.next() == Some(true) {
+                *copy = copy.take().and_then(Copy::step);
+            }
         }
         if ready.next() == Some(true)
             && let Some(container) = &mut notify
@@ -193,6 +186,34 @@ fn reap_orphans(process: i32) {
     }
 }
 
+/// One direction of a terminal's traffic. It waits for something to read, and then for room to write it: never inside
+/// of write(2), where neither a signal nor the end of the container would be seen.
+#[derive(Clone, Copy)]
+struct Copy<'a> {
+    from: BorrowedFd<'a>,
+    to: BorrowedFd<'a>,
+    has_something: bool,
+}
+
+impl<'a> Copy<'a> {
+    fn new(from: BorrowedFd<'a>, to: BorrowedFd<'a>) -> Self {
+        Self { from, to, has_something: false }
+    }
+
+    fn polled(&self) -> PollFd<'a> {
+        match self.has_something {
+            false => PollFd::from_borrowed_fd(self.from, PollFlags::IN),
+            true => PollFd::from_borrowed_fd(self.to, PollFlags::OUT),
+        }
+    }
+
+    /// What was waited for is there; `None` at the end of this direction.
+    fn step(self) -> Option<Self> {
+        let goes_on = !self.has_something || copy(self.from, self.to);
+        goes_on.then_some(Self { has_something: !self.has_something, ..self })
+    }
+}
+
 /// Copies what is there; `false` when this direction is at its end.
 fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
     let mut buffer = [0; 4096];
@@ -220,14 +241,25 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     true
 }
 
-/// What the container wrote before it ended.
-fn drain(master: BorrowedFd<'_>) {
+/// What the container wrote before it ended; until somebody who does not want to wait for it sends a signal.
+fn drain(master: BorrowedFd<'_>, signals: &Signals) {
     let Some(stdout) = fd::borrow(1) else { return };
     let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     loop {
         let mut polled = [PollFd::from_borrowed_fd(master, PollFlags::IN)];
-        let ready = poll(&mut polled, Some(&none)).unwrap_or(0) > 0;
-        if !ready || !copy(master, stdout) {
+        if poll(&mut polled, Some(&none)).unwrap_or(0) == 0 {
+            return;
+        }
+        let mut polled = [
+            PollFd::from_borrowed_fd(stdout, PollFlags::OUT),
+            PollFd::from_borrowed_fd(signals.fd.as_fd(), PollFlags::IN),
+        ];
+        let _ = poll(&mut polled, None);
+        let writable = polled.first().is_some_and(|stdout| !stdout.revents().is_empty());
+        if writable && !copy(master, stdout) {
+            return;
+        }
+        if !writable && signals.next().is_some_and(|signal| signal != libc::SIGCHLD) {
             return;
         }
     }

@@ -13,7 +13,7 @@ use crate::parts::{hooks, scheduling, user};
 use crate::plan::{Plan, Process};
 use crate::sys::spawn::{self, Parentage};
 use crate::sys::{self, Called, path::Root, prctl, proc::Proc};
-use crate::wire::{Event, Failure, Gate, InitEnd};
+use crate::wire::{self, Event, Failure, Gate, InitEnd};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
 use std::convert::Infallible;
@@ -212,6 +212,9 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     }
     // The filter may forbid what is done from here on; it need only allow what every program needs.
     run_hooks(plan, held, HookKind::StartContainer, "created")?;
+    if let Some(result) = start {
+        rustix::io::write(result, &[wire::COMPLETE]).called("write", || wire::RESULT.into())?;
+    }
     Err(process.program.execve(&file))
 }
 

@@ -32,7 +32,8 @@ static LOG: OnceLock<Log> = OnceLock::new();
 pub fn init(file: Option<&Path>, format: LogFormat, debug: bool) -> Result<()> {
     let fd = match file {
         Some(path) => {
-            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+            // NONBLOCK: a fifo that nobody reads must not stop us, neither now nor when it is full.
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644));
             Some(opened.called("open", || format!("{path:?} (--log)"))?)
         }

@@ -62,6 +62,9 @@ impl Notify {
         let connected = address.and_then(|address| client.connect_addr(&address));
         connected.called("connect", shown).context("NOTIFY_SOCKET")?;
         ours.set_nonblocking(true).called("fcntl", shown)?;
+        // A queue that nobody empties must not stop us.
+        let patience = std::time::Duration::from_secs(BARRIER_PATIENCE.unsigned_abs());
+        client.set_write_timeout(Some(patience)).called("setsockopt", shown)?;
         Ok(Self { ours, host: client, told: false })
     }
 

@@ -5,16 +5,18 @@
 //! reservation, and loses it by being renamed away, which is the deletion: nobody ever sees one without a record.
 //! What a status is follows from the record, the process and the freezer, and is never stored.
 
+mod lock;
 mod process;
 mod record;
 
+pub use lock::Lock;
 pub use process::{Process, Run, boot_id};
 pub use record::{Config, NamespaceEntry, Own, Record};
 
 use crate::parts::seccomp::Filter;
 use crate::sys::{self, Called};
 use crate::wire::{FIFO, Gate, RESULT};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,8 +30,6 @@ const RECORD: &str = "state.json";
 /// process that does so follows. `~` is not a character of ids: no container can have such a name.
 const NEW: &str = "~new-";
 const GONE: &str = "~gone-";
-/// How long to wait for another command that changes the container, in seconds.
-const LOCK_PATIENCE: u32 = 10;
 /// No record of ours comes near this.
 const RECORD_LIMIT: u64 = 16 << 20;
 
@@ -386,24 +386,6 @@ impl ContainerDir {
         Filter::decode(&bytes).with_context(shown)
     }
 
-    /// Keeps other commands from changing this container's state until the result is dropped.
-    ///
-    /// # Errors
-    /// Another command holds it for longer than 10 seconds.
-    pub fn lock(&self) -> Result<Lock> {
-        // An open file of its own: a lock belongs to the open file, and `self.fd` may be inherited by a child.
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty());
-        let fd = fd.called("openat", || format!("{:?}", self.path))?;
-        match sys::fd::lock_exclusive(fd.as_fd(), LOCK_PATIENCE) {
-            Err(error) if error.errno() == libc::EINTR => {
-                bail!("flock {:?}: another command has held it for {LOCK_PATIENCE} s", self.path)
-            }
-            other => other?,
-        }
-        Ok(Lock { _fd: fd })
-    }
-
     /// Makes the fifos that init will wait at, and opens init's ends.
     ///
     /// # Errors
@@ -477,12 +459,6 @@ fn same_boot(record: &Record) -> Result<bool> {
     Ok(boot_id()? == record.orlop.boot_id)
 }
 
-/// Held while a verb changes a container's state; released when dropped, and by the kernel when we die.
-#[derive(Debug)]
-pub struct Lock {
-    _fd: OwnedFd,
-}
-
 /// A container that is on record: what most verbs begin with.
 #[derive(Debug)]
 pub struct Container {
@@ -518,7 +494,7 @@ impl Container {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     #[test]
@@ -531,7 +507,7 @@ mod tests {
         }
     }
 
-    fn record(id: &str) -> Record {
+    pub fn record(id: &str) -> Record {
         let text = serde_json::json!({
             "id": id, "init_process_pid": 0, "init_process_start": 0, "created": "", "rootless": false,
             "config": {"rootfs": "/r", "readonlyfs": false, "namespaces": [], "labels": [], "rootless_euid": false},

@@ -30,16 +30,25 @@
 use crate::sys::{self, Called, fd};
 use anyhow::{Context, Result, anyhow};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The fifo that holds init back until `start`, in the container's directory.
 pub const FIFO: &str = "exec.fifo";
 
-/// The fifo beside it by which `start` learns what came of it: [`Failure`], or nothing once execve has closed it.
+/// The fifo beside it by which `start` learns what came of it: [`RELEASED`], [`COMPLETE`], and then a [`Failure`], or
+/// nothing more once execve has closed it.
 pub const RESULT: &str = "exec.result";
+
+/// Init has taken the byte.
+pub const RELEASED: u8 = b'0';
+
+/// Nothing but execve is left to do.
+pub const COMPLETE: u8 = b'1';
 
 /// Init's ends of both, opened by the parent: init needs no path of the host, no right over the files, and no free
 /// descriptor below RLIMIT_NOFILE to wait, and behind its seccomp filter nothing but read(2) and write(2).
@@ -59,7 +68,7 @@ impl Gate {
     pub fn wait(self) -> Result<OwnedFd> {
         let mut byte = [0];
         rustix::io::retry_on_intr(|| rustix::io::read(&self.go, &mut byte)).called("read", || FIFO.into())?;
-        rustix::io::write(&self.result, b"0").called("write", || RESULT.into())?;
+        rustix::io::write(&self.result, &[RELEASED]).called("write", || RESULT.into())?;
         Ok(self.result)
     }
 }
@@ -172,11 +181,19 @@ impl ParentEnd {
         Inbox { wire: self, hop, early: VecDeque::new() }
     }
 
-    /// The next event and the descriptor that came with it; `None` is EOF.
+    /// The next event and the descriptor that came with it; `None` is EOF, or that `init` has ended: whoever else may
+    /// have the other end of the wire, we do not wait for them.
     ///
     /// # Errors
-    /// The socket's, or a message that is none of ours.
-    pub fn event(&self) -> Result<Option<(Event, Option<OwnedFd>)>> {
+    /// The socket's, a message that is none of ours, or `ETIMEDOUT` after `patience`.
+    pub fn event(
+        &self,
+        init: BorrowedFd<'_>,
+        patience: Option<Duration>,
+    ) -> Result<Option<(Event, Option<OwnedFd>)>> {
+        if !self.speaks(init, patience)? {
+            return Ok(None);
+        }
         let (text, fd) = match fd::receive(self.0.as_fd(), LIMIT) {
             // Init died with an order of ours unread.
             Err(error) if error.errno() == libc::ECONNRESET => return Ok(None),
@@ -186,6 +203,17 @@ impl ParentEnd {
             return Ok(None);
         }
         Ok(Some((serde_json::from_slice(&text).context("message from init")?, fd)))
+    }
+
+    /// Waits for a message or EOF; `false` if there will be none, for init has ended.
+    fn speaks(&self, init: BorrowedFd<'_>, patience: Option<Duration>) -> Result<bool, sys::Error> {
+        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(init, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| poll(&mut polled, timeout.as_ref()));
+        match ready.called("poll", || "wire".into())? {
+            0 => Err(sys::Error::new("poll", "wire", libc::ETIMEDOUT)),
+            _ => Ok(polled.first().is_some_and(|wire| !wire.revents().is_empty())),
+        }
     }
 
     /// Lets init go on. That init is gone is not an error here: the next `event` says it.
@@ -220,18 +248,22 @@ pub struct Inbox<'a> {
 }
 
 impl Inbox<'_> {
-    /// The next event and the descriptor that came with it; `None` is EOF.
+    /// As [`ParentEnd::event`].
     ///
     /// # Errors
-    /// The socket's, or a message that is none of ours.
-    pub fn event(&mut self) -> Result<Option<(Event, Option<OwnedFd>)>> {
+    /// The same.
+    pub fn event(
+        &mut self,
+        init: BorrowedFd<'_>,
+        patience: Option<Duration>,
+    ) -> Result<Option<(Event, Option<OwnedFd>)>> {
         loop {
             if !self.hop
                 && let Some(early) = self.early.pop_front()
             {
                 return Ok(Some(early));
             }
-            let Some((event, fd)) = self.wire.event()? else { return Ok(None) };
+            let Some((event, fd)) = self.wire.event(init, patience)? else { return Ok(None) };
             match event {
                 Event::Born { .. } => self.hop = false,
                 // What the hop may say itself.
@@ -316,6 +348,31 @@ impl InitEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::{pidfd, spawn};
+
+    /// A process that lives for as long as the test does.
+    fn own() -> OwnedFd {
+        pidfd::open(rustix::process::getpid().as_raw_nonzero().get()).unwrap()
+    }
+
+    #[test]
+    fn nobody_waits_for_an_init_that_is_dead_or_for_a_silent_one_longer_than_told() {
+        crate::sys::prctl::testing::in_child(|| {
+            // The other end stays open, as if somebody had taken it out of init.
+            let (parent, init) = pair()?;
+            let silent = parent.event(own().as_fd(), Some(Duration::from_millis(20))).unwrap_err();
+            anyhow::ensure!(sys::errno_of(&silent) == Some(libc::ETIMEDOUT), "{silent:#}");
+            let child = spawn::spawn(0, spawn::Parentage::Child, None, || {
+                i32::from(init.tell(&Event::MapIds, None).is_err())
+            })?;
+            // What it said before its death counts.
+            let said = parent.event(child.pidfd.as_fd(), None)?.map(|(event, _)| event);
+            anyhow::ensure!(said == Some(Event::MapIds), "{said:?}");
+            anyhow::ensure!(parent.event(child.pidfd.as_fd(), None)?.is_none());
+            pidfd::wait(child.pidfd.as_fd())?;
+            Ok(())
+        });
+    }
 
     #[test]
     fn an_error_chain_crosses_the_fork_whole() {
@@ -323,7 +380,9 @@ mod tests {
         let error = anyhow::Error::from(sys::Error::new("open_tree", "\"/x\"", libc::ENOENT))
             .context("mounts[0] /mnt");
         init.tell(&Event::Failed(Failure::of(&error)), None).unwrap();
-        let Some((Event::Failed(failure), None)) = parent.event().unwrap() else { panic!("no failure") };
+        let Some((Event::Failed(failure), None)) = parent.event(own().as_fd(), None).unwrap() else {
+            panic!("no failure")
+        };
         let error = failure.into_error();
         assert_eq!(sys::errno_of(&error), Some(libc::ENOENT), "callers branch on it on this side too");
         assert_eq!(format!("{error:#}"), "mounts[0] /mnt: open_tree \"/x\": no such file or directory");
@@ -335,13 +394,13 @@ mod tests {
         let mut inbox = parent.inbox(true);
         // This one the hop asks, which goes no further before it has its answer.
         init.tell(&Event::JoinCgroup, None).unwrap();
-        assert_eq!(inbox.event().unwrap().unwrap().0, Event::JoinCgroup);
+        assert_eq!(inbox.event(own().as_fd(), None).unwrap().unwrap().0, Event::JoinCgroup);
         for event in [Event::MapIds, Event::Console, Event::Born { pid: 7 }, Event::Ready] {
             init.tell(&event, None).unwrap();
         }
         drop(init);
         let mut events = Vec::new();
-        while let Some((event, _)) = inbox.event().unwrap() {
+        while let Some((event, _)) = inbox.event(own().as_fd(), None).unwrap() {
             events.push(event);
         }
         assert_eq!(events, [Event::Born { pid: 7 }, Event::MapIds, Event::Console, Event::Ready]);
@@ -351,7 +410,7 @@ mod tests {
     fn a_dead_parent_is_an_error_and_a_dead_init_is_eof() {
         let (parent, init) = pair().unwrap();
         drop(init);
-        assert!(parent.event().unwrap().is_none());
+        assert!(parent.event(own().as_fd(), None).unwrap().is_none());
         parent.proceed().unwrap();
         let (parent, init) = pair().unwrap();
         drop(parent);

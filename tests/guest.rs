@@ -73,6 +73,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("notify",         "TEXT",               notify),
     ("stdin",          "",                   stdin),          // all that can be read
     ("stderr",         "TEXT",               stderr),
+    ("flood",          "",                   |_| loop { println!("{}", "x".repeat(79)) }), // prints for ever
     ("exit",           "STATUS",             |args| exit(number(args, 0)?)),
     ("kill-self",      "SIGNAL",             kill_self),
     ("sleep",          "SECONDS",            |args| { std::thread::sleep(Duration::from_secs_f64(number(args, 0)?)); Ok(String::new()) }),

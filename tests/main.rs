@@ -37,6 +37,7 @@ mod stress;
 mod structure;
 mod systemd;
 mod update;
+mod waits;
 
 /// Printed with `--nocapture`; it also ends early and clearly if there is nothing to test.
 #[test]

@@ -47,6 +47,7 @@ fn run(args: &[String]) -> Result<i32> {
         _ => {}
     }
     ensure!(rustix::process::geteuid().is_root(), "this needs root");
+    leftovers::ignore_those_of_now();
     let options = Options::parse(rest)?;
     match (mode.as_str(), options.0.get("in-view")) {
         ("sweep", None) => sweep::views(&options),

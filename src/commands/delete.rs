@@ -27,7 +27,11 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
         Err(error) => return without_record(args, global, error),
         Ok(container) => container,
     };
-    let _lock = container.dir.lock()?;
+    let _lock = container.dir.lock_after(|| match args.force {
+        // Whoever holds the lock may be waiting for what we are to kill: a `start` whose hook is stuck.
+        true => destroy::kill(&container.record),
+        false => Ok(()),
+    })?;
     if !args.force {
         match container.status()? {
             // Nobody has seen it run yet: as runc, this is not what --force is for.

@@ -4,10 +4,14 @@ use crate::cli;
 use crate::cli::global::Global;
 use crate::cli::values::ListFormat;
 use crate::state::{Container, Record};
-use crate::sys::Called;
+use crate::sys::{Called, spawn};
 use anyhow::{Context, Result, bail, ensure};
 use std::io::Write;
 use std::process::Command;
+use std::time::Duration;
+
+/// How long ps may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the verb.
 ///
@@ -55,7 +59,8 @@ fn beside_init(record: &Record) -> Result<Vec<i32>> {
 fn table(pids: &[i32], options: &[String]) -> Result<String> {
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default[..] } else { options };
-    let output = Command::new("ps").args(options).output().called("execve", || "ps".into())?;
+    let output =
+        spawn::output(Command::new("ps").args(options), PATIENCE).called("execve", || "ps".into())?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(
         output.status.success(),

@@ -6,7 +6,7 @@ use crate::notify::{self, Notify};
 use crate::parts::hooks::Kind as HookKind;
 use crate::state::{Container, Status};
 use crate::sys::{Called, pidfd};
-use crate::wire::{FIFO, Failure, RESULT};
+use crate::wire::{COMPLETE, FIFO, Failure, RELEASED, RESULT};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -65,11 +65,12 @@ fn release(container: &Container, init: &OwnedFd) -> Result<()> {
         other => other.called("openat", || FIFO.into())?,
     };
     rustix::io::write(&go, b"0").called("write", || FIFO.into())?;
-    let said = read_all(&result, init)?;
-    match said.split_first() {
-        None => bail!("container process is already dead"),
-        Some((_, [])) => Ok(()),
-        Some((_, failure)) => {
+    match read_all(&result, init)?.as_slice() {
+        [] => bail!("container process is already dead"),
+        [RELEASED, COMPLETE] => Ok(()),
+        // Killed, most likely in a hook.
+        [RELEASED] => bail!("container process ended before its program was executed"),
+        [RELEASED, COMPLETE, failure @ ..] | [RELEASED, failure @ ..] | failure => {
             let failure: Failure = serde_json::from_slice(failure).context("message from init")?;
             Err(failure.into_error().context("unable to start container process"))
         }

@@ -12,12 +12,18 @@ use crate::parts::{console, seccomp};
 use crate::plan::Plan;
 use crate::state::{self, ContainerDir, Record};
 use crate::sys::spawn::{self, Child, Parentage};
-use crate::sys::{fd, pidfd, proc::Proc};
+use crate::sys::{self, fd, pidfd, proc::Proc};
 use crate::wire::{self, Event, Failure, InitEnd, Order, ParentEnd};
 use anyhow::{Context, Result, anyhow};
 use rustix::process::Pid;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a process may take to die, in milliseconds.
+const DEATH_PATIENCE: i32 = 10_000;
+/// How long init may be silent when its system calls wait for a seccomp agent.
+const AGENT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the conversation is about.
 pub enum Subject<'a> {
@@ -55,9 +61,8 @@ pub fn converse(
     log::debug(|| format!("{}: init is process {}", launch.plan.id, launched.child.pid));
     let served = launch.serve(&wire, &mut launched);
     if served.is_err() {
-        // Whatever state it is in: nobody but us knows of it.
-        let _ = pidfd::send_signal(launched.child.pidfd.as_fd(), libc::SIGKILL);
-        let _ = pidfd::wait(launched.child.pidfd.as_fd());
+        // Whatever state it is in: nobody but us knows of it. That it does not die is said by who removes its cgroup.
+        let _ = pidfd::end(launched.child.pidfd.as_fd(), DEATH_PATIENCE);
     }
     served.context("unable to start container process")?;
     Ok(launched)
@@ -107,8 +112,11 @@ impl Launch<'_> {
     /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
     fn serve(&mut self, wire: &ParentEnd, launched: &mut Launched) -> Result<()> {
         let mut ready = false;
+        let mut agent = None;
         let mut inbox = wire.inbox(matches!(self.plan.entry, Entry::Hop { .. }));
-        while let Some((event, fd)) = inbox.event()? {
+        while let Some((event, fd)) =
+            inbox.event(launched.child.pidfd.as_fd(), agent).map_err(|error| self.silence(error))?
+        {
             let child = &launched.child;
             log::debug(|| format!("init {}: {event:?}", child.pid));
             match event {
@@ -131,7 +139,10 @@ impl Launch<'_> {
                     continue;
                 }
                 Event::SetLimits => self.plan.process.rlimits.apply(Pid::from_raw(child.pid))?,
-                Event::SeccompFd { fd } => self.announce_filter(child, fd)?,
+                Event::SeccompFd { fd } => {
+                    self.announce_filter(child, fd)?;
+                    agent = Some(AGENT_PATIENCE);
+                }
                 Event::Ready => {
                     self.announce(child)?;
                     ready = true;
@@ -145,6 +156,18 @@ impl Launch<'_> {
         }
         // EOF: execve has closed the wire, or init is dead.
         if ready { Ok(()) } else { Err(self.death(&launched.child)) }
+    }
+
+    /// Only an agent is given a time.
+    fn silence(&self, error: anyhow::Error) -> anyhow::Error {
+        if sys::errno_of(&error) != Some(libc::ETIMEDOUT) {
+            return error;
+        }
+        let listener = self.plan.process.seccomp.as_ref().and_then(seccomp::Filter::listener);
+        let path = listener.map(|listener| listener.path.display().to_string()).unwrap_or_default();
+        let seconds = AGENT_PATIENCE.as_secs();
+        anyhow!("the seccomp agent at {path:?} has kept the process waiting for {seconds} s")
+            .context("linux.seccomp.listenerPath")
     }
 
     fn failed(&self, failure: Failure) -> anyhow::Error {
@@ -245,6 +268,11 @@ impl Launch<'_> {
 
     /// The wire has ended without a word: what can be seen from here.
     fn death(&self, child: &Child) -> anyhow::Error {
+        match pidfd::poll_ended(child.pidfd.as_fd(), DEATH_PATIENCE) {
+            Ok(true) => {}
+            Ok(false) => return anyhow!("container init has hung up before it was ready, and lives"),
+            Err(error) => return error.into(),
+        }
         let ended = pidfd::wait(child.pidfd.as_fd());
         if self.cgroup().oom_kills() > 0 {
             return anyhow!("container init was OOM-killed (memory limit too low?)");

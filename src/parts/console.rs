@@ -10,6 +10,9 @@ use serde::Serialize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+/// How long an engine may take to accept a connection, in seconds.
+const PATIENCE: i64 = 10;
+
 /// The terminal that the process asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Console {
@@ -55,14 +58,9 @@ pub struct Pty {
 /// # Errors
 /// Nobody listens there.
 pub fn connect(socket: &Path) -> Result<OwnedFd> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket as new_socket};
-    use std::os::fd::AsRawFd;
     let shown = || format!("{socket:?}");
-    let fd = new_socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
-    let fd = fd.called("socket", || "(AF_UNIX)".into())?;
-    let address = UnixAddr::new(socket).called("connect", shown)?;
-    connect(fd.as_raw_fd(), &address).called("connect", shown)?;
-    Ok(fd)
+    let address = nix::sys::socket::UnixAddr::new(socket).called("connect", shown)?;
+    Ok(fd::connect(&address, PATIENCE, shown)?)
 }
 
 impl Console {

@@ -169,13 +169,13 @@ impl Hooks {
         }
         let open = |path: &Option<PathBuf>, name: &str| -> Result<Option<OwnedFd>> {
             let Some(path) = path else { return Ok(None) };
-            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600));
-            Ok(Some(
-                opened
-                    .called("open", || format!("{path:?}"))
-                    .with_context(|| format!("annotations {name}"))?,
-            ))
+            // NONBLOCK, but only for the moment: a fifo that nobody reads must not stop us.
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK;
+            let opened =
+                rustix::fs::open(path, flags | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
+                    .and_then(|file| rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map(|()| file));
+            let opened = opened.called("open", || format!("{path:?}"));
+            Ok(Some(opened.with_context(|| format!("annotations {name}"))?))
         };
         Ok(Output {
             stdout: open(&self.stdout, "run.oci.hooks.stdout")?,
@@ -214,14 +214,19 @@ impl Hooks {
     }
 }
 
+/// How long a hook without a timeout may run. The specification sets no limit, but a hook that is stuck would keep a
+/// command that holds the container's lock for ever.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// How much of what a hook prints we keep for the error.
 const KEPT: usize = 16 << 10;
 
 impl Hook {
     fn run(&self, state: &[u8], env: &[(String, String)], output: &Output) -> Result<()> {
         let mut child = self.spawn(env, output)?;
+        let timeout = self.timeout.unwrap_or(LONGEST);
         // A timeout past the end of the clock is none.
-        let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = Instant::now().checked_add(timeout);
         let ended = Talk::new(&mut child, state).and_then(|mut talk| {
             let in_time = talk.until_exit(deadline)?;
             Ok((in_time, talk))
@@ -233,8 +238,8 @@ impl Hook {
         let status = child.wait().called("waitid", || self.path.display().to_string())?;
         let (in_time, talk) = ended?;
         if !in_time {
-            let seconds = self.timeout.unwrap_or_default().as_secs_f64();
-            bail!("hook ran past specified timeout of {seconds:.1}s");
+            let said = if self.timeout.is_some() { "specified timeout" } else { "longest time without one" };
+            bail!("hook ran past {said} of {:.1}s", timeout.as_secs_f64());
         }
         ensure!(
             status.success(),

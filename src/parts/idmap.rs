@@ -2,12 +2,16 @@
 
 use super::namespaces::{Kind, Namespaces};
 use crate::host::Host;
-use crate::sys::{Called, proc::Proc};
+use crate::sys::{Called, proc::Proc, spawn};
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use std::process::Command;
+use std::time::Duration;
+
+/// How long newuidmap may take: it asks for users, which may be a question to a server.
+const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One row of an id map: `size` ids from `container` on are the host's ids from `host` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +136,8 @@ impl Map {
 
     fn write_by_helper(&self, program: &str, ranges: &str, pointer: &str, pid: i32) -> Result<()> {
         let rows = self.0.iter().flat_map(|r| [r.container, r.host, r.size].map(|number| number.to_string()));
-        let output = match Command::new(program).arg(pid.to_string()).args(rows).output() {
+        let mut command = Command::new(program);
+        let output = match spawn::output(command.arg(pid.to_string()).args(rows), HELPER_PATIENCE) {
             // Not in the words of the errno, which engines take for a fault of the container's program.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 bail!("{pointer}: more ids than our own are asked for, and {program} is not installed")

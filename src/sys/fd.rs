@@ -143,6 +143,27 @@ pub fn send(socket: BorrowedFd<'_>, payload: &[u8], fd: Option<BorrowedFd<'_>>) 
     sent.map(drop).called("sendmsg", || format!("{} bytes", payload.len()))
 }
 
+/// A stream connected to `address`. Whoever listens there gets `seconds` to take the connection, and as long for each
+/// message that is sent: a listener that does nothing must not stop us for ever.
+///
+/// # Errors
+/// Those of socket(2) and connect(2); `ETIMEDOUT` for a listener whose queue stays full.
+pub fn connect(
+    address: &nix::sys::socket::UnixAddr,
+    seconds: i64,
+    shown: impl Fn() -> String,
+) -> Result<OwnedFd, Error> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, connect, setsockopt, socket, sockopt};
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .called("socket", || "(AF_UNIX)".into())?;
+    let patience = nix::sys::time::TimeVal::new(seconds, 0);
+    setsockopt(&socket, sockopt::SendTimeout, &patience).called("setsockopt", || "(SO_SNDTIMEO)".into())?;
+    match connect(socket.as_raw_fd(), address) {
+        Err(nix::errno::Errno::EAGAIN) => Err(Error::new("connect", shown(), libc::ETIMEDOUT)),
+        other => other.map(|()| socket).called("connect", shown),
+    }
+}
+
 /// Receives one message of up to `limit` bytes and the descriptor that came with it.
 ///
 /// An empty message is the end of the conversation (EOF).
@@ -176,17 +197,29 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<
     Ok((buffer, fd))
 }
 
-/// Locks the open file behind `fd` for us alone (flock(2)), waiting at most `seconds`.
+/// Locks the open file behind `fd` for us alone (flock(2)), if nobody else has.
+///
+/// # Errors
+/// Those of flock(2).
+pub fn try_lock_exclusive(fd: BorrowedFd<'_>) -> Result<bool, Error> {
+    use rustix::fs::{FlockOperation, flock};
+    match rustix::io::retry_on_intr(|| flock(fd, FlockOperation::NonBlockingLockExclusive)) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        other => other.map(|()| true).called("flock", String::new),
+    }
+}
+
+/// As [`try_lock_exclusive`], waiting at most `seconds`.
 ///
 /// # Errors
 /// `EINTR` when the time is over.
 pub fn lock_exclusive(fd: BorrowedFd<'_>, seconds: u32) -> Result<(), Error> {
     use rustix::fs::{FlockOperation, flock};
-    match flock(fd, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => {}
-        other => return other.called("flock", String::new),
-    }
     extern "C" fn interrupt(_: libc::c_int) {}
+    // Whoever called us may have blocked it.
+    let mut alarm = nix::sys::signal::SigSet::empty();
+    alarm.add(nix::sys::signal::Signal::SIGALRM);
+    alarm.thread_unblock().called("sigprocmask", String::new)?;
     // SAFETY: an all-zero sigaction is a valid one; the handler does nothing and so is async-signal-safe. It is
     // there only so that SIGALRM interrupts the flock (no SA_RESTART) in place of ending us.
     let before = unsafe {

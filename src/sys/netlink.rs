@@ -265,8 +265,9 @@ impl Route {
         // 32 KiB is the most that the kernel puts into one message of a dump.
         let mut buffer = vec![0; 1 << 15];
         loop {
-            let (_, length) =
-                rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC).map_err(failed)?;
+            // rtnetlink answers while we send: what is not there will not come.
+            let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+            let (_, length) = rustix::net::recv(&self.socket, &mut buffer[..], flags).map_err(failed)?;
             let mut rest = buffer.get(..length).ok_or_else(|| error(libc::EMSGSIZE))?;
             while let Some((block, next)) = split_block(rest, true) {
                 rest = next;

@@ -91,6 +91,23 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended, Error> {
     status.and_then(ended).ok_or_else(|| Error::new("waitid", "no end of a process", libc::ECHILD))
 }
 
+/// Kills our child, waits at most `timeout` milliseconds for its end, and reaps it; `false` if it lives on: frozen, or
+/// waiting for a device.
+///
+/// # Errors
+/// Those of pidfd_send_signal(2), poll(2) and waitid(2).
+pub fn end(pidfd: BorrowedFd<'_>, timeout: i32) -> Result<bool, Error> {
+    match send_signal(pidfd, libc::SIGKILL) {
+        Err(error) if error.errno() == libc::ESRCH => return Ok(true),
+        other => other?,
+    }
+    let ended = poll_ended(pidfd, timeout)?;
+    if ended {
+        wait(pidfd)?;
+    }
+    Ok(ended)
+}
+
 /// One of our children that has ended and is not yet reaped; it stays so.
 pub fn ended_child() -> Option<i32> {
     // SAFETY: an all-zero siginfo_t is valid, and waitid(2) only writes to it.

@@ -163,6 +163,42 @@ pub fn without_inherited(command: &mut std::process::Command) -> &mut std::proce
     }
 }
 
+/// Runs a helper program to its end, with nothing on its stdin, and collects what it prints.
+///
+/// # Errors
+/// It cannot be executed; or `ETIMEDOUT` when it had to be killed after `patience`.
+pub fn output(
+    command: &mut std::process::Command,
+    patience: std::time::Duration,
+) -> std::io::Result<std::process::Output> {
+    use std::io::{Read, Seek};
+    // Files: a pipe would have to be emptied meanwhile, and may be held open by others.
+    let file =
+        |name: &str| rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map(std::fs::File::from);
+    let (mut stdout, mut stderr) = (file("stdout")?, file("stderr")?);
+    command.stdin(std::process::Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    let mut child = command.spawn()?;
+    let pid = rustix::process::Pid::from_child(&child);
+    let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).and_then(|pidfd| {
+        let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        let ended = super::pidfd::poll_ended(pidfd.as_fd(), milliseconds);
+        ended.map_err(|error| rustix::io::Errno::from_raw_os_error(error.errno()))
+    });
+    if ended != Ok(true) {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    if !ended? {
+        return Err(std::io::Error::from_raw_os_error(libc::ETIMEDOUT));
+    }
+    let read = |file: &mut std::fs::File| -> std::io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut text).map(|_| text)
+    };
+    Ok(std::process::Output { status, stdout: read(&mut stdout)?, stderr: read(&mut stderr)? })
+}
+
 /// Replaces this process by the program in `file` (execve(2)); returns only when that fails.
 pub fn execve(file: &CStr, args: &[CString], env: &[CString]) -> Error {
     let pointers = |all: &[CString]| -> Vec<*const libc::c_char> {
@@ -211,6 +247,19 @@ mod tests {
     #[test]
     fn into_cgroup_is_the_kernels_bit_33() {
         assert_eq!(CLONE_INTO_CGROUP, 1 << 33);
+    }
+
+    #[test]
+    fn the_output_of_a_helper_is_collected_and_a_stuck_one_is_killed() {
+        let run = |script: &str, patience| {
+            let mut command = std::process::Command::new("sh");
+            output(command.args(["-c", script]), std::time::Duration::from_millis(patience))
+        };
+        // What holds on to its output does not hold us up.
+        let ended = run("sleep 5 & echo out; echo err >&2; exit 3", 4000).unwrap();
+        assert_eq!((ended.stdout.as_slice(), ended.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(ended.status.code(), Some(3));
+        assert_eq!(run("exec sleep 5", 50).unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
     }
 
     #[test]

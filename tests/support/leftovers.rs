@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -59,6 +60,15 @@ pub fn sweep(id: &str, dir: &Path) {
     }
 }
 
+/// Processes that are there before the first container, and need not be looked at again and again.
+static OTHERS: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Takes all processes of now for none of ours: for a program that looks thousands of times.
+#[allow(dead_code, reason = "the tests do not look that often")]
+pub fn ignore_those_of_now() {
+    OTHERS.get_or_init(|| names(Path::new("/proc")));
+}
+
 /// Living processes of the container, and those of the runtime that are at work on it; and how they are known.
 pub fn processes(id: &str, dir: &Path) -> Vec<(i32, &'static str)> {
     let rootfs = fs::metadata(dir.join("rootfs")).map(|meta| (meta.dev(), meta.ino())).ok();
@@ -66,6 +76,9 @@ pub fn processes(id: &str, dir: &Path) -> Vec<(i32, &'static str)> {
     let mut found = Vec::new();
     for name in names(Path::new("/proc")) {
         let Ok(pid) = name.parse::<i32>() else { continue };
+        if OTHERS.get().is_some_and(|others| others.contains(&name)) {
+            continue;
+        }
         // Dead and waiting to be reaped by whoever is PID 1 here: not the runtime's business.
         if !alive(pid) || pid == std::process::id() as i32 {
             continue;

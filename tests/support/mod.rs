@@ -7,6 +7,11 @@ mod leftovers;
 mod receive;
 mod runtime;
 
+/// The container's processes, and those of the runtime that are at work on it.
+pub fn processes(bundle: &Bundle) -> Vec<i32> {
+    leftovers::processes(&bundle.id, &bundle.dir).into_iter().map(|(pid, _)| pid).collect()
+}
+
 pub use bundle::{Attempt, Bundle, bind, tmpfs};
 pub use container::Container;
 pub use receive::{accept_fd, terminal};

@@ -13,10 +13,10 @@ mod kernel_tests;
 mod tests;
 
 use crate::sys::seccomp::{self as sys, Instruction};
-use crate::sys::{Called, errno_of};
+use crate::sys::{Called, errno_of, fd};
 use anyhow::{Context, Result, bail, ensure};
 use compile::{Condition, Profile, Rule};
-use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{self, ControlMessage, MsgFlags, UnixAddr};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag,
     LinuxSeccompOperator as Operator, LinuxSyscall, SECCOMP_FD_NAME,
@@ -385,6 +385,9 @@ pub fn send_to_listener(
         .context("linux.seccomp.listenerPath")
 }
 
+/// How long an agent may take to accept a connection, in seconds.
+const PATIENCE: i64 = 10;
+
 fn connect(path: &Path) -> Result<OwnedFd> {
     let address = match path.as_os_str().as_bytes() {
         // As in Go, and so in every agent that was written for runc.
@@ -393,10 +396,7 @@ fn connect(path: &Path) -> Result<OwnedFd> {
     };
     let args = || format!("{path:?}");
     let address = address.called("connect", args)?;
-    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-        .called("socket", || "AF_UNIX".to_owned())?;
-    socket::connect(fd.as_raw_fd(), &address).called("connect", args)?;
-    Ok(fd)
+    Ok(fd::connect(&address, PATIENCE, args)?)
 }
 
 /// The fd goes with the first bytes; a stream may take fewer than all.

@@ -1,0 +1,142 @@
+//! No wait is without a second way out: a stuck engine, agent, hook or reader ends in an error that says which, and
+//! never keeps a container from being deleted.
+
+use std::fs::File;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::json;
+
+use crate::support::{Bundle, eventually, terminal, under_runc};
+
+/// A socket whose listener accepts nobody and whose queue is full: who connects waits. With what fills it.
+fn nobody_accepts(path: &Path) -> (UnixListener, Vec<UnixStream>) {
+    let listener = UnixListener::bind(path).expect("a socket");
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).expect("a backlog"))
+        .expect("listen");
+    (listener, vec![UnixStream::connect(path).expect("the one who fits")])
+}
+
+fn fifo(bundle: &Bundle, name: &str) -> PathBuf {
+    let path = bundle.dir.join(name);
+    mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a fifo");
+    path
+}
+
+#[test]
+fn an_engine_that_accepts_nobody_is_an_error() {
+    crate::skip_unless!(!under_runc(), "runc waits for ever");
+    let bundle = Bundle::new().set("/process/terminal", json!(true)).option("--console-socket console");
+    let _full = nobody_accepts(&bundle.dir.join("console"));
+    bundle.create().fails_with_all(&["--console-socket", "connection timed out"]);
+    let bundle = Bundle::new().option("--pidfd-socket pidfd");
+    let _full = nobody_accepts(&bundle.dir.join("pidfd"));
+    bundle.create().fails_with_all(&["--pidfd-socket", "connection timed out"]);
+}
+
+fn with_agent(call: &str) -> (Bundle, PathBuf) {
+    let bundle = Bundle::new();
+    let path = bundle.dir.join("agent");
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path,
+        "syscalls": [{"names": [call], "action": "SCMP_ACT_NOTIFY"}]
+    });
+    (bundle.set("/linux/seccomp", profile).guest("pause"), path)
+}
+
+#[test]
+fn an_agent_that_accepts_nobody_is_an_error() {
+    crate::skip_unless!(!under_runc(), "runc waits for ever");
+    let (bundle, path) = with_agent("getpriority");
+    let _full = nobody_accepts(&path);
+    bundle.create().fails_with_all(&["linux.seccomp.listenerPath", "connection timed out"]);
+}
+
+#[test]
+#[ignore = "takes a minute: make security"]
+fn an_agent_that_never_answers_is_an_error() {
+    // What init does behind the filter: it reads its capabilities back.
+    let (bundle, path) = with_agent("capget");
+    let agent = UnixListener::bind(&path).expect("a socket");
+    bundle.write_config();
+    let mut create = bundle.command(&["create", &bundle.id]);
+    let mut running =
+        create.stderr(File::create(bundle.dir.join("said")).expect("a file")).spawn().expect("create");
+    let _taken = crate::support::accept_fd(&agent);
+    let status = running.wait().expect("the end of create");
+    let said = bundle.wait_for("said");
+    assert!(!status.success() && said.contains("has kept the process waiting for 60 s"), "{said}");
+    bundle.assert_clean();
+}
+
+#[test]
+fn a_log_that_nobody_reads_is_an_error() {
+    crate::skip_unless!(!under_runc(), "runc waits for ever");
+    let bundle = Bundle::new().global("--log log");
+    fifo(&bundle, "log");
+    bundle.run().fails_with_all(&["--log", "no such device"]);
+}
+
+#[test]
+fn a_config_that_nobody_writes_is_an_error() {
+    crate::skip_unless!(!under_runc(), "runc waits for ever");
+    let bundle = Bundle::new();
+    fifo(&bundle, "fifo.json");
+    bundle.option("--config fifo.json").run().fails_with("fifo.json");
+}
+
+#[test]
+fn a_hook_that_prints_to_a_fifo_that_nobody_reads_is_an_error() {
+    crate::skip_unless!(!under_runc(), "runc has no such annotation");
+    let bundle = Bundle::new().set("/hooks/createRuntime", json!([{"path": "/bin/true"}]));
+    let path = fifo(&bundle, "printed");
+    bundle
+        .set("/annotations", json!({"run.oci.hooks.stdout": path}))
+        .create()
+        .fails_with("run.oci.hooks.stdout");
+}
+
+#[test]
+fn a_start_whose_hook_is_stuck_does_not_keep_delete_waiting() {
+    crate::skip_unless!(!under_runc(), "runc waits for the hook");
+    let hook = json!([{"path": "/guest", "args": ["guest", "pause"]}]);
+    let container = Bundle::new().set("/hooks/startContainer", hook).guest("pause").container();
+    let start = container.bundle.command(&["start", container.id()]);
+    let start = crate::support::begin(start, &container.bundle.dir);
+    let stuck = || crate::support::processes(&container.bundle).len() > 1;
+    eventually("the hook runs", stuck);
+    let before = Instant::now();
+    container.verb("delete", "--force", "").ok();
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    start.finish().fails(1, &["ended before its program was executed"]);
+    container.bundle.assert_clean();
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_hides_neither_the_end_nor_a_signal() {
+    crate::skip_unless!(!under_runc(), "runc drains it whatever comes");
+    let (_master, slave) = terminal(24, 80);
+    let bundle = Bundle::new().set("/process/terminal", json!(true)).guest("flood").stdin(slave);
+    let unread = File::options().read(true).write(true).open(fifo(&bundle, "unread")).expect("a fifo");
+    bundle.write_config();
+    let mut run = bundle.command(&["run", &bundle.id]);
+    let mut run = run.stdout(unread.try_clone().expect("dup")).spawn().expect("run");
+    let mut before = 0;
+    let full = || {
+        let now = rustix::io::ioctl_fionread(&unread).expect("the length");
+        std::thread::sleep(Duration::from_millis(200));
+        let still = now > 0 && now == before;
+        before = now;
+        still
+    };
+    eventually("nothing more fits", full);
+    bundle.call(&["kill", &bundle.id, "KILL"]).ok();
+    let ended = || bundle.call(&["state", &bundle.id]).out.contains("stopped");
+    eventually("the container has ended", ended);
+    let pid = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it waits for a reader");
+    eventually("run has ended", || run.try_wait().expect("wait").is_some());
+    bundle.assert_clean();
+}
