@@ -10,7 +10,7 @@ pub mod values;
 use clap::{ArgMatches, Args, FromArgMatches};
 use std::path::PathBuf;
 use std::time::Duration;
-use values::{Driver, ListFormat, LogFormat, MemorySize, RootlessMode, UserGroup};
+use values::{Driver, ListFormat, LogFormat, MemorySize, RootlessMode};
 
 /// One line that says what this program is.
 pub const ABOUT: &str = "Open Container Initiative runtime";
@@ -169,8 +169,8 @@ pub struct Exec {
     #[arg(long, short)]
     pub tty: bool,
     /// Numeric user, and group if given
-    #[arg(long, short, value_name = "UID[:GID]", value_parser = values::user_group)]
-    pub user: Option<UserGroup>,
+    #[arg(long, short, value_name = "UID[:GID]")]
+    pub user: Option<String>,
     /// Additional group; may be repeated
     #[arg(long, short = 'g', value_name = "GID")]
     pub additional_gids: Vec<u32>,

@@ -223,6 +223,23 @@ fn its_own_failures_are_255_whatever_they_are() {
 }
 
 #[test]
+fn a_user_that_is_no_number_is_a_failure_of_exec() {
+    let container = Bundle::new().started();
+    for user in ["bob", "1000:staff", "-1"] {
+        let exec = container.bundle.call(&["exec", "--user", user, container.id(), "/guest", "pid"]);
+        exec.fails(255, &["exec failed: ", "parsing "]);
+    }
+}
+
+#[test]
+fn a_capability_that_nobody_knows_is_warned_of() {
+    let container = Bundle::new().started();
+    let output = container.exec(&["--cap", "CAP_NOBODY_KNOWS"], "pid").ok();
+    let warning = "ignoring unknown or unavailable capabilities: ";
+    assert!(output.err.contains(warning) && output.err.contains("CAP_NOBODY_KNOWS"), "{output}");
+}
+
+#[test]
 fn the_process_is_that_of_the_configuration_by_which_the_container_was_made() {
     crate::skip_unless!(!under_runc(), "runc has no --config");
     let bundle = Bundle::new().guest("pause").set("/process/env", json!(["FROM=other"]));

@@ -3,7 +3,8 @@
 #
 #   bats.sh SUITE [FILE...]     SUITE: runc's source tree, unpacked; FILE: mounts.bats or mounts; all if none is named
 #   bats.sh --images            only makes what is slow to make, for a guest that cannot
-#   VIEWS="hybrid v2 rootless"  the host's cgroup tree as it is; a private cgroup2 tree; an ordinary user (not by default)
+#   VIEWS="hybrid v2 rootless rootless-cgroup"   the host's cgroup tree as it is; a private cgroup2 tree; an ordinary
+#                               user; the same with a cgroup of their own in each hierarchy of the host
 #   VIEWS="vm vm-systemd vm-login"  in the guest of integration/vm: its tree as it is; the systemd driver; an ordinary
 #                               user's systemd, in a login session
 #
@@ -11,8 +12,8 @@
 # target/conformance; each file runs in mount, pid and network namespaces of its own, with its own /etc/passwd. Nothing of the suite
 # is changed or downloaded: its images are made from Debian's packages, its helper programs are bats-tools.py and
 # recvtty.c.
-# Fails if a test fails that bats-expected-failures does not name. A run of all files in hybrid and v2 writes its
-# table into integration/README.md.
+# Fails if a test fails that bats-expected-failures does not name. A run of all files in all views writes its table into
+# integration/README.md.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$(dirname "$here")")
@@ -122,12 +123,24 @@ inside() {
         for file in passwd group subuid subgid; do mount --bind "$scratch/$file" /etc/$file; done
         case $view in
         v2) umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
-        rootless)
+        rootless*)
             export ROOTLESS_FEATURES=idmap+ HOME=$scratch/home XDG_RUNTIME_DIR=$scratch/home/run
             export ROOTLESS_UIDMAP_START=100000 ROOTLESS_UIDMAP_LENGTH=65536
             export ROOTLESS_GIDMAP_START=200000 ROOTLESS_GIDMAP_LENGTH=65536 ROOTLESS_AUX_UID=1024
             export ROOTLESS_AUX_DIR=$(mktemp -d "$scratch/aux.XXXXXX")
             chown $((ROOTLESS_UIDMAP_START - 1000 + ROOTLESS_AUX_UID)) "$ROOTLESS_AUX_DIR"
+            if [ $view = rootless-cgroup ]; then
+                ROOTLESS_FEATURES+=cgroup+
+                for hierarchy in /sys/fs/cgroup/*/; do
+                    # Of version 2 the root would have to be given away too.
+                    [ $hierarchy != /sys/fs/cgroup/unified/ ] || continue
+                    own=${hierarchy}runc-cgroups-integration-test
+                    mkdir -p $own
+                    for file in . cgroup.procs tasks cpuset.cpus cpuset.mems cpu.rt_period_us cpu.rt_runtime_us; do
+                        [ ! -e $own/$file ] || chown 2000:2000 $own/$file
+                    done
+                done
+            fi
             set -- setpriv --reuid 2000 --regid 2000 --clear-groups --inh-caps=-all "$@" ;;
         esac
         exec "$@"' _ "$scratch" "$view" "$@"
@@ -156,7 +169,7 @@ run_file() { # VIEW FILE
     local tap=$scratch/tap temporary
     temporary=$(mktemp -d /tmp/orlop-bats.XXXXXX)
     chmod 755 "$temporary"
-    case $1 in rootless) chown 2000 "$temporary" ;; vm-login) chown 1000 "$temporary" ;; esac
+    case $1 in rootless*) chown 2000 "$temporary" ;; vm-login) chown 1000 "$temporary" ;; esac
     : >"$tap"
     chmod 666 "$tap"
     # shellcheck disable=SC2016 # for the other shell
@@ -196,7 +209,7 @@ table() {
             return sprintf("%d / %d / %d", count[view, file, "ok"], count[view, file, "failed"], count[view, file, "skipped"])
         }
         END {
-            n = split("hybrid v2 rootless vm vm-systemd vm-login", order); head = "| file |"; rule = "|---|"
+            n = split("hybrid v2 rootless rootless-cgroup vm vm-systemd vm-login", order); head = "| file |"; rule = "|---|"
             for (i = 1; i <= n; i++) if (order[i] in views) { head = head " " order[i] " |"; rule = rule "---|" }
             print head; print rule
             m = asorti(files, names)
@@ -215,7 +228,8 @@ table() {
 make_images
 [ "$suite" != --images ] || exit 0
 make_suite
-views=${VIEWS:-hybrid v2}
+all="hybrid v2 rootless rootless-cgroup"
+views=${VIEWS:-$all}
 files=()
 for file in "$@"; do files+=("$(basename "$file" .bats).bats"); done
 whole=
@@ -256,7 +270,7 @@ done < <(grep -v '^#' "$expected")
 table "$results" >"$scratch/table"
 tail -n 1 "$scratch/table"
 [ -z "${TABLE:-}" ] || cat "$scratch/table" >"$TABLE"
-if [ -n "$whole" ] && [ "$views" = "hybrid v2" ]; then
+if [ -n "$whole" ] && [ "$views" = "$all" ]; then
     readme=$top/integration/README.md
     awk -v table="$scratch/table" '
         /<!-- end of bats -->/ { within = 0 }

@@ -4,14 +4,14 @@ use super::create::inherited;
 use crate::bundle;
 use crate::cgroup::Cgroup;
 use crate::cli::global::Global;
-use crate::cli::{self, values::UserGroup};
+use crate::cli::{self, values};
 use crate::foreground::{self, Signals};
 use crate::launch::{self, Handover};
 use crate::plan::{Plan, absolute};
 use crate::spec::Process;
 use crate::state::{Container, Status};
 use crate::sys;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// Runs the verb.
 ///
@@ -95,10 +95,11 @@ fn process(args: &cli::Exec, container: &Container) -> Result<Process> {
     if args.no_new_privs {
         process.no_new_privileges = Some(true);
     }
-    if let Some(UserGroup { uid, gid }) = &args.user {
-        process.user.set_uid(*uid);
-        if let Some(gid) = gid {
-            process.user.set_gid(*gid);
+    if let Some(user) = &args.user {
+        let user = values::user_group(user).map_err(|error| anyhow!("--user: {error}"))?;
+        process.user.set_uid(user.uid);
+        if let Some(gid) = user.gid {
+            process.user.set_gid(gid);
         }
     }
     if !args.additional_gids.is_empty() {

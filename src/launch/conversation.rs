@@ -274,12 +274,18 @@ impl Launch<'_> {
             Err(error) => return error.into(),
         }
         let ended = pidfd::wait(child.pidfd.as_fd());
-        if self.cgroup().oom_kills() > 0 {
-            return anyhow!("container init was OOM-killed (memory limit too low?)");
-        }
+        let killed = self.cgroup().oom_kills() > 0;
+        let (who, perhaps) = match self.subject {
+            Subject::Container { .. } if killed => {
+                return anyhow!("container init was OOM-killed (memory limit too low?)");
+            }
+            Subject::Container { .. } => ("container init", ""),
+            // Or another one of the container was.
+            Subject::Process { .. } => ("process", if killed { " (possibly OOM-killed)" } else { "" }),
+        };
         match ended {
-            Ok(ended) => anyhow!("container init ended before it was ready: {ended}"),
-            Err(error) => anyhow!(error).context("container init ended before it was ready"),
+            Ok(ended) => anyhow!("{who} ended before it was ready: {ended}{perhaps}"),
+            Err(error) => anyhow!(error).context(format!("{who} ended before it was ready{perhaps}")),
         }
     }
 }

@@ -135,8 +135,9 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Sets the other four. After the user is changed, with the permitted set kept. Returns what the
-    /// kernel refused, for the log: an ambient capability that is not inheritable is no error to engines.
+    /// Sets the other four. After the user is changed, with the permitted set kept. Returns what we do not know
+    /// and what the kernel refused, for the log: an ambient capability that is not inheritable is no error to
+    /// engines.
     ///
     /// # Errors
     /// A set would hold more than the present ones allow.
@@ -147,6 +148,10 @@ impl Capabilities {
             prctl::ambient_clear().context("process.capabilities.ambient")?;
         }
         let mut warnings = Vec::new();
+        if !self.unknown.is_empty() {
+            warnings
+                .push(format!("ignoring unknown or unavailable capabilities: {}", self.unknown.join(", ")));
+        }
         for number in self.ambient.numbers() {
             if let Err(error) = prctl::ambient_raise(number) {
                 warnings.push(format!("can't raise ambient capability {}: {error}", name_of(number)));

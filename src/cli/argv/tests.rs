@@ -2,7 +2,7 @@
 
 use super::super::VERBS;
 use super::*;
-use crate::cli::values::{ListFormat, LogFormat, MemorySize, RootlessMode, UserGroup};
+use crate::cli::values::{ListFormat, LogFormat, MemorySize, RootlessMode};
 use std::time::Duration;
 
 fn line(words: &str) -> Result<Line, Misuse> {
@@ -86,7 +86,7 @@ fn what_follows_the_container_of_exec_is_the_command() {
     let args =
         args!(Exec, "exec -e A=1 --env B=2 -t -u 1000:5 -g 7 -additional-gids 8 web ls --all -t -- -e C=3");
     assert_eq!(args.env, ["A=1", "B=2"]);
-    assert_eq!(args.user, Some(UserGroup { uid: 1000, gid: Some(5) }));
+    assert_eq!(args.user.as_deref(), Some("1000:5"));
     assert_eq!(args.additional_gids, [7, 8]);
     assert_eq!((args.id.as_str(), args.tty), ("web", true));
     assert_eq!(args.command, ["ls", "--all", "-t", "--", "-e", "C=3"]);
