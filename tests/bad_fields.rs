@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, under_runc};
+use crate::support::{Bundle, View, is_root, under_runc};
 
 /// The properties of the published schema with an example value each; see `tools/schema-fields`.
 const FIELDS: &str = include_str!("../src/parts/fields.txt");
@@ -238,6 +238,28 @@ fn combinations_that_contradict_themselves() {
         .create()
         .fails_with("overlap");
     Bundle::new().user_namespace().remove("/linux/gidMappings").create().fails_with("linux.gidMappings");
+    for kind in ["uid", "gid"] {
+        let bundle = Bundle::new().namespace("user", Some("/proc/self/ns/user"));
+        let bundle = bundle.set(&format!("/linux/{kind}Mappings"), map.clone());
+        bundle.create().fails_with("Mappings");
+    }
+    let same =
+        Bundle::new().namespace("user", Some("/proc/self/ns/user")).set("/linux/uidMappings", map.clone());
+    same.set("/linux/gidMappings", map.clone()).create().fails_with("the user namespace that the runtime");
+    // Where CPU 0 is not all that there is.
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("the CPUs");
+    if is_root() && View::Host.has("cpuset") && online.trim() != "0" {
+        let deadline = json!({
+            "policy": "SCHED_DEADLINE", "runtime": 42_000, "deadline": 1_000_000, "period": 1_000_000
+        });
+        let bundle = Bundle::new().set("/process/scheduler", deadline);
+        let bundle = bundle.set("/linux/resources/cpu", json!({"cpus": "0"}));
+        bundle.create().fails_with("process scheduler can't be used together with AllowedCPUs");
+    }
+    if !View::Host.unified() {
+        let unified = Bundle::new().set("/linux/resources/unified", json!({"memory.max": "1000000"}));
+        unified.create().fails_with("linux.resources.unified: invalid configuration");
+    }
     Bundle::new()
         .namespace("network", Some("/proc/self/ns/net"))
         .set("/linux/sysctl", json!({"net.core.somaxconn": "1"}))
@@ -289,4 +311,13 @@ fn an_unknown_property_is_said_at_debug_level_with_the_nearest_name() {
     bundle.assert_clean();
     // Without --debug it is not said at all.
     Bundle::new().set("/process/noNewPrivilege", json!(true)).run().prints("1");
+}
+
+#[test]
+fn an_ambient_capability_that_is_not_inheritable_is_warned_of() {
+    // An error to the specification's letter; a warning to runc, and to engines that rely on it.
+    let output =
+        Bundle::new().set("/process/capabilities/ambient", json!(["CAP_CHOWN"])).start("run").finish();
+    assert!(output.err.contains("can't raise ambient capability CAP_CHOWN: "), "{output}");
+    output.prints("1");
 }
