@@ -8,5 +8,8 @@ fn main() {
         // Behind the compiler's own -static-pie; of these options the last one counts.
         println!("cargo:rustc-link-arg-bins=-no-pie");
         println!("cargo:rustc-link-arg-bins=-static");
+        if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
+            println!("cargo:rustc-link-arg-bins=-Wl,-e,orlop_start"); // src/sys/start.rs
+        }
     }
 }

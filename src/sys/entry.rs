@@ -2,13 +2,14 @@
 //!
 //! Rust's own start-up makes 17 system calls (it looks for the stack's guard page in /proc/self/maps and sets up
 //! a handler that names a stack overflow), and it would make them twice, for the verbs that enter containers
-//! execute the program anew (`selfexe`). So sealing comes first, before anything is allocated or parsed.
+//! execute the program anew (`selfexe`). So sealing comes first, before anything is allocated or parsed; on x86_64
+//! even before the C library is (`start`), and what is here is the second attempt.
 
 use super::{Called, Error, fd, selfexe};
 use std::ffi::{CStr, c_char, c_int};
 
 /// The verbs whose processes a container can see.
-const SEALED: [&CStr; 4] = [c"run", c"create", c"exec", c"restore"];
+pub(super) const SEALED: [&CStr; 4] = [c"run", c"create", c"exec", c"restore"];
 
 /// Defines the program's `main`, which does what [`begin`] says and then calls the given `fn() -> i32`.
 #[macro_export]

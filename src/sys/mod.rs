@@ -19,6 +19,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod selfexe;
 pub mod spawn;
+mod start;
 pub mod tty;
 
 use std::fmt;

@@ -1,0 +1,134 @@
+//! Where the kernel enters the program: a first attempt at sealing, before the C library starts.
+//!
+//! A static glibc begins with some thirty `cpuid` instructions, each of which a hypervisor has to answer (5 µs where
+//! we measured), with relocations and a dozen system calls. An image that only exists to execute itself anew
+//! (`selfexe`) needs none of it, so it does that here. Whatever goes wrong is left to [`super::selfexe::seal`], which
+//! comes later, knows the other ways, and says what failed. On other architectures there is only that one.
+//!
+//! Nothing here may touch the C library, not even by a `memcpy` of the compiler's: its functions are not yet chosen,
+//! a call jumps to nowhere. Nor may it use thread-local data, or panic.
+
+#[cfg(target_arch = "x86_64")]
+mod early {
+    use crate::sys::entry::SEALED;
+    use libc::{AT_EMPTY_PATH, AT_FDCWD, MOUNT_ATTR_RDONLY, O_CLOEXEC, OPEN_TREE_CLONE, ST_RDONLY};
+    use std::arch::{asm, global_asm};
+    use std::ffi::{CStr, c_char};
+    use std::mem::MaybeUninit;
+
+    const SELF: &CStr = c"/proc/self/exe";
+
+    // The linker is told to enter here (build.rs). The stack is as the kernel made it, and stays so for `_start`.
+    global_asm!(
+        ".globl orlop_start",
+        ".type orlop_start, @function",
+        "orlop_start:",
+        "xor ebp, ebp",
+        "mov r12, rsp",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call {seal}",
+        "mov rsp, r12",
+        "xor edx, edx", // no function of a dynamic linker to be called at exit
+        "jmp _start",
+        ".size orlop_start, . - orlop_start",
+        seal = sym seal,
+    );
+
+    /// A mount that nothing can be written through. Static, so that it is not put together by `memcpy`.
+    static READ_ONLY: libc::mount_attr =
+        libc::mount_attr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+
+    /// Executes the program anew from a read-only mount of it, if a word on the command line asks for that.
+    ///
+    /// # Safety
+    /// `stack` is the stack at the program's entry: the number of arguments, these, a null pointer, the environment.
+    unsafe extern "C" fn seal(stack: *const usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let args = stack.wrapping_add(1).cast::<*const c_char>();
+            let env = args.wrapping_add(*stack).wrapping_add(1);
+            if !asks(args) || sealed() {
+                return;
+            }
+            let path = SELF.as_ptr() as usize;
+            let flags = OPEN_TREE_CLONE as usize | O_CLOEXEC as usize;
+            let tree = call(libc::SYS_open_tree, [AT_FDCWD as usize, path, flags, 0, 0]);
+            if tree < 0 {
+                return;
+            }
+            let (tree, empty) = (tree as usize, c"".as_ptr() as usize);
+            let attributes = &raw const READ_ONLY as usize;
+            let size = size_of::<libc::mount_attr>();
+            let made = call(libc::SYS_mount_setattr, [tree, empty, AT_EMPTY_PATH as usize, attributes, size]);
+            if made == 0 {
+                call(libc::SYS_execveat, [tree, empty, args as usize, env as usize, AT_EMPTY_PATH as usize]);
+            }
+            call(libc::SYS_close, [tree, 0, 0, 0, 0]);
+        }
+    }
+
+    /// One of the words is a verb whose processes a container can see.
+    ///
+    /// # Safety
+    /// `args` are C strings up to a null pointer.
+    unsafe fn asks(mut args: *const *const c_char) -> bool {
+        // SAFETY: the caller's promise; nothing behind the null pointer is read.
+        unsafe {
+            while !(*args).is_null() {
+                let mut verb = SEALED.as_ptr();
+                while verb < SEALED.as_ptr().wrapping_add(SEALED.len()) {
+                    if same(*args, (*verb).as_ptr()) {
+                        return true;
+                    }
+                    verb = verb.wrapping_add(1);
+                }
+                args = args.wrapping_add(1);
+            }
+        }
+        false
+    }
+
+    /// strcmp(3) is the C library's.
+    ///
+    /// # Safety
+    /// Both are C strings.
+    unsafe fn same(mut one: *const c_char, mut other: *const c_char) -> bool {
+        // SAFETY: the caller's promise; nothing behind the end of the shorter one is read.
+        unsafe {
+            while *one == *other {
+                if *one == 0 {
+                    return true;
+                }
+                (one, other) = (one.wrapping_add(1), other.wrapping_add(1));
+            }
+        }
+        false
+    }
+
+    /// We run from a read-only mount already; also if that cannot be found out.
+    fn sealed() -> bool {
+        let mut found = MaybeUninit::<rustix::fs::StatFs>::uninit();
+        let place = found.as_mut_ptr();
+        // SAFETY: statfs(2) fills what `place` points to, of which only the flags are read, and only if it did.
+        unsafe {
+            call(libc::SYS_statfs, [SELF.as_ptr() as usize, place as usize, 0, 0, 0]) < 0
+                || (*place).f_flags & ST_RDONLY as i64 != 0
+        }
+    }
+
+    /// A system call; its result is negative for an error.
+    ///
+    /// # Safety
+    /// As the call asks for.
+    unsafe fn call(number: i64, [a, b, c, d, e]: [usize; 5]) -> isize {
+        let result: isize;
+        // SAFETY: the caller's promise; the kernel changes no registers but these.
+        unsafe {
+            asm!("syscall", inlateout("rax") number as isize => result,
+                in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
+                lateout("rcx") _, lateout("r11") _, options(nostack));
+        }
+        result
+    }
+}
