@@ -195,8 +195,7 @@ impl Capabilities {
         // The runtime may lack some of the planned ones itself: those cannot be given, so only more is wrong.
         for number in NUMBERS.filter(|&number| !self.bounding.has(number)) {
             let Some(bounded) = prctl::bounding_has(number)? else { break };
-            let name = name_of(number);
-            ensure!(!bounded, "process.capabilities.bounding: {name} is still there");
+            ensure!(!bounded, "process.capabilities.bounding: {} is still there", name_of(number));
         }
         // The kernel keeps ambient within inheritable: only there can one be left.
         for number in self.inheritable.numbers().filter(|&number| !self.ambient.has(number)) {
