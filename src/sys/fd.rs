@@ -171,7 +171,8 @@ pub fn connect(
 /// # Errors
 /// The socket's, or `EMSGSIZE` for a message above `limit`.
 pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<OwnedFd>), Error> {
-    let mut buffer = vec![0; limit];
+    // Room for what is there: to clear room for what might be costs more than to ask.
+    let mut buffer = vec![0; length_of_next(socket)?.min(limit)];
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let mut iov = [IoSliceMut::new(&mut buffer)];
     let message = loop {
@@ -195,6 +196,14 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<
     }
     buffer.truncate(length);
     Ok((buffer, fd))
+}
+
+/// Waits for a message and returns how long it is.
+fn length_of_next(socket: BorrowedFd<'_>) -> Result<usize, Error> {
+    use rustix::net::{RecvFlags, recv};
+    let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+    rustix::io::retry_on_intr(|| recv(socket, &mut [0; 0], flags).map(|(_, length)| length))
+        .called("recv", || "(MSG_PEEK)".into())
 }
 
 /// Locks the open file behind `fd` for us alone (flock(2)), if nobody else has.
