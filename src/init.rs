@@ -182,6 +182,10 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     }
     // Behind the filter prctl(2) may be forbidden. What is left is short, and `ask` notices a dead parent.
     nix::sys::prctl::set_pdeathsig(None).called("prctl", || "(PR_SET_PDEATHSIG, 0)".into())?;
+    if held.gate.is_none() {
+        // The parent writes us down while we go on, and stays to hear how it ends.
+        wire.announce(&Event::Ready, None)?;
+    }
     take_identity(&mut plan.process, held, wire)?;
     let process = &plan.process;
     let file = process.program.resolve()?;
@@ -191,14 +195,14 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
         Some(_) => format!("init: closing the pipe to signal completion, ready to execute {file:?}"),
         None => format!("setns_init: about to exec {file:?}"),
     });
-    if held.gate.is_some() {
+    // From the parent's answer on we may outlive it.
+    if let Some(gate) = held.gate.take() {
         // Before anybody can know of us, and send us some.
         spawn::end_on_signals()?;
-    }
-    // The parent writes us down now. From its answer on we may outlive it.
-    wire.ask(&Event::Ready, None)?;
-    if let Some(gate) = held.gate.take() {
+        wire.ask(&Event::Ready, None)?;
         *start = Some(gate.wait()?);
+    } else {
+        wire.settle()?;
     }
     process.program.verify_cwd()?;
     sys::fd::cloexec_from(3 + process.inherited.count())?;

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The fifo that holds init back until `start`, in the container's directory.
@@ -109,7 +110,7 @@ pub enum Event {
         /// Its number in init.
         fd: i32,
     },
-    /// Everything is done but the last steps of `start`.
+    /// Everything is done but the last steps of `start`; for `run` and `exec`, all that others can see.
     Ready,
     /// I am ending, for this reason.
     Failed(Failure),
@@ -162,7 +163,11 @@ pub struct ParentEnd(OwnedFd);
 
 /// Init's end.
 #[derive(Debug)]
-pub struct InitEnd(OwnedFd);
+pub struct InitEnd {
+    socket: OwnedFd,
+    /// An answer of the parent's that we have not waited for (atomic only because a panic hook must be `Sync`).
+    owed: AtomicBool,
+}
 
 /// A new pair of ends.
 ///
@@ -171,7 +176,7 @@ pub struct InitEnd(OwnedFd);
 pub fn pair() -> Result<(ParentEnd, InitEnd)> {
     let (parent, init) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .called("socketpair", || "(AF_UNIX, SOCK_SEQPACKET)".into())?;
-    Ok((ParentEnd(parent), InitEnd(init)))
+    Ok((ParentEnd(parent), InitEnd { socket: init, owed: AtomicBool::new(false) }))
 }
 
 impl ParentEnd {
@@ -235,7 +240,7 @@ impl ParentEnd {
 
 impl AsFd for InitEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -285,7 +290,7 @@ impl InitEnd {
     /// # Errors
     /// fcntl(2)'s.
     pub fn try_clone(&self) -> std::io::Result<Self> {
-        self.0.try_clone().map(Self)
+        Ok(Self { socket: self.socket.try_clone()?, owed: AtomicBool::new(false) })
     }
 
     /// Tells the parent `event`.
@@ -295,12 +300,12 @@ impl InitEnd {
     pub fn tell(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let text = serde_json::to_vec(event)?;
         if fd.is_some() {
-            return Ok(fd::send(self.0.as_fd(), &text, fd)?);
+            return Ok(fd::send(self.as_fd(), &text, fd)?);
         }
         // write(2), not sendmsg(2): the container's filter may already be loaded, and need only allow what
         // every program needs. A dead parent may end us by SIGPIPE here, which is what we would do anyway.
         loop {
-            match rustix::io::write(&self.0, &text) {
+            match rustix::io::write(&self.socket, &text) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => return Ok(other.map(drop).called("write", || "wire".into())?),
             }
@@ -312,10 +317,30 @@ impl InitEnd {
     /// # Errors
     /// The parent is gone: then nobody records us, and we must end.
     pub fn ask(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.settle()?;
+        self.announce(event, fd)?;
+        self.settle()
+    }
+
+    /// Tells the parent `event`, and goes on: its order is waited for by [`settle`](Self::settle), or before
+    /// the next thing that is asked.
+    ///
+    /// # Errors
+    /// The parent is gone.
+    pub fn announce(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         self.tell(event, fd)?;
-        match self.order()? {
-            Order::Proceed => Ok(()),
-            Order::Joined { .. } => Err(anyhow!("bug in orlop: an order that was not asked for")),
+        self.owed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits for the order to go on, if there is one to come.
+    ///
+    /// # Errors
+    /// The parent is gone: then nobody records us, and we must end.
+    pub fn settle(&self) -> Result<()> {
+        match self.owed.swap(false, Ordering::Relaxed).then(|| self.order()).transpose()? {
+            None | Some(Order::Proceed) => Ok(()),
+            Some(Order::Joined { .. }) => Err(anyhow!("bug in orlop: an order that was not asked for")),
         }
     }
 
@@ -335,7 +360,7 @@ impl InitEnd {
         // read(2) for the same reason as write(2) above. A path of the longest kind fits.
         let mut text = [0; 5000];
         let length = loop {
-            match rustix::io::read(&self.0, &mut text) {
+            match rustix::io::read(&self.socket, &mut text) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other.called("read", || "wire".into())?,
             }

@@ -306,7 +306,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Sets limits and devices, before the container's process exists.
+    /// Sets limits, and on version 1 devices, before the container's process exists.
     ///
     /// # Errors
     /// The kernel refuses a value, by its config pointer and file.
@@ -314,8 +314,20 @@ impl Cgroup {
         if self.waits_for_process() {
             return Ok(());
         }
-        self.set_devices(&plan.devices)?;
+        if !matches!(self.tree, Tree::V2(_)) {
+            // Line by line, "nothing" first: init must not make its devices in between.
+            self.set_devices(&plan.devices)?;
+        }
         self.write_all(&plan.limits.writes)
+    }
+
+    /// Sets devices on version 2, before anything of the container's own runs: while init is at work, for the kernel
+    /// takes a while to verify a program.
+    ///
+    /// # Errors
+    /// The kernel refuses the program.
+    pub fn set_late(&self, plan: &Plan) -> Result<()> {
+        if matches!(self.tree, Tree::V2(_)) { self.set_devices(&plan.devices) } else { Ok(()) }
     }
 
     fn set_devices(&self, policy: &devices::Policy) -> Result<()> {

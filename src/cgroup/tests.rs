@@ -119,6 +119,7 @@ fn made(host: &Host, id: &str, resources: &str) -> Cgroup {
     let mut cgroup = Cgroup::locate(&plan, host).unwrap();
     cgroup.create(&plan).unwrap();
     cgroup.set(&plan).unwrap();
+    cgroup.set_late(&plan).unwrap();
     cgroup
 }
 
@@ -483,6 +484,7 @@ fn without_permission_only_what_was_asked_for_is_missed() {
             let mut cgroup = Cgroup::locate(plan, host)?;
             cgroup.create(plan)?;
             cgroup.set(plan)?;
+            cgroup.set_late(plan)?;
             Ok(cgroup)
         };
         let cgroup = create_and_set(&asked("", "{}")).unwrap();

@@ -39,6 +39,10 @@ struct Launch<'a> {
     held: Held,
     handover: &'a Handover<'a>,
     subject: Subject<'a>,
+    /// Init, once we have looked at it.
+    seen: Option<state::Process>,
+    /// The pid file is there.
+    announced: bool,
 }
 
 /// Makes init, answers it until the container is created (`create`) or runs (`run`, `exec`), and kills it if anything
@@ -52,7 +56,7 @@ pub fn converse(
     handover: &Handover<'_>,
     subject: Subject<'_>,
 ) -> Result<Launched> {
-    let mut launch = Launch { plan, held, handover, subject };
+    let mut launch = Launch { plan, held, handover, subject, seen: None, announced: false };
     let (wire, init_end) = wire::pair()?;
     let mut wire = Some(wire);
     let child = launch.spawn(&mut wire, init_end).context("unable to start container process")?;
@@ -63,6 +67,7 @@ pub fn converse(
     if served.is_err() {
         // Whatever state it is in: nobody but us knows of it. That it does not die is said by who removes its cgroup.
         let _ = pidfd::end(launched.child.pidfd.as_fd(), DEATH_PATIENCE);
+        launch.take_back_pid_file();
     }
     served.context("unable to start container process")?;
     Ok(launched)
@@ -111,6 +116,7 @@ impl Launch<'_> {
 
     /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
     fn serve(&mut self, wire: &ParentEnd, launched: &mut Launched) -> Result<()> {
+        self.meanwhile(&launched.child)?;
         let mut ready = false;
         let mut agent = None;
         let mut inbox = wire.inbox(matches!(self.plan.entry, Entry::Hop { .. }));
@@ -155,7 +161,23 @@ impl Launch<'_> {
             wire.proceed()?;
         }
         // EOF: execve has closed the wire, or init is dead.
-        if ready { Ok(()) } else { Err(self.death(&launched.child)) }
+        if ready && state::Run::of_child(launched.child.pid)? == state::Run::Executed {
+            Ok(())
+        } else {
+            Err(self.death(&launched.child))
+        }
+    }
+
+    /// What need not be done before init is made, nor wait until it is ready.
+    fn meanwhile(&mut self, child: &Child) -> Result<()> {
+        let Subject::Container { record, .. } = &self.subject else { return Ok(()) };
+        if let Some(asked) = &self.plan.cgroup {
+            record.orlop.cgroup.set_late(asked)?;
+        }
+        if let Entry::Direct { .. } = self.plan.entry {
+            self.seen = Some(state::Process::of(child.pid)?);
+        }
+        Ok(())
     }
 
     /// Only an agent is given a time.
@@ -242,7 +264,7 @@ impl Launch<'_> {
                 if let Some(asked) = self.plan.cgroup.as_ref().and_then(|cgroup| cgroup.delegated.as_ref()) {
                     record.orlop.cgroup.delegate(asked, child.pid)?;
                 }
-                record.born(state::Process::of(child.pid)?);
+                record.born(self.seen.take().map_or_else(|| state::Process::of(child.pid), Ok)?);
                 if let Some(filter) = &self.plan.process.seccomp {
                     dir.store_filter(filter)?;
                 }
@@ -260,9 +282,16 @@ impl Launch<'_> {
             let socket = console::connect(socket).context("--pidfd-socket")?;
             fd::send(socket.as_fd(), name, Some(child.pidfd.as_fd())).context("--pidfd-socket")?;
         }
-        match &self.handover.pid_file {
-            Some(path) => pid_file::write(path, child.pid).context("--pid-file"),
-            None => Ok(()),
+        if let Some(path) = &self.handover.pid_file {
+            pid_file::write(path, child.pid).context("--pid-file")?;
+            self.announced = true;
+        }
+        Ok(())
+    }
+
+    fn take_back_pid_file(&self) {
+        if let Some(path) = self.handover.pid_file.as_ref().filter(|_| self.announced) {
+            let _ = std::fs::remove_file(path);
         }
     }
 

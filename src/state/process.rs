@@ -77,6 +77,17 @@ pub enum Run {
     Executed,
 }
 
+impl Run {
+    /// What a child of ours runs, or ran: until we wait for it, it can still be asked.
+    ///
+    /// # Errors
+    /// /proc cannot be read, or there is no such process.
+    pub fn of_child(pid: i32) -> Result<Self> {
+        let found = stat(pid)?.with_context(|| format!("process {pid}: {}", sys::strerror(libc::ESRCH)))?;
+        Ok(found.run)
+    }
+}
+
 /// What /proc/PID/stat says.
 struct Stat {
     state: char,
