@@ -11,7 +11,7 @@ mod record;
 
 pub use lock::Lock;
 pub use process::{Process, Run, boot_id};
-pub use record::{Config, NamespaceEntry, Own, Record};
+pub use record::{Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Record};
 
 use crate::parts::seccomp::Filter;
 use crate::sys::{self, Called};

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, eventually, output};
+use crate::support::{Bundle, bind, eventually, output};
 
 // --- run ---
 
@@ -404,4 +404,41 @@ fn the_signals_that_end_a_process_end_a_created_container() {
         container.wait_until("stopped");
         container.delete();
     }
+}
+
+#[test]
+fn the_record_has_the_names_that_other_programs_read_in_runcs() {
+    let bundle = Bundle::new().user_namespace().namespace("network", Some("/proc/self/ns/net"));
+    let bundle = bundle.set("/annotations", json!({"key": "value"}));
+    let host = bundle.host_directory("data");
+    let container = bundle.mount("/data", bind(&host, &[])).started();
+    let path = container.bundle.dir.join("state").join(container.id()).join("state.json");
+    let state: Value = serde_json::from_slice(&fs::read(path).expect("state.json")).expect("JSON");
+    assert_eq!((&state["id"], &state["init_process_pid"]), (&json!(container.id()), &json!(container.pid())));
+    // Field 22 of proc_pid_stat(5), counted from behind the name.
+    let stat = fs::read_to_string(format!("/proc/{}/stat", container.pid())).expect("the stat");
+    let started = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19)).expect("a field");
+    assert_eq!(state["init_process_start"].to_string(), started);
+    let config = &state["config"];
+    assert_eq!(config["rootfs"], json!(container.bundle.dir.join("rootfs")));
+    let mounts = config["mounts"].as_array().expect("a list");
+    assert_eq!(mounts[0], json!({"source": "proc", "destination": "/proc", "device": "proc"}), "{config}");
+    assert_eq!(mounts[7], json!({"source": host, "destination": "/data", "device": "bind"}), "{config}");
+    let map = json!([{"container_id": 0, "host_id": 100_000, "size": 65536}]);
+    assert_eq!((&config["uid_mappings"], &config["gid_mappings"]), (&map, &map));
+    let labels = config["labels"].as_array().expect("a list");
+    assert!(labels.contains(&json!("key=value")), "{config}");
+    assert!(labels.contains(&json!(format!("bundle={}", container.bundle.dir.display()))), "{config}");
+    let namespaces = config["namespaces"].as_array().expect("a list");
+    assert!(namespaces.contains(&json!({"type": "NEWNET", "path": "/proc/self/ns/net"})), "{config}");
+    assert!(namespaces.contains(&json!({"type": "NEWPID", "path": ""})), "{config}");
+    assert_eq!((&config["version"], &config["readonlyfs"]), (&json!("1.0.2"), &json!(false)));
+    assert_eq!((&config["rootless_euid"], &state["rootless"]), (&json!(false), &json!(false)));
+    assert_eq!(state["namespace_paths"]["NEWNS"], format!("/proc/{}/ns/mnt", container.pid()));
+    assert_eq!(state["external_descriptors"].as_array().map(Vec::len), Some(3));
+    let cgroups = state["cgroup_paths"].as_object().expect("an object");
+    assert!(
+        cgroups.values().all(|path| path.as_str().is_some_and(|path| path.starts_with("/sys/fs/cgroup")))
+    );
+    assert!(!cgroups.is_empty(), "{state}");
 }

@@ -6,10 +6,10 @@ use crate::host::Host;
 use crate::log;
 use crate::parts::namespaces::Kind;
 use crate::plan::Plan;
-use crate::state::{self, Config, NamespaceEntry, Own, Phase, Record};
+use crate::state::{self, Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Phase, Record};
 use crate::sys;
 use anyhow::Result;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The record as it is written before the first side effect.
@@ -31,17 +31,20 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
         init_process_start: 0,
         created: log::rfc3339_nanos(SystemTime::now()),
         config: Config {
+            version: spec.oci_version.clone(),
             rootfs: plan
                 .root
                 .as_ref()
                 .map(|root| sys::path::as_path(&root.rootfs.path).into())
                 .unwrap_or_default(),
             readonlyfs: spec.root.as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
+            mounts: spec.mounts.iter().flatten().map(|said| mount(said, &bundle.path)).collect(),
             namespaces: plan.namespaces.0.iter().map(namespace).collect(),
             labels: labels.chain([format!("bundle={}", bundle.path.display())]).collect(),
-            uid_mappings: linux.and_then(|linux| linux.uid_mappings.clone()).unwrap_or_default(),
-            gid_mappings: linux.and_then(|linux| linux.gid_mappings.clone()).unwrap_or_default(),
+            uid_mappings: id_map(linux.and_then(|linux| linux.uid_mappings.as_deref())),
+            gid_mappings: id_map(linux.and_then(|linux| linux.gid_mappings.as_deref())),
             rootless_euid: host.rootless(),
+            rootless_cgroups: plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.rootless),
         },
         rootless: host.rootless(),
         cgroup_paths: cgroup.paths(),
@@ -71,6 +74,26 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
             exec_cpu_affinity: spec.process.as_ref().and_then(|process| process.exec_cpu_affinity.clone()),
         },
     })
+}
+
+fn mount(said: &oci_spec::runtime::Mount, bundle: &Path) -> MountEntry {
+    let options = said.options().as_deref().unwrap_or_default();
+    let bind = options.iter().any(|option| option == "bind" || option == "rbind");
+    let source = said.source().clone().unwrap_or_default();
+    MountEntry {
+        source: if bind { bundle.join(source) } else { source },
+        destination: said.destination().clone(),
+        device: if bind { "bind".into() } else { said.typ().clone().unwrap_or_default() },
+    }
+}
+
+fn id_map(said: Option<&[oci_spec::runtime::LinuxIdMapping]>) -> Vec<IdMapEntry> {
+    let row = |row: &oci_spec::runtime::LinuxIdMapping| IdMapEntry {
+        container_id: row.container_id(),
+        host_id: row.host_id(),
+        size: row.size(),
+    };
+    said.unwrap_or_default().iter().map(row).collect()
 }
 
 /// What 0, 1 and 2 are, as runc records it for a later checkpoint.

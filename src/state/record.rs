@@ -38,22 +38,53 @@ pub struct Record {
 /// The part of the configuration that runc's state.json shows under `config`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Config {
+    /// `ociVersion`.
+    #[serde(default)]
+    pub version: String,
     /// Absolute.
     pub rootfs: PathBuf,
     /// `root.readonly`.
     pub readonlyfs: bool,
+    /// `mounts`, as far as others ask for them.
+    #[serde(default)]
+    pub mounts: Vec<MountEntry>,
     /// The namespaces that are not the host's.
     pub namespaces: Vec<NamespaceEntry>,
     /// `key=value` of each annotation, and `bundle=PATH`.
     pub labels: Vec<String>,
     /// `linux.uidMappings`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub uid_mappings: Vec<oci_spec::runtime::LinuxIdMapping>,
+    pub uid_mappings: Vec<IdMapEntry>,
     /// `linux.gidMappings`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gid_mappings: Vec<oci_spec::runtime::LinuxIdMapping>,
+    pub gid_mappings: Vec<IdMapEntry>,
     /// Made by an ordinary user.
     pub rootless_euid: bool,
+    /// Missing permission for cgroups was no error.
+    #[serde(default)]
+    pub rootless_cgroups: bool,
+}
+
+/// A row of `config.mounts`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MountEntry {
+    /// What is mounted.
+    pub source: PathBuf,
+    /// Where, in the container.
+    pub destination: PathBuf,
+    /// The type of the file system, or `bind`.
+    pub device: String,
+}
+
+/// A row of `config.uid_mappings` and `config.gid_mappings`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IdMapEntry {
+    /// The first id in the container.
+    pub container_id: u32,
+    /// The first id outside.
+    pub host_id: u32,
+    /// How many.
+    pub size: u32,
 }
 
 /// A row of `config.namespaces`.
