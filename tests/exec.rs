@@ -250,7 +250,9 @@ fn a_working_directory_behind_a_leaked_fd_is_refused() {
     for number in 3..16 {
         for cwd in [format!("/proc/self/fd/{number}"), format!("/leak/{number}")] {
             let output = container.exec(&["--cwd", &cwd], "cwd");
-            assert!(!output.out.contains("(unreachable)") && output.code != 0, "{cwd}: {output}");
+            // What exec has open of the container itself is no way out.
+            let own = output.out.trim() == "/proc";
+            assert!(!output.out.contains("(unreachable)") && (own || output.code != 0), "{cwd}: {output}");
         }
     }
 }

@@ -33,6 +33,19 @@ life() {
     pod stop -t 1 "$name" && pod rm -f "$name" && echo gone
 }
 
+nested() { # the runtime in a container of its own; what it makes there is of busybox again
+  local bundle
+  bundle=$(mktemp -d)
+  chmod 755 "$bundle"
+  "$ORLOP" spec -b "$bundle"
+  # The outer container is one of podman's usual privileged ones: what it lacks, the inner one cannot have.
+  jq '.process.terminal = false | .root = {path: "/", readonly: true} | .process.args = ["sh", "-c", "echo inner $(id -u) $$"]' \
+    "$bundle/config.json" >"$bundle/c" && mv "$bundle/c" "$bundle/config.json"
+  run --privileged -v "$(realpath "$ORLOP"):/run/orlop:ro" -v "$bundle:/mnt:ro" --tmpfs /tmp "${fs[@]}" \
+    /run/orlop --root /tmp/state run -b /mnt inner
+  rm -rf "$bundle"
+}
+
 boot() { # a container whose entry point is systemd, until it has reached its target
   local name=boot-$driver i
   pod run -d --name "$name" --network none --systemd=always --rootfs /:O /sbin/init &&
@@ -60,7 +73,12 @@ for driver in systemd cgroupfs; do
     try userns "0 100000 1000" run --uidmap 0:100000:1000 --gidmap 0:100000:1000 "${fs[@]}" sh -c 'echo $(cat /proc/self/uid_map)'
   else
     try userns "1000" run --userns keep-id "${fs[@]}" id -u
+    # A user namespace in podman's, whose root may not enter the home that the volume is in.
+    mkdir -p "$HOME/data" && echo volume >"$HOME/data/file" && chmod 755 "$HOME/data" && chmod 700 "$HOME"
+    try inner-userns "volume 0 1 1000" run --uidmap 0:1:1000 --gidmap 0:1:1000 -v "$HOME/data:/mnt:ro" "${fs[@]}" \
+      sh -c 'echo $(cat /mnt/file /proc/self/uid_map)'
   fi
+  try nested "inner 0 1" nested
   # The guest's own file system under an overlay: its systemd, as the container's first process.
   if [ "$(id -u)" = 0 ]; then try boot active boot; else echo "skip $driver boot # no overlay of / for a user"; fi
 done

@@ -51,7 +51,7 @@ limits() {
   equal "$(file memory.max) $(file pids.max) $(file cpu.max) $(file cpu.weight) $(file cpuset.cpus)" \
     "67108864 50 12345 50000 59 0" "after create"
   local disk='{}'
-  if grep -qw io "$C/cgroup.controllers" && [ "$(id -u)" = 0 ]; then
+  if grep -qw io "$C/cgroup.controllers"; then
     disk='{"throttleReadBpsDevice":[{"major":254,"minor":0,"rate":1048576}]}'
   fi
   echo '{"memory":{"limit":33554432,"swap":67108864},"pids":{"limit":33},
@@ -148,6 +148,40 @@ below_the_scope() { # crun's annotations: the container below the scope, its pro
   down below
 }
 
+owned() { # a scope whose cgroup is given to the container's root stays theirs, and its limits ours
+  local ids='[{containerID: 0, hostID: 100000, size: 1000}]' owner=100000
+  [ "$(id -u)" = 0 ] || ids='[{containerID: 0, hostID: 1000, size: 1}]' owner=1000
+  bundle "$LIMITS"' | .linux.namespaces += [{type: "user"}, {type: "cgroup"}] | .linux.namespaces |= unique_by(.type)
+    | .linux.gidMappings = '"$ids"' | .linux.uidMappings = '"$ids"'
+    | .mounts |= map(select(.destination != "/sys/fs/cgroup"))
+    | .mounts += [{destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev"]}]'
+  up --systemd-cgroup owned
+  orlop exec owned sh -c 'cd /sys/fs/cgroup && mkdir init && echo 1 >init/cgroup.procs && echo 0 >init/cgroup.procs &&
+    echo "+pids +memory" >cgroup.subtree_control && echo 20 >init/pids.max' || fail "the container's own cgroups"
+  local what
+  for what in "at first" "after daemon-reload"; do
+    equal "$(stat -c %u "$C" "$C/cgroup.procs" "$C/cgroup.subtree_control" "$C/init" | uniq)" $owner "owner $what"
+    echo '{"memory":{"limit":33554432,"swap":67108864},"pids":{"limit":33},"cpu":{"quota":20000}}' |
+      orlop update -r - owned || fail "update $what"
+    equal "$(file memory.max) $(file pids.max) $(file cpu.max) $(file init/pids.max)" "33554432 33 20000 50000 20" "limits $what"
+    says "$(orlop exec owned cat /proc/self/cgroup)" "0::/init"
+    $SYSTEMCTL daemon-reload; sleep 1
+  done
+  equal "$(file memory.max) $(file pids.max) $(file cpu.max) $(file init/pids.max)" "33554432 33 20000 50000 20" "at last"
+  down owned
+}
+
+undelegated() { # a limit of a controller that the user's systemd was not given
+  [ "$(id -u)" != 0 ] || skip "root has all"
+  bundle '.linux.resources.hugepageLimits = [{pageSize: "2MB", limit: 0}]'
+  local said; said=$(orlop --systemd-cgroup run -b "$WORK/b" undelegated 2>&1)
+  says "$said" "linux.resources.hugepageLimits[0]: "
+  says "$said" 'controller \"hugetlb\" not available: not delegated to us'
+  equal "$(wc -l <<<"$said")" 1 lines
+  [ ! -e "$STATE/undelegated" ] || fail "a record is left"
+  equal "$($SYSTEMCTL list-units --all --no-legend 'orlop-undelegated*')" "" "units"
+}
+
 scope_in_use() {
   $SYSTEMCTL reset-failed 2>/dev/null
   local run=(systemd-run --quiet); [ "$(id -u)" = 0 ] || run+=(--user)
@@ -198,10 +232,37 @@ profile orlop-rows flags=(attach_disconnected,mediate_deleted) {
   equal "$(orlop exec apparmor cat /proc/self/attr/current)" "orlop-rows (enforce)" "label of exec"
   orlop exec apparmor cat /etc/group 2>/dev/null && fail "a denied file was read"
   orlop exec apparmor cat /etc/passwd >/dev/null || fail "an allowed file was not read"
+  says "$(orlop exec --apparmor no-such-profile apparmor true 2>&1)" "no-such-profile"
+  equal "$(orlop exec --apparmor unconfined apparmor cat /proc/self/attr/current)" unconfined "label of exec --apparmor"
   down apparmor
   bundle '.process.apparmorProfile = "no-such-profile"'
   says "$(orlop run -b "$WORK/b" apparmor 2>&1)" "no-such-profile"
   [ ! -e "$STATE/apparmor" ] || fail "a record is left"
+}
+
+no_apparmor() {
+  [ ! -d /sys/kernel/security/apparmor ] || skip "the host has AppArmor"
+  bundle '.process.apparmorProfile = "some-profile"'
+  says "$(orlop run -b "$WORK/b" noapparmor 2>&1)" \
+    'process.apparmorProfile: \"some-profile\" is given, but apparmor is disabled or not supported on this host'
+  [ ! -e "$STATE/noapparmor" ] || fail "a record is left"
+}
+
+selinux() { # as far as a kernel without a policy goes: it knows its initial labels and allows all
+  grep -qw selinux /sys/kernel/security/lsm || skip "the kernel was booted without SELinux"
+  mountpoint -q /sys/fs/selinux || mount -t selinuxfs selinuxfs /sys/fs/selinux || fail "no selinuxfs"
+  bundle '.process.selinuxLabel = "unlabeled"'
+  up selinux
+  equal "$(tr -d '\0' <"/proc/$(jq .init_process_pid $STATE/selinux/state.json)/attr/current")" unlabeled label
+  equal "$(orlop exec selinux cat /proc/self/attr/current | tr -d '\0')" unlabeled "label of exec"
+  equal "$(orlop exec --process-label kernel selinux cat /proc/self/attr/current | tr -d '\0')" kernel "label of exec"
+  down selinux
+  bundle '.process.selinuxLabel = "no_u:no_r:no_t:s0"'
+  says "$(orlop run -b "$WORK/b" selinux 2>&1)" "process.selinuxLabel"
+  # There is no policy to label mounts by; the kernel says so.
+  bundle '.linux.mountLabel = "unlabeled"'
+  says "$(orlop run -b "$WORK/b" selinux 2>&1)" "mounts["
+  [ ! -e "$STATE/selinux" ] || fail "a record is left"
 }
 
 no_bus() {
@@ -243,8 +304,8 @@ no_cgroup() { # without a permission and without limits a container is possible
 
 # --- run ----------------------------------------------------------------------------
 
-ROWS=(life_systemd limits_systemd limits_cgroupfs devices_systemd devices_cgroupfs named_scope properties below_the_scope scope_in_use
-  failed_scope crash apparmor no_bus dead_bus delegated_cgroupfs no_cgroup)
+ROWS=(life_systemd limits_systemd limits_cgroupfs devices_systemd devices_cgroupfs named_scope properties below_the_scope owned
+  undelegated scope_in_use failed_scope crash apparmor no_apparmor selinux no_bus dead_bus delegated_cgroupfs no_cgroup)
 [ "${1:-}" != --list ] || { printf '%s\n' "${ROWS[@]}"; exit 0; }
 [ "${1:-}" != inner_delegated ] || { bundle "$LIMITS"'| .linux.cgroupsPath = "/user.slice/user-1000.slice/user@1000.service/rows.slice/delegated"'; inner_delegated; exit; }
 [ $# = 0 ] || ROWS=("$@")

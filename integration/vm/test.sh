@@ -2,6 +2,7 @@
 # test.sh [--short] [SUITE...]   what must hold on hosts that boot systemd, in a Debian guest; ORLOP is the runtime.
 #   rows-root    rows.sh as root: both cgroup drivers, devices, AppArmor, crashes
 #   rows-user    rows.sh in a login session of an ordinary user
+#   lsm          rows.sh where the kernel has SELinux, without a policy, in place of AppArmor
 #   podman       podman.sh as root and as the user, with both cgroup drivers
 #   black-box    tests/ as on any host, by the guest's kernel and cgroups
 #   bats         runc's own suite (SUITE is its source tree), the files that need what only this guest has; an hour or
@@ -15,7 +16,7 @@ top=$(cd "$here/../.." && pwd)
 short=0
 [ "${1:-}" != --short ] || { short=1; shift; }
 suites=("$@")
-[ $# -gt 0 ] || { suites=(rows-root rows-user podman); [ $short = 1 ] || suites+=(black-box); }
+[ $# -gt 0 ] || { suites=(rows-root rows-user lsm podman); [ $short = 1 ] || suites+=(black-box); }
 : "${ORLOP:=$top/target/orlop}"
 
 [ -s "$VM_CACHE/root.img" ] || "$here/build.sh" || exit 1
@@ -61,6 +62,7 @@ for suite in "${suites[@]}"; do
   case $suite in
     rows-root) guest -- 'ORLOP=/share/orlop bash /share/rows.sh';;
     rows-user) guest --user user -- 'ORLOP=/share/orlop bash /share/rows.sh';;
+    lsm) guest --cold --append 'security=selinux selinux=1 enforcing=0' -- 'ORLOP=/share/orlop bash /share/rows.sh selinux no_apparmor';;
     podman) guest -- 'ORLOP=/share/orlop bash /share/podman.sh' && guest --user user -- 'ORLOP=/share/orlop bash /share/podman.sh';;
     black-box) black_box;;
     bats) bats;;

@@ -2,6 +2,7 @@
 
 use super::hierarchy::{Hierarchy, gone};
 use super::{Cgroup, Plan, Resources, Tree, below, locate, systemd, v2};
+use crate::sys::Error;
 use anyhow::{Context, Result};
 use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
 use serde::{Deserialize, Serialize};
@@ -60,15 +61,22 @@ impl Cgroup {
         accessat(CWD, &file, Access::WRITE_OK, AtFlags::EACCESS).is_err()
     }
 
-    /// Has systemd move a process of ours into the cgroup.
+    /// Has systemd move a process of ours into the cgroup, which is the scope's or one below it.
     ///
     /// # Errors
-    /// systemd cannot be reached or refuses.
+    /// systemd cannot be reached or refuses; EBUSY, as from clone3(2), if the cgroup takes no processes.
     pub fn attach(&self, pid: i32) -> Result<()> {
-        match &self.keeper {
-            Keeper::Systemd(scope) => scope.attach(pid),
-            Keeper::Us => self.join(pid),
-        }
+        let (Keeper::Systemd(scope), Tree::V2(cgroup)) = (&self.keeper, &self.tree) else {
+            return self.join(pid);
+        };
+        let below = cgroup.path.iter().skip_while(|name| *name != scope.unit.as_str()).skip(1);
+        scope.attach(pid, &below.collect::<PathBuf>()).map_err(|error| {
+            match v2::why_refused(cgroup, libc::EBUSY) {
+                // systemd says that permission is denied, whatever the kernel has said.
+                Some(why) => Error::new("cgroup.procs", why, libc::EBUSY).into(),
+                None => error,
+            }
+        })
     }
 
     pub(super) fn tell_keeper(&self, resources: &Resources) -> Result<()> {

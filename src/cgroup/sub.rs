@@ -1,6 +1,6 @@
 //! The cgroup of an `exec`: the container's, a sub-cgroup of it, or the one that its init has moved to.
 
-use super::{Cgroup, Hierarchy, Keeper, Resources, Tree, locate};
+use super::{Cgroup, Hierarchy, Resources, Tree, locate};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ impl Cgroup {
     /// The argument is malformed, climbs out, or names an unknown controller.
     pub fn sub(&self, spec: &[String]) -> Result<Self> {
         let asked = sub_paths(spec)?;
-        let keeper = if asked.is_empty() { self.keeper.clone() } else { Keeper::Us };
+        let keeper = self.keeper.clone();
         let default = self.delegated.as_ref().filter(|_| asked.is_empty());
         let at = |hierarchy: &Hierarchy| -> Result<Hierarchy> {
             let of = |name: &String| asked.get(name);
@@ -49,7 +49,7 @@ impl Cgroup {
         let Tree::V2(own) = &self.tree else { return Ok(None) };
         Ok(locate::of_process(pid)?.map(|path| Self {
             tree: Tree::V2(own.at(path)),
-            keeper: Keeper::Us,
+            keeper: self.keeper.clone(),
             named: self.named,
             rootless: self.rootless,
             resources: Resources::default(),

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use properties::Property;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where systemd is talked to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,12 +159,13 @@ impl Scope {
         bus::set(&self.bus, &self.unit, &all).with_context(|| self.place())
     }
 
-    /// Moves a process of ours into the scope where we lack the right to: systemd has it.
+    /// Moves a process of ours into the scope's cgroup or one `below` it, where we lack the right to: systemd has it.
     ///
     /// # Errors
     /// As for [`start`](Self::start).
-    pub fn attach(&self, pid: i32) -> Result<()> {
-        let below = self.subgroup.as_ref().map(|path| format!("/{}", path.display())).unwrap_or_default();
+    pub fn attach(&self, pid: i32, below: &Path) -> Result<()> {
+        let whole = below.as_os_str().is_empty();
+        let below = if whole { String::new() } else { format!("/{}", below.display()) };
         bus::attach(&self.bus, &self.unit, &below, pid).with_context(|| self.place())
     }
 
