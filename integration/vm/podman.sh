@@ -1,6 +1,6 @@
 #!/bin/bash
 # podman.sh   runs in the guest, as root or in a login session: podman with ORLOP as its runtime, both cgroup drivers.
-# Exit status: the number of rows that failed.
+# ROWS=REGEX: only these rows. Exit status: the number of rows that failed.
 set -u
 : "${ORLOP:?the runtime}"
 failed=0
@@ -14,6 +14,7 @@ fs=(--rootfs "$tree")
 
 try() { # try ROW EXPECTED COMMAND...   the last line of what it says
   local row=$1 expected=$2 begin=$SECONDS said; shift 2
+  [[ $row =~ ${ROWS:-} ]] || return 0
   said=$("$@" 2>&1 </dev/null)
   if [[ ${said##*$'\n'} == "$expected" ]]; then
     echo "ok $driver $row ($((SECONDS - begin))s)"
@@ -39,10 +40,12 @@ nested() { # the runtime in a container of its own; what it makes there is of bu
   chmod 755 "$bundle"
   "$ORLOP" spec -b "$bundle"
   # The outer container is one of podman's usual privileged ones: what it lacks, the inner one cannot have.
-  jq '.process.terminal = false | .root = {path: "/", readonly: true} | .process.args = ["sh", "-c", "echo inner $(id -u) $$"]' \
+  mkdir "$bundle/rootfs"
+  jq '.process.terminal = false | .root.readonly = true | .process.args = ["sh", "-c", "echo inner $(id -u) $$"]' \
     "$bundle/config.json" >"$bundle/c" && mv "$bundle/c" "$bundle/config.json"
-  run --privileged -v "$(realpath "$ORLOP"):/run/orlop:ro" -v "$bundle:/mnt:ro" --tmpfs /tmp "${fs[@]}" \
-    /run/orlop --root /tmp/state run -b /mnt inner
+  cp "$ORLOP" "$bundle/orlop"
+  run --privileged -v "$bundle:/home:ro" -v "$tree:/home/rootfs:ro" --tmpfs /tmp "${fs[@]}" \
+    /home/orlop --root /tmp/state run -b /home inner
   rm -rf "$bundle"
 }
 
@@ -75,8 +78,8 @@ for driver in systemd cgroupfs; do
     try userns "1000" run --userns keep-id "${fs[@]}" id -u
     # A user namespace in podman's, whose root may not enter the home that the volume is in.
     mkdir -p "$HOME/data" && echo volume >"$HOME/data/file" && chmod 755 "$HOME/data" && chmod 700 "$HOME"
-    try inner-userns "volume 0 1 1000" run --uidmap 0:1:1000 --gidmap 0:1:1000 -v "$HOME/data:/mnt:ro" "${fs[@]}" \
-      sh -c 'echo $(cat /mnt/file /proc/self/uid_map)'
+    try inner-userns "volume 0 1 1000" run --uidmap 0:1:1000 --gidmap 0:1:1000 -v "$HOME/data:/home:ro" "${fs[@]}" \
+      sh -c 'echo $(cat /home/file /proc/self/uid_map)'
   fi
   try nested "inner 0 1" nested
   # The guest's own file system under an overlay: its systemd, as the container's first process.
