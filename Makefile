@@ -12,7 +12,7 @@ bin = target/orlop
 # The runtime that the demos use.
 ORLOP ?= $(CURDIR)/$(bin)
 # Not for the tests of this tree: they would take it for the runtime to be tested, and it may be of yesterday.
-demo-server conformance-bats engines test-vm bench bench-scale crash: export ORLOP := $(ORLOP)
+demo-server conformance-bats engines test-vm bench bench-scale bench-filter crash: export ORLOP := $(ORLOP)
 
 .PHONY: all help toolchain demo demo-server test test-vm crash conformance-bats engines bench lint install clean
 .DEFAULT_GOAL = all
@@ -98,6 +98,13 @@ bench-scale: ## Curves: containers alive, at once, mounts, seccomp rules, least 
 	@$(MAKE) --no-print-directory toolchain
 	@$(MAKE) --no-print-directory all
 	@integration/bench/scale.py
+
+bench-filter: ## What a seccomp filter of Docker's breadth costs each call, beside libseccomp's (root; a minute)
+	@tools/as-root bench-filter
+	@tools/need cc:gcc busybox:busybox-static python3:python3 crun:crun runc:runc
+	@$(MAKE) --no-print-directory toolchain
+	@$(MAKE) --no-print-directory all
+	@integration/bench/filter.py
 
 lint: ## Check format, lints and scripts; licences and sources of dependencies if cargo-deny is there
 	@tools/toolchain --lint >/dev/null
