@@ -204,8 +204,14 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     } else {
         wire.settle()?;
     }
-    process.program.verify_cwd()?;
-    sys::fd::cloexec_from(3 + process.inherited.count())?;
+    match process.program.verify_cwd() {
+        // The filter forbids to ask. It was asked just before the filter came, and we have gone nowhere since.
+        Err(error) if filter_comes_early(process) && sys::errno_of(&error).is_some() => {}
+        said => said?,
+    }
+    if !filter_comes_early(process) {
+        sys::fd::cloexec_from(3 + process.inherited.count())?;
+    }
     // The one that would be worst to let out.
     if let Some(fd) = held.proc.fd() {
         ensure!(sys::fd::is_cloexec(fd)?, "the host's /proc would be open in the container");
@@ -327,21 +333,25 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
     if process.open_to_caller {
         prctl::set_dumpable()?;
     }
+    // Root may enter what the user may not, and (on a FUSE mount) the other way round: both are tried, as in runc.
+    // Before the filter, which may forbid to ask where that is.
+    let entered = process.program.enter_cwd();
+    if filter_comes_early(process) {
+        // The filter may be older than close_range(2). What is opened from here on closes itself, as all of ours.
+        sys::fd::cloexec_from(3 + process.inherited.count())?;
+    }
     if !process.no_new_privileges {
         // Needs CAP_SYS_ADMIN, so before the capabilities go.
         load_filter(process, wire)?;
     }
     // While CAP_SETPCAP is ours.
     process.capabilities.bound()?;
-    // Root may enter what the user may not, and (on a FUSE mount) the other way round: both are tried, as in runc.
-    let entered = process.program.enter_cwd();
     // Keeps the permitted set over setuid(2), which would clear what the next line keeps.
     let mut warnings = process.user.apply(&held.proc)?;
     warnings.extend(process.capabilities.apply()?);
     if entered.is_err() {
         process.program.enter_cwd()?;
     }
-    process.program.verify_cwd()?;
     // setuid(2) may have changed it.
     match process.open_to_caller {
         true => prctl::set_dumpable()?,
@@ -370,10 +380,15 @@ fn verify(process: &Process, held: &Held) -> Result<()> {
     if process.no_new_privileges {
         ensure!(prctl::no_new_privs()?, "process.noNewPrivileges: not in force");
     }
-    if process.seccomp.is_some() && (!process.no_new_privileges || has_listener(process)) {
+    if filter_comes_early(process) {
         ensure!(prctl::filtered()?, "linux.seccomp: no filter is in force");
     }
     Ok(())
+}
+
+/// Whether our own last calls are behind the filter.
+fn filter_comes_early(process: &Process) -> bool {
+    process.seccomp.is_some() && (!process.no_new_privileges || has_listener(process))
 }
 
 fn has_listener(process: &Process) -> bool {
