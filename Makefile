@@ -12,9 +12,9 @@ bin = target/orlop
 # The runtime that the demos use.
 ORLOP ?= $(CURDIR)/$(bin)
 # Not for the tests of this tree: they would take it for the runtime to be tested, and it may be of yesterday.
-demo-server conformance-bats engines test-vm bench bench-scale bench-filter crash: export ORLOP := $(ORLOP)
+demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter crash: export ORLOP := $(ORLOP)
 
-.PHONY: all help toolchain demo demo-server test test-vm crash conformance-bats engines bench lint install clean
+.PHONY: all help toolchain demo demo-server test test-vm crash conformance conformance-bats engines bench lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -80,10 +80,16 @@ conformance-bats: ## Run the integration suite of runc, whose source tree is SUI
 	@$(MAKE) --no-print-directory all
 	@integration/conformance/bats.sh "$(SUITE)"
 
-engines: ## Docker, containerd and podman day to day with orlop (root; installs them; ten minutes)
+conformance: ## Run runtime-tools' validation programs, which were built in the tree SUITE, with orlop (root; 5 minutes)
+	@tools/as-root conformance
+	@$(MAKE) --no-print-directory toolchain
+	@$(MAKE) --no-print-directory all
+	@RECORD=1 integration/conformance/runtime-tools.sh "$(SUITE)"
+
+engines: ## Docker, containerd, its CRI and podman day to day with orlop (root; installs them; fifteen minutes)
 	@tools/as-root engines
 	@$(MAKE) --no-print-directory all
-	@status=0; for engine in docker containerd podman; do RECORD=1 integration/engines/$$engine.sh || status=1; done; exit $$status
+	@status=0; for engine in docker containerd cri podman; do RECORD=1 integration/engines/$$engine.sh || status=1; done; exit $$status
 
 bench: ## Time orlop beside crun, runc and the kernel's floor, in turn (root; QUICK=1 for two minutes of it)
 	@tools/as-root bench

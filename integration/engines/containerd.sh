@@ -7,7 +7,6 @@
 #
 # Needs root and Debian, installs what is missing. One line per row, then "N passed, N failed"; ends with 1 if a row
 # failed that is not in known-failures. RECORD=1 writes the result to integration/README.md.
-# Without crictl, which Debian has not, nothing is said of the CRI here.
 set -eu
 # shellcheck source=integration/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -17,7 +16,8 @@ if [ "${1:-}" != row ] && outside; then
     private "$@"
 fi
 
-export CONTAINERD_ADDRESS=$work/containerd.sock CONTAINERD_NAMESPACE=rows
+# A container that names no cgroup of its own gets one below its namespace's name.
+export CONTAINERD_ADDRESS=$work/containerd.sock CONTAINERD_NAMESPACE=${parent#/}
 image=docker.io/library/busybox:latest
 dir=$work/$$
 # run ID OPTION... -- COMMAND...
@@ -39,16 +39,9 @@ start() {
 }
 status() { ctr task ls | awk -v id="$1" '$1 == id { print $3 }'; }
 pid() { ctr task ls | awk -v id="$1" '$1 == id { print $2 }'; }
-shim() { pgrep -f "containerd-shim-runc-v2 -namespace rows -id $1 "; }
+shim() { pgrep -f "containerd-shim-runc-v2 -namespace $CONTAINERD_NAMESPACE -id $1 "; }
 # state: where the runtime keeps what it knows of our tasks.
-state() { echo /run/containerd/runc/rows; }
-
-daemon() {
-    containerd --config "$work/config.toml" >>"$work/containerd.log" 2>&1 &
-    echo $! >"$work/containerd.pid"
-    (eventually ctr version) || fail "containerd: $(tail -n 5 "$work/containerd.log")"
-}
-stopped() { [ ! -e "/proc/$1" ]; }
+state() { echo "/run/containerd/runc/$CONTAINERD_NAMESPACE"; }
 
 row_run_with_the_runtime_as_an_option() {
     want yes run it -- echo yes
@@ -183,7 +176,7 @@ row_containerd_is_killed_and_finds_its_tasks_again() {
     start it
     kill -KILL "$(cat "$work/containerd.pid")"
     sleep 0.5
-    daemon
+    containerd_daemon
     want RUNNING status it
     want ok ctr task exec --exec-id one it echo ok
     ctr task kill -s KILL it
@@ -194,7 +187,7 @@ row_init_dies_while_containerd_is_away() {
     kill -KILL "$(cat "$work/containerd.pid")"
     kill -KILL "$(pgrep -xf 'sleep 1000')"
     sleep 0.5
-    daemon
+    containerd_daemon
     eventually is STOPPED status it
     has 'exit code 137' ctr task delete it
 }
@@ -223,11 +216,10 @@ if [ "${1:-}" = row ]; then
 fi
 
 house
-mkdir -p "$work/bin" "$work/image"
-printf '%s\n' '#!/bin/sh' "echo \"\$\$ \$* \" >>$work/called" "exec $runtime \"\$@\"" >"$work/bin/runc"
-chmod +x "$work/bin/runc"
+mkdir -p "$work/bin"
+log_calls "$work/bin/runc"
 PATH=$work/bin:$PATH
-# shim_debug off, no CRI: its network plugins are not in Debian's package.
+# The CRI is in cri.sh.
 cat >"$work/config.toml" <<C
 version = 2
 root = "$work/root"
@@ -238,14 +230,9 @@ address = "$work/containerd.sock"
 [plugins."io.containerd.runtime.v1.linux"]
 runtime = "$runtime"
 C
-daemon
-# An image as `docker save` writes them.
+containerd_daemon
 make_root "$work/busybox"
-tar -C "$work/busybox" -cf "$work/image/layer.tar" .
-printf '{"architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]}, "rootfs": {"type": "layers", "diff_ids": ["sha256:%s"]}}' \
-    "$(sha256sum "$work/image/layer.tar" | cut -d ' ' -f 1)" >"$work/image/config.json"
-printf '[{"Config": "config.json", "RepoTags": ["%s"], "Layers": ["layer.tar"]}]' "$image" >"$work/image/manifest.json"
-tar -C "$work/image" -c . | ctr image import - >/dev/null
+make_archive "$work/busybox" "$image" '"sh"' | ctr image import - >/dev/null
 
 clean_up() {
     local id

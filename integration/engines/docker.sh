@@ -20,18 +20,6 @@ fi
 export DOCKER_HOST=unix://$work/docker.sock DOCKER_CONFIG=$work/config DOCKER_BUILDKIT=0
 dir=$work/$$
 b="docker run --rm busybox"
-run() { docker run --rm "$@"; }
-# start NAME OPTION... [-- COMMAND...]: a container in the background; it sleeps if it is not told otherwise.
-start() {
-    local options=()
-    local called=$1
-    shift
-    while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
-    [ $# -gt 0 ] || set -- -- sleep 1000
-    shift
-    docker run -d --name "$called" "${options[@]}" busybox "$@" >/dev/null
-}
-inspect() { docker inspect -f "{{$2}}" "$1"; }
 
 # daemon NAME OPTION...: a dockerd with its own roots; its socket is $work/NAME.sock.
 daemon() {
@@ -50,8 +38,6 @@ daemon() {
 # state: where the runtime keeps what it knows of Docker's containers.
 state() { find /run/docker /var/run/docker "$work/docker/exec" -maxdepth 2 -type d -path "*/runtime-*/moby" 2>/dev/null | head -n 1; }
 
-# stopped PID: for `eventually`.
-stopped() { [ ! -e "/proc/$1" ]; }
 stop_daemon() {
     local pid
     pid=$(cat "$work/$1.pid")
@@ -367,10 +353,6 @@ row_hostname_hosts_and_dns() {
 
 # --- limits
 
-# limit V1-FILE V2-FILE: what the container sees of its limit.
-limit() {
-    if [ "$(docker info -f '{{.CgroupVersion}}')" = 1 ]; then echo "/sys/fs/cgroup/$1"; else echo "/sys/fs/cgroup/$2"; fi
-}
 row_memory_is_enforced_and_oom_is_reported() {
     want 33554432 run -m 32m busybox cat "$(limit memory/memory.limit_in_bytes memory.max)"
     ends 137 '' docker run --name it -m 32m busybox dd if=/dev/zero of=/dev/null bs=128M count=1
@@ -685,8 +667,7 @@ fi
 house
 mkdir -p "$work/config" "$work/bin"
 # For BuildKit, which knows no other name; it notes that it was called.
-printf '%s\n' '#!/bin/sh' "echo \"\$\$ \$* \" >>$work/called" "exec $runtime \"\$@\"" >"$work/bin/runc"
-chmod +x "$work/bin/runc"
+log_calls "$work/bin/runc"
 PATH=$work/bin:$PATH
 daemon docker --bip "$first_bridge" --default-address-pool "$other_bridges"
 make_root "$work/busybox"

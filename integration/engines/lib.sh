@@ -33,10 +33,16 @@ private() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/orlop-$engine.XXXXXX")
     export ENGINES_PRIVATE=$$ work
     status=0
+    # Podman's own group for all containers: it stays if it was there before us.
+    local before pods='/sys/fs/cgroup/*/libpod_parent /sys/fs/cgroup/libpod_parent'
+    # shellcheck disable=SC2086 # patterns
+    before=$(ls -d $pods 2>/dev/null) || true
     timeout --foreground --kill-after=10 "${LIMIT:-1200}" \
         unshare --mount --net --pid --fork --mount-proc --kill-child --propagation private "$0" "$@" || status=$?
     # The group of all containers, empty by now: the engines make it and leave it.
-    find /sys/fs/cgroup -depth -type d \( -path "*/orlop-engines-$$*" -o -path '*/libpod_parent*' \) -exec rmdir {} + 2>/dev/null || true
+    find /sys/fs/cgroup -depth -type d -path "*/orlop-engines-$$*" -exec rmdir {} + 2>/dev/null || true
+    # shellcheck disable=SC2086
+    [ -n "$before" ] || find $pods -depth -type d -exec rmdir {} + 2>/dev/null || true
     rm -rf "$work"
     exit "$status"
 }
@@ -90,6 +96,57 @@ make_hello() {
     cc -Os -static -o "$1/hello" "$1/hello.c"
     printf '%s\n' 'FROM scratch' 'COPY hello /hello' 'CMD ["/hello"]' >"$1/Dockerfile"
 }
+
+# make_archive ROOT NAME COMMAND: an image of one layer, as `docker save` writes them, on stdout; COMMAND is words of JSON.
+make_archive() {
+    local at
+    at=$(mktemp -d "$work/archive.XXXXXX")
+    tar -C "$1" -cf "$at/layer.tar" .
+    printf '{"architecture": "%s", "os": "linux", "config": {"Cmd": [%s], "Env": ["PATH=/bin"]}, "rootfs": {"type": "layers", "diff_ids": ["sha256:%s"]}}' \
+        "$(dpkg --print-architecture)" "$3" "$(sha256sum "$at/layer.tar" | cut -d ' ' -f 1)" >"$at/config.json"
+    printf '[{"Config": "config.json", "RepoTags": ["%s"], "Layers": ["layer.tar"]}]' "$2" >"$at/manifest.json"
+    tar -C "$at" -c .
+    rm -rf "$at"
+}
+
+# --- what the engines have in common
+
+# log_calls FILE: makes a program of the runtime which notes each call in $work/called.
+log_calls() {
+    printf '%s\n' '#!/bin/sh' "echo \"\$\$ \$* \" >>$work/called" "exec $runtime \"\$@\"" >"$1"
+    chmod +x "$1"
+}
+
+# Docker and podman have one command line; containerd has its own of these.
+# start NAME OPTION... [-- COMMAND...]: a container in the background; it sleeps if it is not told otherwise.
+run() { "$engine" run --rm "$@"; }
+start() {
+    local called=$1 options=()
+    shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
+    [ $# -gt 0 ] || set -- -- sleep 1000
+    shift
+    "$engine" run -d --name "$called" "${options[@]}" busybox "$@" >/dev/null
+}
+inspect() { "$engine" inspect -f "{{$2}}" "$1"; }
+
+# limit V1-FILE V2-FILE: what a container sees of its limit.
+limit() { if [ -d /sys/fs/cgroup/memory ]; then echo "/sys/fs/cgroup/$1"; else echo "/sys/fs/cgroup/$2"; fi; }
+
+# containerd_daemon: one of ours, whose configuration is $work/config.toml and whose socket containerd.sock beside it.
+containerd_daemon() {
+    containerd --config "$work/config.toml" >>"$work/containerd.log" 2>&1 &
+    echo $! >"$work/containerd.pid"
+    # Rows kill it, of which nobody needs to be told.
+    disown
+    (eventually ctr version) || fail "containerd: $(tail -n 5 "$work/containerd.log")"
+}
+
+# capable BIT: this host can give that capability.
+capable() { [ $((0x$(awk '$1 == "CapBnd:" { print $2 }' /proc/self/status) >> $1 & 1)) = 1 ]; }
+
+# stopped PID: for `eventually`.
+stopped() { [ ! -e "/proc/$1" ]; }
 
 # --- what a row asserts
 

@@ -19,24 +19,11 @@ if [ "${1:-}" != row ] && outside; then
 fi
 
 dir=$work/$$
-run() { podman run --rm "$@"; }
-# start NAME OPTION... [-- COMMAND...]: a container in the background; it sleeps if it is not told otherwise.
-start() {
-    local options=()
-    local called=$1
-    shift
-    while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
-    [ $# -gt 0 ] || set -- -- sleep 1000
-    shift
-    podman run -d --name "$called" "${options[@]}" busybox "$@" >/dev/null
-}
-inspect() { podman inspect -f "{{$2}}" "$1"; }
-limit() { if [ -d /sys/fs/cgroup/memory ]; then echo "/sys/fs/cgroup/$1"; else echo "/sys/fs/cgroup/$2"; fi; }
 
 row_info_names_the_runtime() {
     want "$name" podman info -f '{{.Host.OCIRuntime.Name}}'
     want "$runtime" podman info -f '{{.Host.OCIRuntime.Path}}'
-    has "$("$runtime" --version | awk '$1 == "commit:" { print $2; exit }')" podman info -f '{{.Host.OCIRuntime.Version}}'
+    want "$("$runtime" --version | awk '$1 == "commit:"')" sh -c "podman info -f '{{.Host.OCIRuntime.Version}}' | grep ^commit:"
 }
 row_option_runtime_takes_a_path() {
     want yes podman --runtime "$runtime" run --rm busybox echo yes
@@ -216,6 +203,12 @@ row_hostname() { want named run --hostname named busybox hostname; }
 row_memory_is_enforced() {
     want 33554432 run -m 32m busybox cat "$(limit memory/memory.limit_in_bytes memory.max)"
     ends 137 '' run -m 32m busybox dd if=/dev/zero of=/dev/null bs=128M count=1
+}
+row_oom_is_noticed_by_conmon() {
+    # It says so by a file in the directory in which podman was called.
+    rm -f oom
+    ends 137 '' run -m 32m busybox dd if=/dev/zero of=/dev/null bs=128M count=1
+    eventually test -e oom
 }
 row_oom_is_reported() {
     ends 137 '' podman run --name it -m 32m busybox dd if=/dev/zero of=/dev/null bs=128M count=1
@@ -463,6 +456,8 @@ row_error_of_the_runtime_is_one_clear_line() {
 }
 
 if [ "${1:-}" = row ]; then
+    # Here conmon may leave its file `oom`.
+    cd "$work"
     "$2"
     exit 0
 fi
