@@ -360,7 +360,9 @@ def own_mounts():
         # As on real hosts the state is on a tmpfs: a disk's file system would be measured otherwise, and ext4
         # looks longer for an inode the more of them were freed in the last seconds.
         WORK.mkdir(exist_ok=True)
-        script = f'mount -t tmpfs tmpfs {WORK} && exec "$@"'
+        # And a null device of our own: crun gives its standard input away to the container's user.
+        null = f"mknod -m 666 {WORK}/null c 1 3 && mount --bind {WORK}/null /dev/null"
+        script = f'mount -t tmpfs tmpfs {WORK} && {null} && exec "$@"'
         os.execvpe("unshare", ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "_", sys.executable,
                                *sys.argv], {**os.environ, "IN_OWN_MOUNTS": "1"})
 
