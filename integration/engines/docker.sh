@@ -54,6 +54,9 @@ row_info_names_the_runtime() {
     want "$name" docker info -f '{{.DefaultRuntime}}'
     has "runc version: $(cut -c 1-12 <<<"${commit//+/.}")" docker info
 }
+row_version_has_that_of_the_runtime() {
+    want "$("$runtime" --version | awk 'NR == 1 { print $3 }')" docker version -f "{{range .Server.Components}}{{if eq .Name \"$name\"}}{{.Version}}{{end}}{{end}}"
+}
 row_inspect_names_the_runtime() {
     start it
     want "$name" inspect it .HostConfig.Runtime
@@ -527,6 +530,13 @@ row_push_to_and_pull_from_a_registry() {
     docker pull -q 127.0.0.1:5000/hello:1
     want "Hello from a static program" run 127.0.0.1:5000/hello:1
     docker rmi 127.0.0.1:5000/hello:1
+}
+row_images() {
+    docker tag hello-world again:1
+    has '^again +1 ' docker images
+    want "$(docker images -q hello-world)" docker images -q again
+    docker rmi again:1
+    hasnt '^again' docker images
 }
 row_save_and_load() {
     docker tag hello-world saved
