@@ -60,7 +60,7 @@ row_exit_status() {
     want out sh -c "ctr run --rm --runc-binary $runtime --cgroup $parent/it $image it sh -c 'echo out; echo err >&2' 2>/dev/null"
 }
 row_terminal() {
-    has '^/dev/pts/0$' terminal ctr run -t --rm --runc-binary "$runtime" --cgroup "$parent/it" "$image" it tty
+    has '^/dev/pts/0$' terminal ctr run -t --rm --runc-binary "$runtime" --cgroup "$parent/it" "$image" it sh -c 'tty; sleep 0.5'
     has '^typed hello$' terminal ctr run -t --rm --runc-binary "$runtime" --cgroup "$parent/it" "$image" it sh -c 'read -r x; echo "typed $x"; sleep 1' < <(sleep 1; echo hello; sleep 2)
 }
 row_env_and_cwd() {
@@ -107,7 +107,7 @@ row_exec() {
     want inside ctr task exec --exec-id one it echo inside
     ends 3 '' ctr task exec --exec-id two it sh -c 'exit 3'
     want 1000 ctr task exec --exec-id three --user 1000 it id -u
-    has '^/dev/pts/[0-9]' terminal ctr task exec -t --exec-id four it tty
+    has '^/dev/pts/[0-9]' terminal ctr task exec -t --exec-id four it sh -c 'tty; sleep 0.5'
 }
 row_exec_in_the_background_is_killed_alone() {
     start it

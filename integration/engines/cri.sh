@@ -193,13 +193,6 @@ row_stop_sends_term_then_kill() {
     stop "$id" 1
     want 137 of_container "$id" exit_code
 }
-row_missing_command_is_an_error_of_start() {
-    local id
-    pod web
-    id=$(create web main null nosuch)
-    ends 125 'exec: "nosuch": executable file not found in \$PATH' cri StartContainer "{\"container_id\": \"$id\"}"
-    want "CONTAINER_EXITED 128 StartError" sh -c "echo $(of_container "$id" state) $(of_container "$id" exit_code) $(of_container "$id" reason)"
-}
 row_env_workdir_and_tty() {
     pod web
     start web main '{"envs": [{"key": "VAR", "value": "set"}], "working_dir": "/tmp"}' sh -c 'echo $VAR $PWD'
@@ -319,6 +312,13 @@ row_log_of_the_engine_holds_no_error_of_the_runtime() {
     # What a row asked for and was refused.
     grep -E 'level=(error|fatal)|panic' "$work/containerd.log" | grep -vE 'nosuch|level=warning msg="cleanup warnings|timeout|context deadline exceeded|failed to load cni during init' >"$work/errors" || true
     want "" cat "$work/errors"
+}
+row_missing_command_is_an_error_of_start() {
+    local id
+    pod web
+    id=$(create web main null nosuch)
+    ends 125 'exec: "nosuch": executable file not found in \$PATH' cri StartContainer "{\"container_id\": \"$id\"}"
+    want "CONTAINER_EXITED 128 StartError" sh -c "echo $(of_container "$id" state) $(of_container "$id" exit_code) $(of_container "$id" reason)"
 }
 row_containerd_is_killed_and_finds_its_pods_again() {
     local pod id

@@ -41,7 +41,7 @@ row_run_keeps_stdout_and_stderr_apart() {
 }
 row_run_i_reads_stdin() { want 100000 sh -c 'yes | head -c 100000 | podman run --rm -i busybox wc -c'; }
 row_run_it_gives_a_terminal() {
-    has '^/dev/pts/0$' terminal podman run --rm -it busybox tty
+    has '^/dev/pts/0$' terminal podman run --rm -it busybox sh -c 'tty; sleep 0.5'
     has '^33 99$' terminal podman run --rm -it busybox sh -c 'sleep 0.5; stty size'
     has '^typed hello$' terminal podman run --rm -it busybox sh -c 'read -r x; echo "typed $x"' <<<hello
 }
@@ -79,7 +79,7 @@ row_exec() {
 }
 row_exec_it_gives_a_terminal() {
     start it
-    has '^/dev/pts/[0-9]' terminal podman exec -it it tty
+    has '^/dev/pts/[0-9]' terminal podman exec -it it sh -c 'tty; sleep 0.5'
 }
 row_exec_with_user_env_and_workdir() {
     start it
