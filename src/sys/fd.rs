@@ -173,7 +173,9 @@ pub fn connect(
 pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<OwnedFd>), Error> {
     // Room for what is there: to clear room for what might be costs more than to ask.
     let mut buffer = vec![0; length_of_next(socket)?.min(limit)];
-    let mut control = nix::cmsg_space!([RawFd; 1]);
+    // Room for as many as the kernel lets into one message (SCM_MAX_FD): of a list that is cut short nix names none,
+    // and what it had of them would stay open.
+    let mut control = nix::cmsg_space!([RawFd; 253]);
     let mut iov = [IoSliceMut::new(&mut buffer)];
     let message = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
@@ -185,8 +187,12 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<
     if let Ok(rights) = message.cmsgs() {
         for right in rights {
             if let ControlMessageOwned::ScmRights(fds) = right {
-                // SAFETY: the kernel has just installed these descriptors for us alone.
-                fd = fds.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).next();
+                for raw in fds {
+                    // SAFETY: the kernel has just installed this descriptor for us alone.
+                    let next = unsafe { OwnedFd::from_raw_fd(raw) };
+                    // A second one, which nobody should send, is closed here.
+                    fd = fd.or(Some(next));
+                }
             }
         }
     }
@@ -267,6 +273,25 @@ mod tests {
         assert_eq!((text.as_slice(), fd.is_some()), (b"without".as_slice(), false));
         drop(here);
         assert!(receive(there.as_fd(), 64).unwrap().0.is_empty(), "EOF reads as an empty message");
+    }
+
+    #[test]
+    fn of_several_descriptors_in_a_message_none_is_left_open_unseen() {
+        crate::sys::prctl::testing::in_child(|| {
+            let (here, there) =
+                socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+            let open = || Ok::<_, std::io::Error>(std::fs::read_dir("/proc/self/fd")?.count());
+            let before = open()?;
+            for count in [2, 3, 253] {
+                let fds = vec![here.as_raw_fd(); count];
+                let rights = [ControlMessage::ScmRights(&fds)];
+                sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None)?;
+                let (_, fd) = receive(there.as_fd(), 64)?;
+                let (got, now) = (fd.is_some(), open()?);
+                anyhow::ensure!(got && now == before + 1, "{count} sent: {got}, {now} open, {before} before");
+            }
+            Ok(())
+        });
     }
 
     #[test]
