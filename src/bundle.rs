@@ -83,8 +83,12 @@ fn read_from(file: impl Read, path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Straight into the types; only a text that does not fit is read again, for the place where it does not.
-fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+/// Reads a text that is a configuration, or a part of one: straight into the types; only a text that does not fit is
+/// read again, for the place where it does not.
+///
+/// # Errors
+/// It is no JSON, or not of these types: with the pointer to the first wrong property.
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     if log::debugging() {
         report_unknown::<T>(text);
     }
@@ -138,7 +142,10 @@ fn report_unknown<T: DeserializeOwned>(text: &[u8]) {
 }
 
 /// We implement 1.3; any 1.x is compatible by the rules of semantic versions.
-fn check_version(version: &str) -> Result<()> {
+///
+/// # Errors
+/// It is of another major version, or no version.
+pub fn check_version(version: &str) -> Result<()> {
     let (core, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
     let numbers: Option<Vec<u32>> = core.split('.').map(|number| number.parse().ok()).collect();
     match numbers.as_deref() {

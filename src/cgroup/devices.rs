@@ -3,6 +3,9 @@
 //! The rules are brought into one normal form, a default and its exceptions, which is what the v1 files can
 //! say; v1 lines and the v2 program are written from it. Not for: making device nodes (`parts::devices`).
 
+#[cfg(test)]
+mod machine;
+
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use serde::Serialize;
@@ -337,48 +340,8 @@ mod tests {
         }
     }
 
-    /// A machine for the few instructions above.
     fn by_the_program(code: &[u64], kind: Kind, major: u32, minor: u32, access: Access) -> bool {
-        let context = [(u32::from(access) << 16) | kind as u32, major, minor];
-        let (mut registers, mut at) = ([0u64; 11], 0usize);
-        for _ in 0..100_000 {
-            let [op, regs, o0, o1, v0, v1, v2, v3] = code[at].to_ne_bytes();
-            let (to, from) = (usize::from(regs & 15), usize::from(regs >> 4));
-            let (offset, value) = (i16::from_ne_bytes([o0, o1]), i32::from_ne_bytes([v0, v1, v2, v3]));
-            at += 1;
-            let jump = match op {
-                LDX_W => {
-                    registers[to] = u64::from(context[usize::try_from(offset).unwrap() / 4]);
-                    false
-                }
-                MOV32_X => {
-                    registers[to] = u64::from(registers[from] as u32);
-                    false
-                }
-                RSH32_K => {
-                    registers[to] = u64::from((registers[to] as u32) >> value);
-                    false
-                }
-                AND32_K => {
-                    registers[to] = u64::from(registers[to] as u32 & value as u32);
-                    false
-                }
-                MOV64_K => {
-                    registers[to] = i64::from(value) as u64;
-                    false
-                }
-                JEQ32_K => registers[to] as u32 == value as u32,
-                JNE32_K => registers[to] as u32 != value as u32,
-                JSET32_K => registers[to] as u32 & value as u32 != 0,
-                JA => true,
-                EXIT => return registers[0] == 1,
-                other => panic!("instruction {other:#x}"),
-            };
-            if jump {
-                at = at.checked_add_signed(isize::from(offset)).unwrap();
-            }
-        }
-        panic!("does not end");
+        machine::run(code, kind as u32, major, minor, access.into())
     }
 
     /// xorshift: the same devices on every run.

@@ -1,6 +1,7 @@
 //! What the kernel does under a loaded filter: a forked child loads it and makes sampled calls.
 
-use super::tests::{ALLOW, default_profile, spec};
+use super::reference::ALLOW;
+use super::tests::{default_profile, spec};
 use super::*;
 use crate::sys::seccomp::probe;
 use nix::sys::signal::Signal::SIGSYS;

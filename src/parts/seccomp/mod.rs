@@ -10,6 +10,8 @@ mod compile;
 #[cfg(test)]
 mod kernel_tests;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use crate::sys::seccomp::{self as sys, Instruction};
