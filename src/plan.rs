@@ -243,10 +243,12 @@ impl Plan {
             let socket = format!("{}/{}", notify::INSIDE, notify::SOCKET);
             plan.process.program.set_env("NOTIFY_SOCKET", &socket);
         }
+        // Without a cgroup of its own there is nothing of version 2 to hand over either.
+        let unified = plan.cgroup.is_some() && host.cgroup_mode == CgroupMode::Unified;
+        let owner = host_id(process.user.uid(), host, &plan.namespaces, plan.maps.as_ref());
+        let delegated = cgroup::delegated(spec.annotations.as_ref(), unified, owner)?;
         if let Some(cgroup) = &mut plan.cgroup {
-            let unified = host.cgroup_mode == CgroupMode::Unified;
-            let owner = host_id(process.user.uid(), host, &plan.namespaces, plan.maps.as_ref());
-            cgroup.delegated = cgroup::delegated(spec.annotations.as_ref(), unified, owner)?;
+            cgroup.delegated = delegated;
         }
         Ok(plan)
     }

@@ -121,7 +121,11 @@ fn a_cgroup_to_be_managed_is_below_and_of_version_2() {
     if !View::Host.unified() {
         annotation("x")
             .create()
-            .fails_with("annotations.run.oci.delegate-cgroup: not with cgroups of version 1");
+            .fails_with("annotations.run.oci.delegate-cgroup: the container has no cgroup");
+    }
+    if View::V2.missing().is_none() {
+        let without = annotation("x").view(View::V2).global("--cgroup-manager disabled");
+        without.create().fails_with("annotations.run.oci.delegate-cgroup: the container has no cgroup");
     }
     annotation("../x").create().fails_with("annotations.run.oci.delegate-cgroup: \"../x\"");
     annotation("").run().prints("1");

@@ -27,14 +27,14 @@ pub struct Delegated {
 /// Reads `run.oci.delegate-cgroup`; `owner` is the host's id of the process's user.
 ///
 /// # Errors
-/// It leads elsewhere, or the host has no version 2 tree for it.
+/// It leads elsewhere, or the container has no cgroup of version 2.
 pub fn delegated(
     annotations: Option<&BTreeMap<String, String>>,
     unified: bool,
     owner: Option<u32>,
 ) -> Result<Option<Delegated>> {
     let Some(path) = path(annotations, DELEGATE)? else { return Ok(None) };
-    ensure!(unified, "annotations.{DELEGATE}: not with cgroups of version 1");
+    ensure!(unified, "annotations.{DELEGATE}: the container has no cgroup of version 2");
     Ok(Some(Delegated { path, owner }))
 }
 
