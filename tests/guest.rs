@@ -10,6 +10,9 @@
 #![no_main]
 #![allow(unsafe_code)]
 
+#[path = "guest/attacks.rs"]
+mod attacks;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -62,6 +65,10 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("onlcr",          "",                   onlcr),
     ("session",        "",                   session),        // leader|member foreground|background
     ("keyring",        "",                   keyring),        // name of the session keyring
+    ("with-key",       "NAME PROGRAM ARG…",  attacks::with_key), // executes it with a session keyring that has the key
+    ("find-key",       "NAME",               attacks::find_key),
+    ("grab-exe",       "SECONDS NAME",          attacks::grab_exe), // of a foreign program: opens it, writes to it when it has ended
+    ("seize",          "SECONDS",            attacks::seize),    // traces whoever comes
     ("without-keys",   "PROGRAM ARG…",       without_keys),   // executes it with the user's quota of keys full
     ("sched",          "",                   sched),          // policy priority nice
     ("ioprio",         "",                   ioprio),         // class level
@@ -83,7 +90,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("fork-bomb",      "COUNT",              fork_bomb),      // forked K[, then EAGAIN]
     ("eat-memory",     "MIB",                eat_memory),
     ("burn-cpu",       "SECONDS",            burn_cpu),
-    ("hunt",           "HOST-PATH SECONDS",  hunt),           // looks for a host file behind every fd, cwd and root
+    ("hunt",           "HOST-PATH SECONDS",  attacks::hunt),  // looks for a host file behind every fd, cwd and root
 ];
 
 /// Called by the C library; see the module's comment for why this is not a Rust `main`.
@@ -327,23 +334,6 @@ fn fds(_: &[String]) -> Fact {
     // SAFETY: F_GETFD reads a flag of whatever the number stands for, or fails with EBADF.
     let open: Vec<_> = (0..1024).filter(|fd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0).collect();
     Ok(open.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
-}
-
-fn hunt(args: &[String]) -> Fact {
-    let wanted = word(args, 0)?;
-    let until = Instant::now() + Duration::from_secs_f64(number(args, 1)?);
-    while Instant::now() < until {
-        for process in fs::read_dir("/proc").map_err(|e| e.to_string())?.flatten() {
-            let links =
-                ["root".to_owned(), "cwd".to_owned()].into_iter().chain((0..32).map(|n| format!("fd/{n}")));
-            for link in links.map(|link| process.path().join(link)) {
-                if fs::metadata(format!("{}{wanted}", link.display())).is_ok() {
-                    return Ok(format!("escaped by {}", link.display()));
-                }
-            }
-        }
-    }
-    Ok("contained".to_owned())
 }
 
 // --- terminal and session ---

@@ -9,6 +9,7 @@
 mod support;
 
 mod annotations;
+mod attacks;
 mod bad_fields;
 mod bad_input;
 mod cgroup_v2;

@@ -13,7 +13,7 @@ use crate::support::{Bundle, View, accept_fd, bind, eventually, is_root, runtime
 const USER: u32 = 64_321;
 
 /// A bundle that belongs to the user and is run by them, as `spec --rootless` writes it.
-fn rootless() -> Bundle {
+pub fn rootless() -> Bundle {
     rootless_as(USER, |_| String::new())
 }
 

@@ -257,8 +257,13 @@ fn own(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
     if (node.uid, node.gid) == (0, 0) {
         return Ok(());
     }
+    // By descriptor: in a /dev that others can write to, the name may stand for another file by now.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(directory, name, flags, Mode::empty());
+    let made = made.called("openat", || format!("{name:?}"))?;
+    check_is(made.as_fd(), node, "what was made")?;
     let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::chownat(&made, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
         .called("fchownat", || format!("{:?} {}:{}", node.path, node.uid, node.gid))?;
     // chown(2) may have cleared set-id bits; a device with them is odd, but so it was said.
     Ok(())

@@ -149,11 +149,10 @@ impl User {
                 Err(rustix::io::Errno::BADF) => continue,
                 stat => stat.called("fstat", args)?,
             };
-            let is_char = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device();
-            // Not what others use too: the null device, and a terminal. The container's own terminal has its owner
-            // already; another one is that of whoever runs us.
-            let shared = is_char && is_shared(stat.st_rdev);
-            if stat.st_uid == self.uid.get() || shared {
+            let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+            // Not what others use too: a device is the host's, be it the null device, a disk or a terminal. The
+            // container's own terminal has its owner already; another one is that of whoever runs us.
+            if stat.st_uid == self.uid.get() || kind.is_char_device() || kind.is_block_device() {
                 continue;
             }
             match rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(self.uid.get())), None) {
@@ -193,15 +192,6 @@ fn unmapped(error: sys::Error, text: String) -> anyhow::Error {
 
 /// Where /etc/passwd may end: a bigger one is not read further.
 const LONGEST_PASSWD: u64 = 1 << 20;
-
-/// The null device, or a terminal: by its number, since one that has hung up answers no ioctl any more.
-fn is_shared(device: u64) -> bool {
-    // The kernel's Documentation/admin-guide/devices.txt: virtual consoles and serial lines, /dev/tty and the
-    // console, Unix98 slaves.
-    const TERMINALS: [std::ops::RangeInclusive<u32>; 2] = [4..=5, 136..=143];
-    let major = rustix::fs::major(device);
-    device == rustix::fs::makedev(1, 3) || TERMINALS.iter().any(|majors| majors.contains(&major))
-}
 
 /// The home directory of `uid` in the container's /etc/passwd, for a process without HOME.
 /// Called after the root has been changed.

@@ -385,9 +385,11 @@ fn guest() -> PathBuf {
     let bin = Path::new(env!("CARGO_BIN_EXE_orlop"));
     let guest = bin.parent().expect("the target directory").join("examples/guest");
     let time = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest.rs");
-    // A whole `cargo test` builds it; with `--test main` cargo does not look at it.
-    assert!(time(&guest) >= time(&source), "the guest is missing or old: cargo build --example guest");
+    for source in ["tests/guest.rs", "tests/guest/attacks.rs"] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+        // A whole `cargo test` builds it; with `--test main` cargo does not look at it.
+        assert!(time(&guest) >= time(&source), "the guest is missing or old: cargo build --example guest");
+    }
     guest
 }
 

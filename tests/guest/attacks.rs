@@ -1,0 +1,120 @@
+//! What a hostile process tries from inside of a container.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+
+use super::{Fact, number, returned, told, word};
+
+pub fn hunt(args: &[String]) -> Fact {
+    let wanted = word(args, 0)?;
+    let until = Instant::now() + Duration::from_secs_f64(number(args, 1)?);
+    while Instant::now() < until {
+        for process in fs::read_dir("/proc").map_err(|e| e.to_string())?.flatten() {
+            let links =
+                ["root".to_owned(), "cwd".to_owned()].into_iter().chain((0..32).map(|n| format!("fd/{n}")));
+            for link in links.map(|link| process.path().join(link)) {
+                if fs::metadata(format!("{}{wanted}", link.display())).is_ok() {
+                    return Ok(format!("escaped by {}", link.display()));
+                }
+            }
+        }
+    }
+    Ok("contained".to_owned())
+}
+
+/// Processes that we see, but for ourselves.
+fn others() -> Vec<i32> {
+    let own = std::process::id() as i32;
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != own).collect()
+}
+
+/// CVE-2019-5736: the executable of a process that is not of our own program, and whose name begins so, is opened while
+/// it runs, and written to when it no longer does (a running file is busy).
+pub fn grab_exe(args: &[String]) -> Fact {
+    let wanted = word(args, 1)?;
+    let until = Instant::now() + Duration::from_secs_f64(number(args, 0)?);
+    let own = fs::metadata("/proc/self/exe").map_err(|error| error.to_string())?;
+    let mut held = None;
+    while Instant::now() < until {
+        use std::os::unix::fs::MetadataExt;
+        for pid in others() {
+            if held.is_some() {
+                break;
+            }
+            let path = format!("/proc/{pid}/exe");
+            if !fs::read_link(&path).is_ok_and(|link| link.display().to_string().starts_with(wanted)) {
+                continue;
+            }
+            let Ok(exe) = fs::File::open(path) else { continue };
+            let found = exe.metadata().map(|found| (found.dev(), found.ino()));
+            if found.is_ok_and(|found| found != (own.dev(), own.ino())) {
+                held = Some(exe);
+            }
+        }
+    }
+    let Some(held) = held else { return Ok("never seen".to_owned()) };
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    // No truncation: where it works, the file is to stay as it is.
+    Ok(told(fs::OpenOptions::new().write(true).open(path).map(|_| "written".to_owned())))
+}
+
+/// CVE-2016-9962: whoever enters the container is attached to before it is one of its processes.
+pub fn seize(args: &[String]) -> Fact {
+    let until = Instant::now() + Duration::from_secs_f64(number(args, 0)?);
+    let own = fs::read_link("/proc/self/exe").map_err(|error| error.to_string())?;
+    let mut seized = BTreeSet::new();
+    while Instant::now() < until {
+        for pid in others() {
+            if seized.contains(&pid) || ptrace::seize(Pid::from_raw(pid), ptrace::Options::empty()).is_err() {
+                continue;
+            }
+            seized.insert(pid);
+            let exe = fs::read_link(format!("/proc/{pid}/exe"));
+            // Let go of: that needs a stop.
+            let stopped = ptrace::interrupt(Pid::from_raw(pid));
+            if stopped.is_ok() {
+                let _ =
+                    nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::__WALL));
+                let _ = ptrace::detach(Pid::from_raw(pid), None); // It may have ended.
+            }
+            if exe.as_ref().is_ok_and(|exe| *exe != own) {
+                return Ok(format!("escaped: seized {exe:?}"));
+            }
+        }
+    }
+    Ok(if seized.is_empty() { "seized nobody" } else { "seized our own" }.to_owned())
+}
+
+/// A key in a session keyring of its own, which the program inherits.
+pub fn with_key(args: &[String]) -> Fact {
+    let name = std::ffi::CString::new(word(args, 0)?.as_str()).map_err(|error| error.to_string())?;
+    let (join, session) = (libc::KEYCTL_JOIN_SESSION_KEYRING, libc::KEY_SPEC_SESSION_KEYRING);
+    // SAFETY: a null name asks for a keyring without one.
+    unsafe { libc::syscall(libc::SYS_keyctl, join, std::ptr::null::<u8>()) };
+    // SAFETY: type, name and payload live until after the call, and the payload has the given length.
+    let key = unsafe {
+        libc::syscall(libc::SYS_add_key, c"user".as_ptr(), name.as_ptr(), c"x".as_ptr(), 1_usize, session)
+    };
+    if key < 0 {
+        return Err(format!("add_key: {}", Errno::last()));
+    }
+    Err(std::process::Command::new(word(args, 1)?).args(&args[2..]).exec().to_string())
+}
+
+/// Whether a key is possessed.
+pub fn find_key(args: &[String]) -> Fact {
+    let name = std::ffi::CString::new(word(args, 0)?.as_str()).map_err(|error| error.to_string())?;
+    let (search, session) = (libc::KEYCTL_SEARCH, libc::KEY_SPEC_SESSION_KEYRING);
+    // SAFETY: type and name live until after the call; 0 links the key nowhere.
+    let found =
+        unsafe { libc::syscall(libc::SYS_keyctl, search, session, c"user".as_ptr(), name.as_ptr(), 0) };
+    Ok(if found > 0 { "found".to_owned() } else { returned(found) })
+}
