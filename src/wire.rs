@@ -200,8 +200,8 @@ impl ParentEnd {
             return Ok(None);
         }
         let (text, fd) = match fd::receive(self.0.as_fd(), LIMIT) {
-            // Init died with an order of ours unread.
-            Err(error) if error.errno() == libc::ECONNRESET => return Ok(None),
+            // Init died with an order of ours unread. The kernel says that first, and once: behind it is what init said.
+            Err(error) if error.errno() == libc::ECONNRESET => fd::receive(self.0.as_fd(), LIMIT)?,
             other => other?,
         };
         if text.is_empty() {
@@ -411,6 +411,19 @@ mod tests {
         let error = failure.into_error();
         assert_eq!(sys::errno_of(&error), Some(libc::ENOENT), "callers branch on it on this side too");
         assert_eq!(format!("{error:#}"), "mounts[0] /mnt: open_tree \"/x\": no such file or directory");
+    }
+
+    #[test]
+    fn a_reason_is_heard_though_init_has_not_read_our_last_order() {
+        let (parent, init) = pair().unwrap();
+        init.announce(&Event::MapIds, None).unwrap();
+        assert_eq!(parent.event(own().as_fd(), None).unwrap().unwrap().0, Event::MapIds);
+        parent.proceed().unwrap();
+        let failure = || Event::Failed(Failure::of(&anyhow!("process.cwd")));
+        init.tell(&failure(), None).unwrap();
+        drop(init);
+        assert_eq!(parent.event(own().as_fd(), None).unwrap().unwrap().0, failure());
+        assert!(parent.event(own().as_fd(), None).unwrap().is_none());
     }
 
     #[test]
