@@ -3,9 +3,9 @@
 //! What cannot be an OCI configuration is refused here, by its place; what is one but makes no sense is refused
 //! by the `plan` of the part that it belongs to.
 
-mod strict;
+mod reader;
 
-use self::strict::Strict;
+use self::reader::{Reader, Trace};
 use crate::log;
 use crate::spec::Spec;
 use crate::sys::{self, Called};
@@ -92,9 +92,13 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     if log::debugging() {
         report_unknown::<T>(text);
     }
+    read_json(text, None).map_err(|_| misfit::<T>(text))
+}
+
+fn read_json<T: DeserializeOwned>(text: &[u8], trace: Option<&Trace>) -> serde_json::Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = T::deserialize(Strict(&mut deserializer));
-    value.and_then(|value| deserializer.end().map(|()| value)).map_err(|_| misfit::<T>(text))
+    let value = T::deserialize(Reader::new(&mut deserializer, trace))?;
+    deserializer.end().map(|()| value)
 }
 
 fn misfit<T: DeserializeOwned>(text: &[u8]) -> anyhow::Error {
@@ -103,18 +107,11 @@ fn misfit<T: DeserializeOwned>(text: &[u8]) -> anyhow::Error {
         Ok(_) => {}
         Err(error) => return anyhow!(error),
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    match serde_path_to_error::deserialize::<_, T>(Strict(&mut deserializer)) {
-        Ok(_) => anyhow!("more than one JSON value"),
-        Err(error) => {
-            let pointer = error.path().to_string();
-            let reason = error.into_inner();
-            if pointer == "." {
-                anyhow!(reason)
-            } else {
-                anyhow!("{pointer}: {}", in_runcs_words(&pointer, &reason.to_string()))
-            }
-        }
+    let trace = Trace::default();
+    match (read_json::<T>(text, Some(&trace)), trace.place()) {
+        (Ok(_), _) => anyhow!("bug in orlop: what was wrong is not wrong any more"),
+        (Err(error), place) if place.is_empty() => anyhow!(error),
+        (Err(error), place) => anyhow!("{place}: {}", in_runcs_words(&place, &error.to_string())),
     }
 }
 
@@ -130,15 +127,19 @@ fn in_runcs_words(pointer: &str, reason: &str) -> String {
 
 /// The spec wants unknown properties to be ignored; a typing error should not be ignored in silence.
 fn report_unknown<T: DeserializeOwned>(text: &[u8]) {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let result: Result<T, _> = serde_ignored::deserialize(Strict(&mut deserializer), |path| {
-        let path = path.to_string().replace(".?", "");
+    for path in unknown_properties::<T>(text) {
         log::debug(|| match crate::parts::nearest_known(&path) {
             Some(known) => format!("{path}: unknown property, ignored (nearest known: {known})"),
             None => format!("{path}: unknown property, ignored"),
         });
-    });
-    drop(result);
+    }
+}
+
+/// The properties of a text that `T` does not ask for, up to the first error.
+pub fn unknown_properties<T: DeserializeOwned>(text: &[u8]) -> Vec<String> {
+    let trace = Trace::default();
+    let _ = read_json::<T>(text, Some(&trace));
+    trace.unknown()
 }
 
 /// We implement 1.3; any 1.x is compatible by the rules of semantic versions.

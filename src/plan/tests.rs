@@ -109,13 +109,10 @@ fn is_map(path: &str) -> bool {
 #[test]
 fn no_property_is_read_past_but_those_that_are_said_to_be() {
     let text = every_property().to_string();
-    let mut ignored = Vec::new();
-    let mut deserializer = serde_json::Deserializer::from_str(&text);
-    let spec: Spec = serde_ignored::deserialize(&mut deserializer, |path| {
-        ignored.push(path.to_string().replace(".?", ""));
-    })
-    .unwrap();
+    let spec: Spec = serde_json::from_str(&text).unwrap();
     assert_eq!(spec.oci_version, "1.3.0");
+    let ignored = crate::bundle::unknown_properties::<Spec>(text.as_bytes());
+    assert!(!ignored.is_empty());
     for path in &ignored {
         let row = fields::UNSUPPORTED.iter().find(|row| row.0 == path);
         assert_eq!(row.map(|row| row.1), Some(Fate::Ignored), "{path} is read past");
