@@ -14,7 +14,7 @@ ORLOP ?= $(CURDIR)/$(bin)
 # Not for the tests of this tree: they would take it for the runtime to be tested, and it may be of yesterday.
 demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter crash: export ORLOP := $(ORLOP)
 
-.PHONY: all help toolchain demo demo-server test test-vm crash conformance conformance-bats engines bench lint install clean
+.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash conformance conformance-bats engines bench lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -59,11 +59,17 @@ test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
 STRIDE ?= 1
 CRASH  ?=
 
-test-vm: ## Run the tests for hosts that boot systemd in a Debian guest (root; builds it the first time, 10 minutes)
+test-vm: ## Tests for hosts that boot systemd, in a Debian guest (root; half an hour, SUITE=<runc's source tree>: its suite)
 	@tools/as-root test-vm
-	@tools/need qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs cpio:cpio xz:xz-utils zstd:zstd jq:jq
+	@tools/need qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs cpio:cpio xz:xz-utils zstd:zstd jq:jq strip:binutils
 	@$(MAKE) --no-print-directory all
-	integration/vm/test.sh
+	integration/vm/test.sh $(if $(SUITE),bats)
+
+test-vm-short: ## The part of test-vm that every change goes through, with what `make test` has built (root)
+	@tools/as-root test-vm-short
+	@$(MAKE) --no-print-directory toolchain
+	@$(with_cargo) cargo build --locked --quiet --bin orlop && \
+		ORLOP="$(CURDIR)/target/$$(rustc -vV | sed -n 's/^host: //p')/debug/orlop" integration/vm/short.sh
 
 crash: all ## Kill the runtime, or fail its calls, at every point; look for what is left (root; STRIDE=n is faster)
 	@tools/as-root crash
