@@ -134,6 +134,10 @@ properties() {
   down properties
   bundle '.annotations = {"org.systemd.property.DeviceAllow": "[]"}'
   says "$(orlop --systemd-cgroup run -b "$WORK/b" properties 2>&1)" "annotations.org.systemd.property.DeviceAllow"
+  # Of the right type, and no value that systemd knows.
+  bundle '.annotations = {"org.systemd.property.KillMode": "\u0027sometimes\u0027"}'
+  says "$(orlop --systemd-cgroup run -b "$WORK/b" properties 2>&1)" "orlop-properties.scope: StartTransientUnit: "
+  [ ! -e "$STATE/properties" ] || fail "a record is left"
   bundle '.annotations = {"org.systemd.property.MemoryHigh": "int32 5"}'
   says "$(orlop --systemd-cgroup run -b "$WORK/b" properties 2>&1)" "int32 is given where uint64 is expected"
 }
@@ -183,16 +187,33 @@ undelegated() { # a limit of a controller that the user's systemd was not given
 }
 
 scope_in_use() {
-  $SYSTEMCTL reset-failed 2>/dev/null
-  local run=(systemd-run --quiet); [ "$(id -u)" = 0 ] || run+=(--user)
-  "${run[@]}" --scope --unit=orlop-used.scope sleep 1000 & local other=$!
-  local i; for i in $(seq 100); do $SYSTEMCTL -q is-active orlop-used.scope && break; sleep 0.1; done
+  local usual=system.slice
+  [ "$(id -u)" = 0 ] || usual=user.slice
+  in_use_in "$usual" "is not empty: 1 process(es)"
+  # Not where the container's would be: then only systemd knows of it.
+  in_use_in rows.slice "(UnitExists)"
+}
+in_use_in() {
+  local run=(systemd-run --quiet) i
+  [ "$(id -u)" = 0 ] || run+=(--user)
+  "${run[@]}" --scope --slice="$1" --unit=orlop-used.scope sleep 1000 & local other=$!
+  for i in $(seq 100); do $SYSTEMCTL -q is-active orlop-used.scope && break; sleep 0.1; done
   bundle
-  says "$(orlop --systemd-cgroup run -d -b "$WORK/b" used 2>&1)" "(UnitExists)"
+  says "$(orlop --systemd-cgroup run -d -b "$WORK/b" used 2>&1)" "$2"
   [ ! -e "$STATE/used" ] || fail "a record is left"
   $SYSTEMCTL -q is-active orlop-used.scope || fail "the other's scope was stopped"
   kill -9 $other; $SYSTEMCTL stop orlop-used.scope
   true
+}
+
+frozen_scope() { # a directory that somebody has left where the scope is to be
+  local dir=/sys/fs/cgroup/system.slice/orlop-frozen.scope
+  [ "$(id -u)" = 0 ] || dir="/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/user.slice/orlop-frozen.scope"
+  mkdir -p "$dir" && echo 1 >"$dir/cgroup.freeze" || fail "no cgroup"
+  bundle
+  says "$(orlop --systemd-cgroup run -d -b "$WORK/b" frozen 2>&1)" "container's cgroup unexpectedly frozen"
+  [ ! -e "$STATE/frozen" ] || fail "a record is left"
+  rmdir "$dir"
 }
 
 failed_scope() {
@@ -305,7 +326,7 @@ no_cgroup() { # without a permission and without limits a container is possible
 # --- run ----------------------------------------------------------------------------
 
 ROWS=(life_systemd limits_systemd limits_cgroupfs devices_systemd devices_cgroupfs named_scope properties below_the_scope owned
-  undelegated scope_in_use failed_scope crash apparmor no_apparmor selinux no_bus dead_bus delegated_cgroupfs no_cgroup)
+  undelegated scope_in_use frozen_scope failed_scope crash apparmor no_apparmor selinux no_bus dead_bus delegated_cgroupfs no_cgroup)
 [ "${1:-}" != --list ] || { printf '%s\n' "${ROWS[@]}"; exit 0; }
 [ "${1:-}" != inner_delegated ] || { bundle "$LIMITS"'| .linux.cgroupsPath = "/user.slice/user-1000.slice/user@1000.service/rows.slice/delegated"'; inner_delegated; exit; }
 [ $# = 0 ] || ROWS=("$@")

@@ -50,7 +50,7 @@ bats() {
   "$top/integration/conformance/bats.sh" --images || return 1
   mkdir -p "$share/keep"
   VM_TIMEOUT=${VM_TIMEOUT:-10000} guest --share "$top:ro" --share "$SUITE:ro" -- "mkdir -p '$top' && mount --bind /share1 '$top' && \
-    ORLOP=/share/orlop KEEP=/share/keep TABLE=/share/table FILE_TIMEOUT=3600 VIEWS='${BATS_VIEWS:-vm vm-systemd vm-login}' \
+    ORLOP=/share/orlop KEEP=/share/keep TABLE=/share/table FILE_TIMEOUT=3600 BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-300} VIEWS='${BATS_VIEWS:-vm vm-systemd vm-login}' \
     '$top/integration/conformance/bats.sh' /share2 ${BATS_FILES:-cgroups cgroup_delegation update delete events exec dev userns run}"
   status=$?
   [ -z "${KEEP:-}" ] || cp -r "$share/keep/." "$KEEP"

@@ -23,6 +23,12 @@ impl Cgroup {
         matches!((&self.keeper, &self.tree), (Keeper::Systemd(_), Tree::Nowhere))
     }
 
+    /// The directory that systemd will make, as far as that can be known without asking it.
+    pub(super) fn scope_to_be(&self) -> Option<Hierarchy> {
+        let Keeper::Systemd(scope) = &self.keeper else { return None };
+        self.waits_for_process().then(|| Hierarchy::new(vec![], locate::ROOT, scope.usual_path()))
+    }
+
     /// Has systemd make a scope around `pid`, and sets limits and devices in it. Record the cgroup afterwards.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ pub use stats::Stats;
 
 use crate::host::{CgroupMode, Host};
 use crate::sys::Error;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use hierarchy::gone;
 use keeper::Keeper;
 use limits::{Missing, Order, Write};
@@ -199,23 +199,23 @@ impl Cgroup {
 
     /// A cgroup that exists may be taken over, but not together with its processes.
     fn check_unused(&self) -> Result<()> {
+        if let Some(scope) = self.scope_to_be() {
+            // Nor is one that is frozen told from outside: init would stop in it, and we would wait for it.
+            return if scope.open("", OFlags::PATH).is_ok() {
+                refuse_used(&scope, v2::frozen(&scope)?)
+            } else {
+                Ok(())
+            };
+        }
         let Some(main) = self.main() else { return Ok(()) };
+        let frozen = || self.frozen().or_else(|error| if self.rootless { Ok(false) } else { Err(error) });
         match main.open("", OFlags::PATH) {
-            Ok(_) => {
-                let pids = main.pids()?;
-                if !pids.is_empty() {
-                    bail!("container's cgroup is not empty: {} process(es) found", pids.len());
-                }
-            }
-            Err(error) if gone(&error) && matches!(self.tree, Tree::V2(_)) => return Ok(()),
+            Ok(_) => refuse_used(main, frozen()?),
+            Err(error) if gone(&error) && matches!(self.tree, Tree::V2(_)) => Ok(()),
             // Whether that matters is decided when it is made.
-            Err(error) if gone(&error) || self.tolerates(&error) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if gone(&error) || self.tolerates(&error) => refuse_frozen(frozen()?),
+            Err(error) => Err(error.into()),
         }
-        if self.frozen().or_else(|error| if self.rootless { Ok(false) } else { Err(error) })? {
-            bail!("container's cgroup unexpectedly frozen");
-        }
-        Ok(())
     }
 
     fn all(&self) -> &[Hierarchy] {
@@ -554,6 +554,17 @@ impl Cgroup {
             Tree::V1(_) | Tree::Nowhere => stats::v1(&|name| self.controller(name)),
         }
     }
+}
+
+fn refuse_used(cgroup: &Hierarchy, frozen: bool) -> Result<()> {
+    let pids = cgroup.pids()?;
+    ensure!(pids.is_empty(), "container's cgroup is not empty: {} process(es) found", pids.len());
+    refuse_frozen(frozen)
+}
+
+fn refuse_frozen(frozen: bool) -> Result<()> {
+    ensure!(!frozen, "container's cgroup unexpectedly frozen");
+    Ok(())
 }
 
 fn make_v1(hierarchy: &Hierarchy, plan: &Plan) -> Result<(), Error> {

@@ -181,6 +181,23 @@ impl Scope {
         bus::stop(&self.bus, &self.unit, &self.mark).with_context(|| self.place())
     }
 
+    /// Where its cgroup will be: slices are nested by their names, and a user's are below the usual service.
+    pub fn usual_path(&self) -> PathBuf {
+        let mut path = match self.bus {
+            Bus::System => PathBuf::new(),
+            Bus::User(_) => {
+                let uid = bus::outer_uid().unwrap_or_default();
+                format!("user.slice/user-{uid}.slice/user@{uid}.service").into()
+            }
+        };
+        let stem = self.slice.strip_suffix(".slice").unwrap_or_default();
+        let ends = stem.match_indices('-').map(|(at, _)| at).filter(|at| *at > 0).chain([stem.len()]);
+        path.extend(
+            ends.filter_map(|end| Some(format!("{}.slice", stem.get(..end).filter(|name| *name != "-")?))),
+        );
+        path.join(&self.unit)
+    }
+
     /// Whether a user's own manager keeps it.
     pub fn of_user(&self) -> bool {
         matches!(self.bus, Bus::User(_))
@@ -218,6 +235,19 @@ mod tests {
         ] {
             let unit = unit.replace('+', "\\x2b");
             assert_eq!(plan_of(path, "web+1", bus).unwrap(), (slice.to_owned(), unit), "{path}");
+        }
+    }
+
+    #[test]
+    fn slices_are_nested_by_their_names() {
+        for (path, wanted) in [
+            ("", "system.slice/orlop-web.scope"),
+            ("-.slice:a:b", "a-b.scope"),
+            ("machine.slice:a:b", "machine.slice/a-b.scope"),
+            ("k-pod-x1.slice:a:b", "k.slice/k-pod.slice/k-pod-x1.slice/a-b.scope"),
+        ] {
+            let scope = plan(path, "web", Asked { bus: Bus::System, annotations: None }).unwrap();
+            assert_eq!(scope.usual_path(), Path::new(wanted), "{path}");
         }
     }
 

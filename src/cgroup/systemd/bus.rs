@@ -118,7 +118,7 @@ fn connection<'a>(bus: &Bus, address: &'a str) -> Result<Builder<'a>> {
 }
 
 /// Our user id outside of our user namespace.
-fn outer_uid() -> Result<u32> {
+pub fn outer_uid() -> Result<u32> {
     let own = rustix::process::geteuid().as_raw();
     let file = rustix::fs::open("/proc/self/uid_map", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut map = String::new();
