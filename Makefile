@@ -14,7 +14,7 @@ ORLOP ?= $(CURDIR)/$(bin)
 # Not for the tests of this tree: they would take it for the runtime to be tested, and it may be of yesterday.
 demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter crash: export ORLOP := $(ORLOP)
 
-.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash conformance conformance-bats engines bench lint install clean
+.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash security conformance conformance-bats engines bench lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -79,6 +79,14 @@ crash: all ## Kill the runtime, or fail its calls, at every point; look for what
 			$$crash sweep --runtime $(bin) --as $$who --stride $(STRIDE) $(CRASH) || status=1; \
 		done; \
 		$$crash stress --runtime $(bin) || status=1; exit $$status
+
+security: ## All attacks of integration/security, with long races, and the tests that take a minute (root; RACES=n)
+	@tools/as-root security
+	@$(MAKE) --no-print-directory toolchain
+	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps
+	$(with_cargo) cargo build --locked --examples && \
+		ORLOP_RACES=$(or $(RACES),300) ORLOP_TEST_PATIENCE=120 cargo test --locked --test main -- --include-ignored \
+		attacks:: security:: waits:: exec:: fds:: mounts:: bad_input:: rootless::
 
 conformance-bats: ## Run the integration suite of runc, whose source tree is SUITE, with orlop (root; an hour)
 	@tools/as-root conformance-bats

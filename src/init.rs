@@ -95,7 +95,8 @@ pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<Borr
 fn enter(plan: &Plan, held: &Held) -> Result<i32> {
     let Entry::Hop { unshare, clone, .. } = plan.entry else { return Ok(0) };
     if !held.joins.is_empty() {
-        // Before the first foreign namespace: a process in there must not be able to look into us.
+        // Before the first foreign namespace: a process in there must not be able to look into us. Who may trace the
+        // host's root (CAP_SYS_PTRACE where no user namespace is) still can, until the last rights are gone.
         prctl::set_not_dumpable()?;
     }
     // What runc's nsexec says at the same place.
@@ -369,7 +370,8 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
 }
 
 /// What is set is read back: a process whose isolation is not what the plan says is not executed.
-/// Not read back: a filter that is loaded last of all, behind which no call is certain; seccomp(2) has said that it is.
+/// Not read back: a filter that is loaded last of all. Behind it no call is certain: prctl(PR_GET_SECCOMP) may be what
+/// ends the process, and the parent hears of execve when it is done. seccomp(2) attaches the whole filter or fails.
 fn verify(process: &Process, held: &Held) -> Result<()> {
     process.user.verify(&held.proc)?;
     process.capabilities.verify()?;

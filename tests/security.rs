@@ -147,3 +147,174 @@ fn a_record_that_was_cut_off_costs_neither_the_list_nor_the_id() {
         container.bundle.assert_clean();
     }
 }
+
+#[test]
+fn a_console_socket_that_is_none_is_refused_and_not_touched() {
+    let bundle = Bundle::new().set("/process/terminal", json!(true)).option("--console-socket console");
+    let victim = format!("{}/file", bundle.host_directory("host"));
+    std::os::unix::fs::symlink(&victim, bundle.dir.join("console")).expect("a symlink");
+    // The attack works on who writes to the path.
+    assert_eq!(fs::read_to_string(bundle.dir.join("console")).expect("a file"), "from the host");
+    bundle.create().fails_with_all(&["--console-socket", "connection refused"]);
+    // The same for the pid file of exec.
+    let bundle = Bundle::new();
+    let victim = format!("{}/file", bundle.host_directory("host"));
+    let container = bundle.started();
+    std::os::unix::fs::symlink(&victim, container.bundle.dir.join("pid")).expect("a symlink");
+    let pid = container.bundle.dir.join("pid").display().to_string();
+    container.exec(&["--detach", "--pid-file", &pid], "sleep 1").ok();
+    assert_eq!(fs::read_to_string(&victim).expect("the victim"), "from the host");
+    assert!(fs::read_to_string(&pid).expect("a pid file").parse::<u32>().is_ok());
+}
+
+#[test]
+fn an_id_that_does_not_fit_is_refused_wherever_one_is_taken() {
+    // 4294967295 means "unchanged" to setuid and chown: root would stay root. 2^32 would be 0 where it is cut off.
+    assert_eq!(4_294_967_296_u64 as u32, 0, "the naive cast");
+    for number in [json!(-1), json!(4_294_967_295_u64), json!(4_294_967_296_u64), json!("1"), json!(1.5)] {
+        let device =
+            |key: &str| json!([{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, key: number}]);
+        let map = |key: &str| {
+            let mut row = json!({"containerID": 0, "hostID": 100_000, "size": 10});
+            row[key] = number.clone();
+            json!([row])
+        };
+        for (pointer, value) in [
+            ("/process/user/uid", number.clone()),
+            ("/process/user/gid", number.clone()),
+            ("/process/user/additionalGids", json!([number])),
+            ("/linux/devices", device("uid")),
+            ("/linux/devices", device("gid")),
+            ("/linux/uidMappings", map("containerID")),
+            ("/linux/uidMappings", map("hostID")),
+            ("/linux/gidMappings", map("hostID")),
+            ("/linux/gidMappings", map("size")),
+        ] {
+            let bundle =
+                if pointer.ends_with("Mappings") { Bundle::new().user_namespace() } else { Bundle::new() };
+            let name = pointer.split('/').next_back().expect("a name");
+            bundle.set(pointer, value).guest("ids").run().fails_with(name);
+        }
+    }
+    // A range whose end is past the last id.
+    let map = json!([{"containerID": 0, "hostID": 4_294_967_290_u64, "size": 10}]);
+    Bundle::new().user_namespace().set("/linux/uidMappings", map).run().fails_with("uidMappings");
+    let container = Bundle::new().started();
+    for user in ["-1", "4294967295", "4294967296", "0:4294967295", "0:-1", "18446744073709551616"] {
+        assert_ne!(container.exec(&["--user", user], "ids").code, 0, "--user {user}");
+        let groups = user.split(':').next_back().expect("a number");
+        assert_ne!(
+            container.exec(&["--additional-gids", groups], "ids").code,
+            0,
+            "--additional-gids {groups}"
+        );
+    }
+}
+
+#[test]
+fn an_id_does_not_lead_to_the_container_of_another_root() {
+    let container = Bundle::new().started();
+    let other = container.bundle.dir.join("other");
+    fs::create_dir(&other).expect("another root");
+    let id = format!("../state/{}", container.id());
+    // The attack works on who appends the id to the root.
+    assert!(other.join(&id).join("state.json").exists());
+    for words in [
+        vec!["state", &id],
+        vec!["kill", &id, "KILL"],
+        vec!["delete", "--force", &id],
+        vec!["pause", &id],
+        vec!["start", &id],
+        vec!["ps", &id],
+        vec!["events", "--stats", &id],
+        vec!["update", "--pids-limit", "5", &id],
+        vec!["exec", &id, "/guest", "pid"],
+    ] {
+        let mut command = std::process::Command::new(crate::support::runtime());
+        command.arg("--root").arg(&other).args(&words).current_dir(&container.bundle.dir);
+        let output = crate::support::begin(command, &container.bundle.dir).finish();
+        assert_ne!(output.code, 0, "{output}");
+        assert_eq!(container.status(), "running", "{words:?}");
+    }
+}
+
+#[test]
+fn exec_does_not_leave_the_cgroup_of_its_container() {
+    let container = Bundle::new().started();
+    for path in ["../", "../..", "/../x", "a/../../..", "/../../../"] {
+        let output = container.exec(&["--cgroup", path], "cgroup");
+        assert!(output.code != 0 || output.out.contains(container.id()), "{path}: {output}");
+    }
+}
+
+#[test]
+fn a_sysctl_does_not_leave_what_is_the_containers() {
+    // Each of these would be a file that is not of the container's namespaces, by way of one that is.
+    assert!(fs::exists("/proc/sys/net/core/../../kernel/panic").expect("stat"), "the way is there");
+    let before = fs::read_to_string("/proc/sys/kernel/panic").expect("the host's");
+    for key in [
+        "net/core/../../kernel/panic",
+        "net.core.../../../kernel/panic",
+        "net/../kernel/panic",
+        "fs.mqueue/../../kernel/panic",
+        "net//../kernel/panic",
+        "/proc/sys/kernel/panic",
+        "net\0/x",
+        "../sys/kernel/panic",
+    ] {
+        let mut sysctl = serde_json::Map::new();
+        sysctl.insert(key.to_owned(), json!("33"));
+        Bundle::new().set("/linux/sysctl", json!(sysctl)).run().fails_with("linux.sysctl");
+    }
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/panic").expect("the host's"), before);
+}
+
+#[test]
+fn annotations_give_no_right_that_the_configuration_does_not() {
+    // CVE-2024-3154, CVE-2025-24965, CVE-2026-84042: properties of systemd, and other programs in the runtime's place.
+    for (name, value) in [
+        ("org.systemd.property.ExecStartPre", "[('/bin/sh', ['sh', '-c', 'touch /made'], false)]"),
+        ("run.oci.handler", "krun"),
+        ("module.wasm.image/variant", "compat"),
+        ("io.crun.wasm", "1"),
+    ] {
+        let mut annotations = serde_json::Map::new();
+        annotations.insert(name.to_owned(), json!(value));
+        let bundle = Bundle::new().symlink(".krun_config.json", "/made").guest("ids");
+        let output = bundle.set("/annotations", json!(annotations)).start("run").finish();
+        // Refused or nothing to us: what runs is the process of the configuration.
+        assert!(output.code != 0 || output.out.starts_with("uid=0"), "{name}: {output}");
+        assert!(!fs::exists("/made").expect("stat"), "{name}");
+    }
+}
+
+#[test]
+fn nothing_is_restored_from_what_an_image_says() {
+    // CVE-2026-119101, CVE-2026-115520, CVE-2026-119614: there is no restore to be confused.
+    let bundle = Bundle::new();
+    bundle.write_config();
+    assert_ne!(bundle.call(&["restore", "--image-path", ".", &bundle.id]).code, 0);
+    bundle.assert_clean();
+}
+
+#[test]
+fn what_spec_writes_has_no_inheritable_capabilities() {
+    // CVE-2022-24769.
+    let dir = Bundle::new();
+    dir.call(&["spec"]).ok();
+    let text = fs::read_to_string(dir.dir.join("config.json")).expect("config.json");
+    let config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let sets = &config["process"]["capabilities"];
+    assert!(sets["bounding"].as_array().is_some_and(|list| !list.is_empty()));
+    let empty = |set: &str| sets[set].as_array().is_none_or(Vec::is_empty);
+    assert!(empty("inheritable") && empty("ambient"), "{sets}");
+}
+
+#[test]
+fn no_tree_is_removed_by_name() {
+    // CVE-2022-21658: what the container can write to is never walked by path.
+    for file in ["src/state.rs", "src/destroy.rs", "src/launch.rs", "src/commands/delete.rs"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        assert!(!fs::read_to_string(path).expect("a source file").contains("remove_dir_all"), "{file}");
+    }
+}

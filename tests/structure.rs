@@ -203,3 +203,32 @@ fn the_kernel_enters_the_program_before_the_c_library() {
     // The first instructions of `orlop_start` (src/sys/start.rs).
     assert!(code.starts_with(b"\x31\xed\x49\x89\xe4\x48\x89\xe7\x48\x83\xe4\xf0"), "{:x?}", &code[..16]);
 }
+
+#[test]
+fn every_row_of_the_security_table_has_its_test() {
+    let table = source(Path::new("integration/security/README.md"));
+    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
+    assert!(rows.len() > 40, "only {} rows", rows.len());
+    let mut missing = Vec::new();
+    for row in &rows {
+        for name in row.split('`').skip(1).step_by(2) {
+            let Some((file, test)) = name.split_once("::") else { continue };
+            let file = match file.ends_with(".rs") {
+                true => format!("src/{file}"),
+                false => format!("tests/{file}.rs"),
+            };
+            let there = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file).exists();
+            if !there || !source(Path::new(&file)).contains(&format!("fn {test}()")) {
+                missing.push(name.to_owned());
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+    for file in rust_files("src").into_iter().chain(rust_files("tests")) {
+        for rest in source(&file).split("CVE-").skip(1) {
+            let number: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
+            let known = number.len() < 9 || table.contains(&format!("CVE-{}", number.trim_end_matches('-')));
+            assert!(known, "{}: CVE-{number} is not in the table", file.display());
+        }
+    }
+}
