@@ -74,11 +74,11 @@ test-vm-short: ## The part of test-vm that every change goes through, with what 
 crash: all ## Kill the runtime, or fail its calls, at every point; look for what is left (root; STRIDE=n is faster)
 	@tools/as-root crash
 	$(with_cargo) cargo build --release --locked --example crash --example guest
-	@crash=$$(dirname $$(readlink -f $(bin)))/examples/crash; status=0; \
+	@crash=$$(dirname $$(readlink -f $(bin)))/examples/crash; results=target/crash.tsv; status=0; rm -f $$results; \
 		for who in root userns rootless; do \
-			$$crash sweep --runtime $(bin) --as $$who --stride $(STRIDE) $(CRASH) || status=1; \
+			$$crash sweep --runtime $(bin) --as $$who --stride $(STRIDE) --record $$results $(CRASH) || status=1; \
 		done; \
-		$$crash stress --runtime $(bin) || status=1; exit $$status
+		$$crash table $$results; $$crash stress --runtime $(bin) || status=1; exit $$status
 
 security: ## All attacks of integration/security, with long races, and the tests that take a minute (root; RACES=n)
 	@tools/as-root security
