@@ -202,7 +202,11 @@ reason() { # VIEW FILE NAME
 }
 
 table() {
-    echo "runc $(cat "$suite/VERSION" 2>/dev/null || echo '?'); passed / failed / skipped"
+    local version commit
+    version=$("$runtime" --version | sed -n 's/^runc version //p')
+    commit=$("$runtime" --version | sed -n 's/^commit: //p')
+    echo "The suite of runc $(cat "$suite/VERSION" 2>/dev/null || echo '?') on orlop $version ($commit)," \
+        "Linux $(uname -r | cut -d. -f1-2), $(date +%F); passed / failed / skipped:"
     echo
     awk '{ count[$1, $2, $3]++; files[$2]; views[$1]; total[$1, $3]++ }
         function cell(view, file,    key) {
