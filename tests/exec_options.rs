@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Container, View, accept_fd, begin, is_root, under_runc};
+use crate::support::{Bundle, Container, View, accept_fd, begin, eventually, is_root, under_runc};
 
 /// `exec --process` of the guest, with more members in the file.
 fn exec_file(container: &Container, guest: &str, more: Value, options: &[&str]) -> crate::support::Running {
@@ -99,6 +99,12 @@ fn the_pidfd_of_an_exec_comes_over_its_socket() {
     let exec = container.start_exec(&["--pidfd-socket", &path], "pause");
     let (text, fds) = waiting.join().expect("the pidfd came");
     assert_eq!((text.as_slice(), fds.len()), (b"setns".as_slice(), 1));
+    // What is killed before it executes is a failure of exec.
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fds[0].as_raw_fd())).expect("the fdinfo");
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).expect("it is a pidfd").trim();
+    eventually("it executes", || {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/guest"))
+    });
     rustix::process::pidfd_send_signal(&fds[0], rustix::process::Signal::KILL).expect("it is a pidfd");
     exec.finish().exits(137);
     let output = container.exec(&["--pidfd-socket", "/does/not/exist"], "pid");
