@@ -400,6 +400,8 @@ fn has_listener(process: &Process) -> bool {
 fn load_filter(process: &Process, wire: &InitEnd) -> Result<()> {
     let Some(filter) = &process.seccomp else { return Ok(()) };
     log::debug(|| format!("seccomp filter flags: {}", filter.flags()));
+    // Behind it read(2) may be a call that waits for the agent, who does not know of us yet.
+    wire.settle()?;
     match filter.install()? {
         // The agent must answer from now on: the parent hands it the descriptor before we go on. Ours is closed
         // by execve: close(2) may be one of the calls that wait for the agent.

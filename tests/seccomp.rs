@@ -153,6 +153,24 @@ fn a_listener_is_given_the_notifications() {
 }
 
 #[test]
+fn an_agent_gets_its_listener_though_it_has_to_answer_for_every_read() {
+    for no_new_privileges in [false, true] {
+        let bundle = with(json!([{"names": ["read", "close", "fcntl"], "action": "SCMP_ACT_NOTIFY"}]));
+        let path = bundle.dir.join("agent");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let bundle = bundle
+            .set("/linux/seccomp/listenerPath", json!(path))
+            .set("/process/noNewPrivileges", json!(no_new_privileges));
+        let run = bundle.start("run");
+        assert_eq!(accept_fd(&listener).1.len(), 1);
+        // We answer nothing.
+        bundle.call(&["delete", "--force", &bundle.id]).ok();
+        run.finish();
+        bundle.assert_clean();
+    }
+}
+
+#[test]
 fn a_listener_that_is_not_there_is_an_error() {
     let bundle = with(json!([{"names": ["getpriority"], "action": "SCMP_ACT_NOTIFY"}]));
     bundle.set("/linux/seccomp/listenerPath", json!("/does/not/exist")).run().fails_with("/does/not/exist");
