@@ -152,7 +152,7 @@ in_guest() { # VIEW COMMAND...
     local view=$1 with=()
     shift
     [ "$view" = vm ] || with+=(RUNC_USE_SYSTEMD=yes)
-    with+=(PATH="$scratch/bin:$PATH" RUNC="$scratch/runc" TMPDIR="$TMPDIR")
+    with+=(PATH="$scratch/bin:$PATH" RUNC="$scratch/runc" TMPDIR="$TMPDIR" ${BATS_TEST_TIMEOUT:+BATS_TEST_TIMEOUT=$BATS_TEST_TIMEOUT})
     if [ "$view" = vm-login ]; then
         local aux
         aux=$(mktemp -d "$scratch/aux.XXXXXX")

@@ -48,10 +48,14 @@ bats() {
   local status
   [ -d "${SUITE:-}/tests/integration" ] || { echo "bats: SUITE is not the source tree of runc: ${SUITE:-}" >&2; return 1; }
   "$top/integration/conformance/bats.sh" --images || return 1
-  mkdir -p "$share/keep"
-  VM_TIMEOUT=${VM_TIMEOUT:-10000} guest --share "$top:ro" --share "$SUITE:ro" -- "mkdir -p '$top' && mount --bind /share1 '$top' && \
+  mkdir -p "$share/keep" "$share/tree/integration" "$share/tree/target"
+  # A copy: the tree may be worked in.
+  cp -r "$top/tools" "$share/tree" && cp -r "$here/../conformance" "$share/tree/integration" &&
+    cp -rp "$top/target/conformance" "$share/tree/target" || return 1
+  touch "$share/tree/target/conformance/recvtty"
+  VM_TIMEOUT=${VM_TIMEOUT:-10000} guest --share "$SUITE:ro" -- "\
     ORLOP=/share/orlop KEEP=/share/keep TABLE=/share/table FILE_TIMEOUT=3600 BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-300} VIEWS='${BATS_VIEWS:-vm vm-systemd vm-login}' \
-    '$top/integration/conformance/bats.sh' /share2 ${BATS_FILES:-cgroups cgroup_delegation update delete events exec dev userns run}"
+    /share/tree/integration/conformance/bats.sh /share1 ${BATS_FILES:-cgroups cgroup_delegation update delete events exec dev userns run}"
   status=$?
   [ -z "${KEEP:-}" ] || cp -r "$share/keep/." "$KEEP"
   [ -z "${RECORD:-}" ] || [ ! -s "$share/table" ] || sed -i -e '/<!-- bats in the guest -->/,/<!-- end -->/ {
