@@ -1,6 +1,7 @@
 //! What a container may leave behind, looked for from outside: processes, cgroups, mounts, state. The crash sweep
 //! (`integration/crash`) looks with the same eyes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -60,13 +61,14 @@ pub fn sweep(id: &str, dir: &Path) {
     }
 }
 
-/// Processes that are there before the first container, and need not be looked at again and again.
-static OTHERS: OnceLock<Vec<String>> = OnceLock::new();
+/// Processes that are there before the first container, by number and start, and need not be looked at again and again.
+static OTHERS: OnceLock<BTreeSet<(i32, u64)>> = OnceLock::new();
 
 /// Takes all processes of now for none of ours: for a program that looks thousands of times.
 #[allow(dead_code, reason = "the tests do not look that often")]
 pub fn ignore_those_of_now() {
-    OTHERS.get_or_init(|| names(Path::new("/proc")));
+    let all = || names(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
+    OTHERS.get_or_init(|| all().filter_map(|pid| Some((pid, started(pid)?))).collect());
 }
 
 /// Living processes of the container, and those of the runtime that are at work on it; and how they are known.
@@ -76,11 +78,9 @@ pub fn processes(id: &str, dir: &Path) -> Vec<(i32, &'static str)> {
     let mut found = Vec::new();
     for name in names(Path::new("/proc")) {
         let Ok(pid) = name.parse::<i32>() else { continue };
-        if OTHERS.get().is_some_and(|others| others.contains(&name)) {
-            continue;
-        }
         // Dead and waiting to be reaped by whoever is PID 1 here: not the runtime's business.
-        if !alive(pid) || pid == std::process::id() as i32 {
+        let Some(start) = started(pid).filter(|_| pid != std::process::id() as i32) else { continue };
+        if OTHERS.get().is_some_and(|others| others.contains(&(pid, start))) {
             continue;
         }
         let read = |file: &str| {
@@ -131,9 +131,16 @@ pub fn name_of(pid: i32) -> String {
 }
 
 /// Neither ended nor a zombie.
+#[allow(dead_code, reason = "only the sweep asks")]
 pub fn alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    started(pid).is_some()
+}
+
+/// When a living process was started (field 22 of proc_pid_stat(5)).
+fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    if rest.starts_with(['Z', 'X']) { None } else { rest.split(' ').nth(22 - 3)?.parse().ok() }
 }
 
 /// What a directory holds; nothing if it is none.
