@@ -1,6 +1,7 @@
 //! Hooks: the six kinds, their order, what they are given, and what a failing one undoes.
 
 use std::fs;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -51,6 +52,22 @@ fn several_hooks_of_a_kind_run_in_their_order() {
     let bundle = Bundle::new().guest("pause");
     let hooks: Vec<_> = [1, 2, 3].map(|n| script(&bundle, &format!("echo {n} >> \"$1\"/order"))).to_vec();
     assert_eq!(order(&bundle.set("/hooks/createRuntime", json!(hooks)).container()), "1 2 3");
+}
+
+#[test]
+fn hooks_of_the_creation_begin_in_the_bundle_wherever_we_are() {
+    for kind in ["prestart", "createRuntime"] {
+        let bundle = Bundle::new().guest("pause");
+        let hook = script(&bundle, "pwd > \"$1\"/cwd");
+        let bundle = bundle.set(&format!("/hooks/{kind}"), json!([hook]));
+        bundle.write_config();
+        let dir = bundle.dir.display().to_string();
+        let mut create = bundle.command(&["create", "--bundle", &dir, &bundle.id]);
+        let ended = create.current_dir("/").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(ended.expect("the runtime").success());
+        assert_eq!(bundle.wait_for("cwd").trim(), dir, "{kind}");
+        bundle.call(&["delete", "--force", &bundle.id]).ok();
+    }
 }
 
 #[test]

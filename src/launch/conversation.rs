@@ -12,18 +12,31 @@ use crate::parts::{console, seccomp};
 use crate::plan::Plan;
 use crate::state::{self, ContainerDir, Record};
 use crate::sys::spawn::{self, Child, Parentage};
-use crate::sys::{self, fd, pidfd, proc::Proc};
+use crate::sys::{self, Called, fd, pidfd, proc::Proc};
 use crate::wire::{self, Event, Failure, InitEnd, Order, ParentEnd};
 use anyhow::{Context, Result, anyhow};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a process may take to die, in milliseconds.
 const DEATH_PATIENCE: i32 = 10_000;
 /// How long init may be silent when its system calls wait for a seccomp agent.
 const AGENT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs hooks in the bundle, where those of runc and crun begin; the paths that we were given are relative to where we
+/// are, so back to that.
+fn in_directory(path: &Path, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    let shown = || format!("{path:?}");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = rustix::fs::open(".", flags, Mode::empty()).called("open", || "\".\"".into())?;
+    rustix::process::chdir(path).called("chdir", shown)?;
+    let done = run();
+    rustix::process::fchdir(before).called("fchdir", String::new)?;
+    done
+}
 
 /// What the conversation is about.
 pub enum Subject<'a> {
@@ -236,9 +249,11 @@ impl Launch<'_> {
         let pid = Pid::from_raw(child.pid).context("process id 0")?;
         self.plan.net_devices.apply_from_parent(pid, child.pidfd.as_fd())?;
         let state = OciState { pid: child.pid, ..self.held.hook_state.clone() }.json()?;
-        let output = &self.held.hook_output;
-        self.plan.hooks.run(HookKind::Prestart, &state, &[], output)?;
-        self.plan.hooks.run(HookKind::CreateRuntime, &state, &[], output)
+        let run = |kind| self.plan.hooks.run(kind, &state, &[], &self.held.hook_output);
+        in_directory(&self.held.hook_state.bundle, || {
+            run(HookKind::Prestart)?;
+            run(HookKind::CreateRuntime)
+        })
     }
 
     fn announce_filter(&self, child: &Child, fd: i32) -> Result<()> {

@@ -183,9 +183,9 @@ impl Hooks {
         })
     }
 
-    /// Runs the hooks of one kind, and stops at the first that fails. They begin in the caller's working
-    /// directory, with `state` (JSON) on stdin. A hook without an environment of its own gets `env`:
-    /// nothing in the runtime's namespaces, the process's in `startContainer`.
+    /// Runs the hooks of one kind, and stops at the first that fails. They begin in our working directory, with
+    /// `state` (JSON) on stdin. A hook without an environment of its own gets `env`: nothing in the runtime's
+    /// namespaces, the process's in `startContainer`.
     ///
     /// # Errors
     /// A hook could not be run, did not end with 0, or outlived its timeout.
