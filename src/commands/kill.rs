@@ -56,14 +56,14 @@ fn signal_of(text: &str) -> Result<i32> {
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     for (start, base, sign) in [("RTMIN", libc::SIGRTMIN(), 1), ("RTMAX", libc::SIGRTMAX(), -1)] {
         if let Some(rest) = name.strip_prefix(start) {
-            let offset = match rest.strip_prefix(if sign > 0 { '+' } else { '-' }) {
-                Some(digits) => digits.parse::<i32>().map_err(|_| unknown())?,
+            let offset: i32 = match rest.strip_prefix(if sign > 0 { '+' } else { '-' }) {
+                Some(digits) => digits.parse::<u16>().map_err(|_| unknown())?.into(),
                 None if rest.is_empty() => 0,
                 None => return Err(unknown()),
             };
             let number = base + sign * offset;
             let range = libc::SIGRTMIN()..=libc::SIGRTMAX();
-            return if offset >= 0 && range.contains(&number) { Ok(number) } else { Err(unknown()) };
+            return if range.contains(&number) { Ok(number) } else { Err(unknown()) };
         }
     }
     //   Names that nix does not have.
@@ -90,7 +90,9 @@ mod tests {
         assert_eq!(signal_of("0").unwrap(), 0);
         assert_eq!(signal_of("SIGRTMIN+3").unwrap(), libc::SIGRTMIN() + 3);
         assert_eq!(signal_of("rtmax").unwrap(), libc::SIGRTMAX());
-        for text in ["", "SIG", "FOO", "65", "-1", "RTMIN+99", "RTMIN3"] {
+        for text in
+            ["", "SIG", "FOO", "65", "-1", "RTMIN+99", "RTMIN3", "RTMIN+2147483647", "RTMAX--2147483648"]
+        {
             assert_eq!(signal_of(text).unwrap_err().to_string(), format!("unknown signal {text:?}"));
         }
     }

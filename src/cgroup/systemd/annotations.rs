@@ -60,7 +60,7 @@ fn property(name: &str, text: &str) -> Result<Property> {
     let Some((name, kind)) = TABLE.iter().find(|(known, _)| *known == name) else {
         bail!("not a property that a container's scope may be given");
     };
-    let mut reader = Reader { rest: text };
+    let mut reader = Reader { rest: text, in_list: false };
     let (said, literal) = reader.value()?;
     ensure!(reader.rest.trim().is_empty(), "{:?} is left over in {text:?}", reader.rest.trim());
     if seconds.is_some() {
@@ -131,13 +131,14 @@ impl Literal {
             Some(hex) => i128::from_str_radix(hex, 16),
             None => digits.parse(),
         };
-        number.ok().map(|number| sign * number)
+        number.ok().and_then(|number: i128| number.checked_mul(sign))
     }
 }
 
 /// GVariant text from left to right.
 struct Reader<'a> {
     rest: &'a str,
+    in_list: bool,
 }
 
 impl Reader<'_> {
@@ -186,6 +187,8 @@ impl Reader<'_> {
         self.rest = self.rest.trim_start();
         match self.rest.chars().next() {
             Some(quote @ ('\'' | '"')) => self.text(quote).map(Literal::Text),
+            // No property is a list of lists; and each level is a call of ours, of which there is no end.
+            Some('[') if self.in_list => bail!("a list in a list"),
             Some('[') => self.list().map(Literal::List),
             _ => {
                 let end = self.rest.find([',', ']', ' ', '\t']).unwrap_or(self.rest.len());
@@ -222,6 +225,7 @@ impl Reader<'_> {
 
     fn list(&mut self) -> Result<Vec<Literal>> {
         let mut list = vec![];
+        self.in_list = true;
         self.rest = self.rest.get(1..).unwrap_or_default().trim_start();
         while !self.rest.starts_with(']') {
             list.push(self.value()?.1);
@@ -232,6 +236,7 @@ impl Reader<'_> {
             }
         }
         self.rest = self.rest.get(1..).unwrap_or_default();
+        self.in_list = false;
         Ok(list)
     }
 }
@@ -246,6 +251,24 @@ mod tests {
         let mut all = plan(&annotations)?;
         assert_eq!(all.len(), 1);
         all.pop().map(|(name, value)| (name.into_owned(), value)).context("none")
+    }
+
+    #[test]
+    fn lists_do_not_nest_however_deep() {
+        for open in ["[", "@as [", "byte ["] {
+            let error = format!("{:#}", one("After", &open.repeat(200_000)).unwrap_err());
+            assert!(error.contains("a list in a list"), "{}", &error[error.len() - 100..]);
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_too_low_to_be_turned_is_none() {
+        for text in [
+            "int64 --170141183460469231731687303715884105728",
+            "int64 -170141183460469231731687303715884105728",
+        ] {
+            one("KillSignal", text).unwrap_err();
+        }
     }
 
     #[test]
