@@ -92,13 +92,18 @@ pub fn plan(
     Ok(Some(Maps { uid, gid, writer }))
 }
 
+/// The kernel's own limit (UID_GID_MAP_MAX_EXTENTS, since Linux 4.15).
+const MOST: usize = 340;
+
 impl Map {
     /// Reads one map of config.json, which stands at `pointer`.
     ///
     /// # Errors
-    /// An empty range, one past 4294967294, or two that overlap: the kernel would refuse them with EINVAL.
+    /// Too many ranges, an empty one, one past 4294967294, or two that overlap: the kernel would refuse them with EINVAL.
     pub fn plan(rows: Option<&Vec<LinuxIdMapping>>, pointer: &str) -> Result<Self> {
         let mut map = Vec::new();
+        let count = rows.map_or(0, Vec::len);
+        ensure!(count <= MOST, "{pointer}: {count} ranges, and the kernel takes {MOST}");
         for (index, row) in rows.into_iter().flatten().enumerate() {
             let range = Range { container: row.container_id(), host: row.host_id(), size: row.size() };
             ensure!(range.size > 0, "{pointer}[{index}].size: 0");
@@ -195,6 +200,15 @@ mod tests {
             text(r#"[{"containerID":0,"hostID":5,"size":10},{"containerID":20,"hostID":14,"size":1}]"#),
             "linux.uidMappings[0,1]: the ranges overlap"
         );
+    }
+
+    #[test]
+    fn more_ranges_than_the_kernel_takes_are_refused_before_they_are_compared() {
+        let row = |at: usize| format!(r#"{{"containerID":{at},"hostID":{at},"size":1}}"#);
+        let rows = |count| format!("[{}]", (0..count).map(row).collect::<Vec<_>>().join(","));
+        assert_eq!(map(&rows(340)).unwrap().0.len(), 340);
+        let error = map(&rows(341)).unwrap_err().to_string();
+        assert_eq!(error, "linux.uidMappings: 341 ranges, and the kernel takes 340");
     }
 
     #[test]
