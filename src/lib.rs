@@ -5,7 +5,15 @@
 //! `launch` in the parent and `init` in the child → `Record` (state.json, all that a later verb may know).
 
 // Input must not be able to end us in the middle: where one of these cannot happen, the place says why.
-#![warn(clippy::indexing_slicing, clippy::string_slice, clippy::panic)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::get_unwrap
+)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice, clippy::panic))]
 
 pub mod bundle;

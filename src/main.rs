@@ -1,6 +1,6 @@
 //! orlop, a low-level OCI container runtime: parse, dispatch, say what went wrong, exit.
 
-#![deny(unsafe_code)]
+#![deny(unsafe_code, clippy::indexing_slicing, clippy::string_slice, clippy::panic)]
 #![no_main]
 
 use orlop::cli::argv::{Asked, Line, Misuse};
