@@ -12,9 +12,9 @@ bin = target/orlop
 # The runtime that the demos use.
 ORLOP ?= $(CURDIR)/$(bin)
 # Not for the tests of this tree: they would take it for the runtime to be tested, and it may be of yesterday.
-demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter crash: export ORLOP := $(ORLOP)
+demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter crash differential: export ORLOP := $(ORLOP)
 
-.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash security conformance conformance-bats engines bench lint install clean
+.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash security fuzz differential conformance conformance-bats engines bench lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -87,6 +87,24 @@ security: ## All attacks of integration/security, with long races, and the tests
 	$(with_cargo) cargo build --locked --examples && \
 		ORLOP_RACES=$(or $(RACES),300) ORLOP_TEST_PATIENCE=120 cargo test --locked --test main -- --include-ignored \
 		attacks:: security:: waits:: exec:: fds:: mounts:: bad_input:: rootless::
+
+# How long each target runs; TARGETS="config wire" runs some of them.
+SECONDS ?= 60
+
+fuzz: ## Fuzz everything that reads input, SECONDS=60 each of 8 targets (installs cargo-fuzz; builds ten minutes)
+	@tools/need c++:g++
+	@$(MAKE) --no-print-directory toolchain
+	$(with_cargo) SECONDS_EACH=$(SECONDS) TARGETS="$(TARGETS)" fuzz/run.sh
+
+# How many configurations, and which: the same seed gives the same.
+CONFIGS ?= 200
+SEED    ?= 1
+
+differential: ## Run CONFIGS=200 mutated configurations with orlop and with runc, explain each difference (root)
+	@tools/as-root differential
+	@tools/need cc:gcc python3:python3 runc:runc unshare:util-linux
+	@$(MAKE) --no-print-directory all
+	@integration/differential/run.sh --configs $(CONFIGS) --seed $(SEED)
 
 conformance-bats: ## Run the integration suite of runc, whose source tree is SUITE, with orlop (root; an hour)
 	@tools/as-root conformance-bats

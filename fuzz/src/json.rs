@@ -251,7 +251,10 @@ fn edit(value: &mut Value, random: &mut Random) {
             Value::String(text) => {
                 let at = random.below(text.len() + 1);
                 if text.is_char_boundary(at) {
-                    text.insert(at, *random.of::<char>(&['/', '.', '\0', ':', ',', '-', '=', '"', '9', 'é', '\n']));
+                    text.insert(
+                        at,
+                        *random.of::<char>(&['/', '.', '\0', ':', ',', '-', '=', '"', '9', 'é', '\n']),
+                    );
                 }
             }
             Value::Number(number) => {

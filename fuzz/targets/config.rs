@@ -49,4 +49,6 @@ fuzz_target!(|text: &[u8]| {
     assert!(!first.is_empty(), "an error without a word");
 });
 
-fuzz_mutator!(|data: &mut [u8], size: usize, most: usize, seed: u32| { json::mutate(data, size, most, seed) });
+fuzz_mutator!(|data: &mut [u8], size: usize, most: usize, seed: u32| {
+    json::mutate(data, size, most, seed)
+});

@@ -12,9 +12,7 @@ use serde_json::json;
 #[allow(dead_code)]
 mod reference;
 
-use reference::{
-    AUDIT_ARM, AUDIT_X86, AUDIT_X86_64, Call, Row, Tables, X32, meant, numbers, run,
-};
+use reference::{AUDIT_ARM, AUDIT_X86, AUDIT_X86_64, Call, Row, Tables, X32, meant, numbers, run};
 
 const ACTIONS: [&str; 9] =
     ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP", "NOTIFY"];

@@ -52,4 +52,6 @@ fuzz_target!(|text: &[u8]| {
     assert!(root.ids().expect("the others can be listed").is_empty());
 });
 
-fuzz_mutator!(|data: &mut [u8], size: usize, most: usize, seed: u32| { json::mutate(data, size, most, seed) });
+fuzz_mutator!(|data: &mut [u8], size: usize, most: usize, seed: u32| {
+    json::mutate(data, size, most, seed)
+});

@@ -9,6 +9,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use orlop::wire::{self, Event, Failure, Order};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 #[derive(Arbitrary, Debug)]
 struct Message {
@@ -49,6 +50,8 @@ fn open_descriptors() -> usize {
 /// Every message that was sent is an event or an error; none is lost, none comes twice, no descriptor is left.
 fn converse(messages: &[Message], hop: bool) {
     let (parent, init) = wire::pair().expect("a pair");
+    // In the place of init's pidfd: it does not end.
+    let (alive, _writer) = std::io::pipe().expect("a pipe");
     let file = std::fs::File::open("/dev/null").expect("/dev/null");
     let mut sent = 0;
     for message in messages.iter().take(8) {
@@ -66,7 +69,7 @@ fn converse(messages: &[Message], hop: bool) {
     drop(init);
     let (mut inbox, mut events) = (parent.inbox(hop), 0);
     for _ in 0..=sent {
-        match inbox.event() {
+        match inbox.event(alive.as_fd(), Some(Duration::from_secs(1))) {
             Ok(Some((event, _))) => {
                 events += 1;
                 if let Event::Failed(failure) = event {

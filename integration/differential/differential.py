@@ -228,7 +228,7 @@ def differences(one, other, facts, refusals):
     stage = [next((word for word in ["create: refused", "start: refused"] if word in side), "accepted") for side in accepted]
     if stage[0] != stage[1]:
         # What follows from a refusal need not be said.
-        return [f"outcome: {one.name} {stage[0]}, {other.name} {stage[1]}: {(refusals[0] or refusals[1])}"]
+        return [f"outcome: {one.name} {stage[0]}, {other.name} {stage[1]}: {(refusals[0] or refusals[1]).split(chr(10))[-1]}"]
     if stage[0] != "accepted":
         return []
     sides = []

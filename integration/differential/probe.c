@@ -201,8 +201,10 @@ int main(int argc, char **argv) {
     file("cgroup", "/proc/self/cgroup");
     file("mounts", "/proc/self/mountinfo");
     for (size_t i = 0; i < sizeof kernel / sizeof *kernel; i++) {
+        char section[64];
+        snprintf(section, sizeof section, "sysctl: %s", kernel[i]);
         snprintf(text, sizeof text, "/proc/sys/%s", kernel[i]);
-        file("sysctl", text);
+        file(section, text);
     }
     directory("dev", "/dev", 1);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
