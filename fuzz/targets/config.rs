@@ -34,7 +34,7 @@ fn plan(text: &[u8], which: usize) -> anyhow::Result<Plan> {
         inherited: Inherited { listen: 0, preserve: (which as u32) % 2 },
         notify: (which == 3).then(|| "/run/orlop/fuzz/notify".into()),
     };
-    Plan::create(&Bundle { path: "/bundle".into(), spec }, &host, &request)
+    Plan::create(&Bundle { path: "/bundle".into(), file: "config.json".into(), spec }, &host, &request)
 }
 
 fuzz_target!(|text: &[u8]| {
