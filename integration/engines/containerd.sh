@@ -20,7 +20,8 @@ fi
 export CONTAINERD_ADDRESS=$work/containerd.sock CONTAINERD_NAMESPACE=${parent#/}
 image=docker.io/library/busybox:latest
 dir=$work/$$
-# run ID OPTION... -- COMMAND...
+# run ID OPTION... -- COMMAND...; ctr itself may lose what a short-lived task prints: on a busy machine in 1 of 60 runs of
+# `cat` with runc, in none of 60 with orlop.
 run() {
     local id=$1 options=()
     shift
