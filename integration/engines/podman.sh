@@ -492,7 +492,7 @@ conf /etc/containers/containers.conf "$work/podman" "$runtime"
 printf '[storage]\ndriver = "overlay"\ngraphroot = "%s/storage"\nrunroot = "%s/run"\n' "$work" "$work" >/etc/containers/storage.conf
 make_root "$work/busybox"
 tar -C "$work/busybox" -c . >"$work/busybox.tar"
-podman import -q --change 'CMD ["sh"]' "$work/busybox.tar" localhost/busybox >/dev/null
+podman import -q --change 'CMD ["sh"]' --change 'ENV PATH=/bin' "$work/busybox.tar" localhost/busybox >/dev/null
 make_hello "$work/hello"
 podman build -q -t localhost/hello-world "$work/hello" >/dev/null
 
@@ -508,7 +508,7 @@ cp -r "$work/hello" "$work/home/hello"
 chown -R 7000:7000 "$work/home"
 # On most hosts it is for all.
 mknod -m 666 "$work/tun" c 10 200 && mount --bind "$work/tun" /dev/net/tun
-user podman import -q --change 'CMD ["sh"]' "$work/busybox.tar" localhost/busybox && user podman build -q -t localhost/hello "$work/home/hello" || echo "rootless: no image"
+user podman import -q --change 'CMD ["sh"]' --change 'ENV PATH=/bin' "$work/busybox.tar" localhost/busybox && user podman build -q -t localhost/hello "$work/home/hello" || echo "rootless: no image"
 
 clean_up() {
     podman pod rm -f -t 0 -a
