@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_wi
 use serde_json::{Value, json};
 
 use crate::rootless::rootless;
-use crate::support::{Bundle, bind, eventually, is_root, terminal, tmpfs, under_runc};
+use crate::support::{Bundle, bind, copy_program, eventually, is_root, terminal, tmpfs, under_runc};
 
 /// Where a test starts from.
 type Make = fn() -> Bundle;
@@ -377,8 +377,8 @@ fn the_executable_of_exec_is_not_writable_from_inside() {
     };
     let bundle = |guest: &str| {
         let bundle = tracer().through("shift; exec ./runtime \"$@\"").guest(guest);
-        fs::copy(crate::support::runtime(), bundle.dir.join("runtime")).expect("a copy of the runtime");
-        fs::copy(bundle.rootfs("/guest"), bundle.rootfs("/other")).expect("another program");
+        copy_program(crate::support::runtime(), bundle.dir.join("runtime"));
+        copy_program(bundle.rootfs("/guest"), bundle.rootfs("/other"));
         bundle.started()
     };
     // Shown to work on an ordinary program that comes and goes.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, View, accept_fd, bind, eventually, is_root, runtime, under_runc};
+use crate::support::{Bundle, View, accept_fd, bind, copy_program, eventually, is_root, runtime, under_runc};
 
 /// A host user that need not exist.
 const USER: u32 = 64_321;
@@ -23,10 +23,7 @@ fn rootless_as(user: u32, before: impl Fn(&Bundle) -> String) -> Bundle {
     let before = before(&bundle);
     // The path to the binary under test may be closed to others.
     let binary = bundle.dir.join("runtime");
-    // By another process: a descriptor of ours, open for writing, would go into whatever another test forks just
-    // then, and the copy could not be executed (ETXTBSY).
-    let copied = std::process::Command::new("cp").arg(runtime()).arg(&binary).status().expect("cp");
-    assert!(copied.success(), "a copy of the runtime");
+    copy_program(runtime(), &binary);
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("chmod");
     for path in [".", "rootfs", "state"] {
         chown(bundle.dir.join(path), Some(user), Some(user)).expect("chown");

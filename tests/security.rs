@@ -68,7 +68,7 @@ fn the_runtimes_own_executable_is_not_writable_from_inside() {
     // A copy of its own, which no other test executes: a running file is busy, whoever may write to it.
     let bundle = Bundle::new().through("shift; exec ./runtime \"$@\"").guest("pause");
     let runtime = bundle.dir.join("runtime");
-    fs::copy(crate::support::runtime(), &runtime).expect("a copy of the runtime");
+    crate::support::copy_program(crate::support::runtime(), &runtime);
     let reopen = |held: &fs::File| {
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(held));
         fs::OpenOptions::new().write(true).open(path).map_err(|error| error.raw_os_error())

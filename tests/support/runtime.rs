@@ -19,6 +19,13 @@ pub fn runtime() -> String {
     std::env::var("ORLOP").unwrap_or_else(|_| env!("CARGO_BIN_EXE_orlop").to_owned())
 }
 
+/// Copies a program that is to be executed. By another process: a descriptor of ours, open for writing, would go into
+/// whatever another test forks just then, and the copy could not be executed (ETXTBSY).
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let copied = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status().expect("cp");
+    assert!(copied.success(), "a copy of {:?}", from.as_ref());
+}
+
 /// True if the tests run on runc: what we promise beyond runc is not asked of it.
 pub fn under_runc() -> bool {
     Path::new(&runtime()).file_name().is_some_and(|name| name == "runc")
