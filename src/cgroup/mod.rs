@@ -95,12 +95,13 @@ pub fn plan(
              (systemd.unified_cgroup_hierarchy=1 at boot); without the option orlop makes the cgroups itself"
         );
     }
+    let files = if systemd.is_some() { systemd::for_files(&resources) } else { resources.clone() };
     Ok(Plan {
         scope: systemd.map(|asked| systemd::plan(path, id, asked)).transpose()?,
         place: Place::of(if path.is_empty() { id } else { path }),
         named: !path.is_empty(),
         rootless,
-        limits: limits_for(&resources, host.cgroup_mode == CgroupMode::Unified)?,
+        limits: limits_for(&files, host.cgroup_mode == CgroupMode::Unified)?,
         devices: devices::plan(&resources.devices)?,
         resources,
         delegated: None,
@@ -421,7 +422,8 @@ impl Cgroup {
     pub fn update(&mut self, asked: &Resources) -> Result<()> {
         let unified = matches!(self.tree, Tree::V2(_));
         let new = self.resources.updated(asked);
-        let limits = limits_for(&new, unified)?;
+        let files = if let Keeper::Systemd(_) = self.keeper { systemd::for_files(&new) } else { new.clone() };
+        let limits = limits_for(&files, unified)?;
         if let Some((memory, both)) = limits.check_usage {
             self.check_usage(memory, both)?;
         }

@@ -11,6 +11,8 @@ mod annotations;
 mod bus;
 mod properties;
 
+pub use properties::for_files;
+
 use super::devices::Policy;
 use super::{Resources, below};
 use anyhow::{Context, Result, bail, ensure};

@@ -8,6 +8,7 @@
 use crate::cgroup::Resources;
 use crate::cgroup::devices::{self, Policy};
 use crate::cgroup::limits::{swap_alone, weight_of};
+use crate::log;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -74,6 +75,7 @@ pub fn last_wins(mut all: Vec<Property>) -> Vec<Property> {
 /// # Errors
 /// A value that makes no sense, by its config pointer.
 pub fn of_resources(asked: &Resources) -> Result<Vec<Property>> {
+    let asked = &settled(asked);
     let mut all = vec![];
     let mut number = |name: &'static str, value: u64| all.push((Cow::Borrowed(name), Value::Uint64(value)));
     let (memory, cpu) = (&asked.memory, &asked.cpu);
@@ -117,6 +119,42 @@ pub fn of_resources(asked: &Resources) -> Result<Vec<Property>> {
     Ok(all)
 }
 
+/// What the files are told, so that systemd finds in them what it would write itself: it rounds quotas, and knows
+/// weight and idleness as one value, of which the last that was asked for holds.
+pub fn for_files(asked: &Resources) -> Resources {
+    if weighs_what_is_idle(asked) {
+        log::warn("unable to apply both a CPU weight and idleness: the weight is ignored");
+    }
+    settled(asked)
+}
+
+fn settled(asked: &Resources) -> Resources {
+    let mut said = asked.clone();
+    let (idle, weight) = ("cpu.idle".to_owned(), "cpu.weight");
+    if let (Some(quota @ 1..), period) = (said.cpu.quota, said.cpu.period.unwrap_or(0)) {
+        let period = if period == 0 { PERIOD } else { period };
+        let rounded = u128::from(per_second(quota, period)) * u128::from(period) / 1_000_000;
+        said.cpu.quota = Some(i64::try_from(rounded).unwrap_or(quota));
+    }
+    if weighs_what_is_idle(&said) {
+        said.cpu.shares = None;
+        said.unified.remove(weight);
+    }
+    if said.cpu.shares.unwrap_or(0) != 0 {
+        said.cpu.idle = Some(0);
+    }
+    if said.unified.contains_key(weight) {
+        said.unified.insert(idle, "0".to_owned());
+    }
+    said
+}
+
+fn weighs_what_is_idle(asked: &Resources) -> bool {
+    let unified = |file: &str| asked.unified.get(file).map(|value| value.trim());
+    let idle = asked.cpu.idle == Some(1) || unified("cpu.idle") == Some("1");
+    idle && (asked.cpu.shares.unwrap_or(0) != 0 || unified("cpu.weight").is_some())
+}
+
 /// The kernel's default, in microseconds.
 const PERIOD: u64 = 100_000;
 
@@ -124,8 +162,7 @@ fn or_infinity(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-/// CPU time for each second, in microseconds. systemd keeps it in whole percents, so a fraction is rounded up: the
-/// file has the exact number, and cgroups below are never held to less than they were promised.
+/// CPU time for each second, in microseconds. systemd keeps it in whole percents, so a fraction is rounded up.
 fn per_second(quota: i64, period: u64) -> u64 {
     const PERCENT: u128 = 10_000;
     match u64::try_from(quota) {
@@ -263,10 +300,28 @@ mod tests {
             (r#"{"memory":{"limit":5},"unified":{"memory.max":"max"}}"#, "MemoryMax", M),
             (r#"{"unified":{"cpu.max":"5000 10000"}}"#, "CPUQuotaPerSecUSec", 500_000),
             (r#"{"unified":{"memory.high":" 99 "}}"#, "MemoryHigh", 99),
+            (r#"{"unified":{"cpu.weight":"8","cpu.idle":"1"}}"#, "CPUWeight", 0),
         ] {
             assert_eq!(number(json, name), value, "{json} {name}");
         }
         assert_eq!(of(r#"{"unified":{"hugetlb.2MB.max":"0"},"cpu":{"burst":5}}"#), []);
+    }
+
+    #[test]
+    fn files_are_told_what_systemd_would_write() {
+        for (json, wanted) in [
+            (r#"{"cpu":{"quota":12345,"period":50000}}"#, r#"{"cpu":{"quota":12500,"period":50000}}"#),
+            (r#"{"cpu":{"quota":500000,"period":900000}}"#, r#"{"cpu":{"quota":504000,"period":900000}}"#),
+            (r#"{"cpu":{"quota":20000}}"#, r#"{"cpu":{"quota":20000}}"#),
+            (r#"{"cpu":{"quota":-1,"period":9000}}"#, r#"{"cpu":{"quota":-1,"period":9000}}"#),
+            (r#"{"cpu":{"shares":200}}"#, r#"{"cpu":{"shares":200,"idle":0}}"#),
+            (r#"{"cpu":{"shares":200,"idle":1}}"#, r#"{"cpu":{"idle":1}}"#),
+            (r#"{"unified":{"cpu.weight":"8","cpu.idle":"1"}}"#, r#"{"unified":{"cpu.idle":"1"}}"#),
+            (r#"{"unified":{"cpu.weight":"8"}}"#, r#"{"unified":{"cpu.idle":"0","cpu.weight":"8"}}"#),
+        ] {
+            let parse = |json| serde_json::from_str::<Resources>(json).unwrap();
+            assert_eq!(for_files(&parse(json)), parse(wanted), "{json}");
+        }
     }
 
     #[test]
