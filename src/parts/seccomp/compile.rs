@@ -133,18 +133,22 @@ impl Compiler {
             Some(last) if last.0 == from => last.1 = outcome,
             _ => ranges.push((from, outcome)),
         };
+        const NEWER: Outcome = Outcome::Return(NOT_IMPLEMENTED);
         let newer = newest.filter(|_| self.newer_not_implemented).map(|newest| newest + 1);
+        let private = newer.map(|_| abi.private);
+        let is_newer = |number: u32| newer.is_some_and(|newer| newer <= number) && number < abi.private;
         let mut expected = abi.bit;
         let mut rows = named.chunk_by(|a, b| a.0 == b.0).peekable();
         loop {
             let number = rows.peek().and_then(|rows| rows.first()).map_or(u32::MAX, |row| row.0);
+            // What no rule is about, up to there. A multiplexer may come after the newest number, and after it that
+            // goes on.
             if number > expected {
-                set(expected, default);
+                set(expected, if is_newer(expected) { NEWER } else { default });
             }
-            if let Some(newer) = newer.filter(|newer| (expected..=number).contains(newer)) {
-                set(newer, Outcome::Return(NOT_IMPLEMENTED));
-                if abi.private <= number && abi.private != u32::MAX {
-                    set(abi.private, default);
+            for (from, outcome) in [(newer, NEWER), (private, default)] {
+                if let Some(from) = from.filter(|from| (expected..number).contains(from)) {
+                    set(from, outcome);
                 }
             }
             let Some(rows) = rows.next() else { break };
