@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use oci_spec::runtime::Mount;
 use orlop::parts::mount_options::{self, Effect, Options, TABLE};
 use orlop::parts::mounts::{self, Facts, UserNamespace, What};
-use orlop::sys::mount::ATIME_MASK;
+use orlop::sys::mount::{ATIME_MASK, NOATIME, NODIRATIME, RELATIME, STRICTATIME};
 use orlop_fuzz::memory;
 use std::path::{Component, Path};
 
@@ -14,8 +14,8 @@ use std::path::{Component, Path};
 fn last_word(options: &[String], bit: u64) -> Option<bool> {
     options.iter().rev().find_map(|option| {
         match TABLE.iter().find(|(name, _)| name == option).map(|(_, effect)| *effect)? {
-            Effect::Set(set) if set == bit => Some(true),
-            Effect::Clear(clear) if clear == bit => Some(false),
+            Effect::Set(set) | Effect::Atime(set) if set == bit => Some(true),
+            Effect::Clear(clear) | Effect::AtimeNot(clear) if clear == bit => Some(false),
             _ => None,
         }
     })
@@ -25,16 +25,21 @@ fn check_options(options: &[String], parsed: &Options) {
     assert_eq!(parsed.set & parsed.clear, 0, "to be set and not to be set: {parsed:?}");
     assert_eq!(parsed.tree_set & parsed.tree_clear & !ATIME_MASK, 0, "{parsed:?}");
     for bit in (0..64).map(|bit| 1u64 << bit).filter(|bit| bit & ATIME_MASK == 0) {
-        let word = last_word(options, bit);
+        let (word, set) = (last_word(options, bit), parsed.set & bit != 0);
+        assert_eq!(set, word.unwrap_or(false), "{bit:#x} in {options:?}");
         assert_eq!(
-            (parsed.set & bit != 0, parsed.clear & bit != 0),
-            match word {
-                // Set by nothing but `nodiratime`, which has no contrary.
-                None => (parsed.set & bit != 0 && options.iter().any(|option| option == "nodiratime"), false),
-                Some(on) => (on, !on),
-            }
+            parsed.clear & bit != 0,
+            word == Some(false) && bit != NODIRATIME,
+            "{bit:#x} in {options:?}"
         );
     }
+    let atime = options.iter().fold(RELATIME, |now, option| match (option.as_str(), now) {
+        ("noatime", _) => NOATIME,
+        ("strictatime", _) => STRICTATIME,
+        ("relatime", _) | ("atime", NOATIME) | ("nostrictatime", STRICTATIME) => RELATIME,
+        _ => now,
+    });
+    assert_eq!(parsed.set & ATIME_MASK, atime, "{options:?}");
     // To say all of it twice changes nothing but the lists.
     let twice = mount_options::parse(&[options, options].concat());
     assert_eq!((twice.set, twice.clear, twice.bind), (parsed.set, parsed.clear, parsed.bind));

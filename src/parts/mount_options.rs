@@ -23,8 +23,8 @@ pub enum Effect {
     ClearTree(u64),
     /// Chooses how access times are kept.
     Atime(u64),
-    /// Names the default way of keeping access times: no change to the mount.
-    AtimeDefault,
+    /// Takes back a way of keeping access times; alone it names the default way, and changes nothing.
+    AtimeNot(u64),
     /// As [`Effect::Atime`], for the mount and all below it.
     AtimeTree(u64),
     /// A flag of the superblock, by its fsconfig(2) name; no effect on a bind mount.
@@ -46,18 +46,18 @@ pub enum Effect {
 }
 
 use Effect::{
-    Atime, AtimeDefault, AtimeTree, Bind, Clear, ClearTree, CopyUp, IdMap, Nothing, Propagate, Remount, Set,
+    Atime, AtimeNot, AtimeTree, Bind, Clear, ClearTree, CopyUp, IdMap, Nothing, Propagate, Remount, Set,
     SetTree, Superblock, Unsayable,
 };
 
 /// Every option, in the order of their names.
 pub const TABLE: &[(&str, Effect)] = &[
     ("async", Superblock("async")),
-    ("atime", AtimeDefault),
+    ("atime", AtimeNot(NOATIME)),
     ("bind", Bind(Depth::One)),
     ("defaults", Nothing),
     ("dev", Clear(NODEV)),
-    ("diratime", AtimeDefault),
+    ("diratime", AtimeNot(NODIRATIME)),
     ("dirsync", Superblock("dirsync")),
     ("exec", Clear(NOEXEC)),
     ("idmap", IdMap(Depth::One)),
@@ -74,8 +74,8 @@ pub const TABLE: &[(&str, Effect)] = &[
     ("noiversion", Unsayable),
     ("nolazytime", Superblock("nolazytime")),
     ("nomand", Superblock("nomand")),
-    ("norelatime", AtimeDefault),
-    ("nostrictatime", AtimeDefault),
+    ("norelatime", AtimeNot(RELATIME)),
+    ("nostrictatime", AtimeNot(STRICTATIME)),
     ("nosuid", Set(NOSUID)),
     ("nosymfollow", Set(NOSYMFOLLOW)),
     ("private", Propagate(Propagation::Private, Depth::One)),
@@ -194,6 +194,13 @@ impl Options {
                 self.set = self.set & !ATIME_MASK | value;
                 self.chooses_atime = true;
             }
+            AtimeNot(value) => {
+                let had = if value == NODIRATIME { self.set & NODIRATIME } else { self.set & ATIME_MASK };
+                if had == value {
+                    self.set &= !value;
+                    self.chooses_atime = self.set & (ATIME_MASK | NODIRATIME) != 0;
+                }
+            }
             AtimeTree(value) => {
                 self.tree_set = self.tree_set & !ATIME_MASK | value;
                 // The kernel wants the whole mask cleared when one of the three values is given.
@@ -207,10 +214,10 @@ impl Options {
             Remount => self.remount = true,
             CopyUp => self.copy_up = true,
             IdMap(depth) => self.idmap = Some(depth),
-            AtimeDefault | Unsayable | Nothing => {}
+            Unsayable | Nothing => {}
         }
         self.mentions_attributes |=
-            matches!(effect, Set(_) | Clear(_) | Atime(_) | AtimeDefault | Superblock(_) | Unsayable);
+            matches!(effect, Set(_) | Clear(_) | Atime(_) | AtimeNot(_) | Superblock(_) | Unsayable);
     }
 }
 
@@ -249,6 +256,17 @@ mod tests {
         assert_eq!(parsed("rw,ro").set, RDONLY);
         assert_eq!(parsed("rro,rrw").tree_set, 0);
         assert_eq!(parsed("noatime,strictatime").set, STRICTATIME);
+        for (there, and_back) in [
+            ("noatime", "atime"),
+            ("nodiratime", "diratime"),
+            ("strictatime", "nostrictatime"),
+            ("relatime", "norelatime"),
+        ] {
+            let both = parsed(&format!("{there},{and_back}"));
+            assert_eq!((both.set, both.chooses_atime), (0, false), "{there},{and_back}");
+            assert_eq!(parsed(&format!("{and_back},{there}")).set, parsed(there).set);
+        }
+        assert_eq!(parsed("noatime,nostrictatime,diratime").set, NOATIME, "another one is not taken back");
     }
 
     #[test]
