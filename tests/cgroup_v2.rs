@@ -132,6 +132,17 @@ fn below_a_cgroup_with_processes_there_are_no_limits_and_the_error_says_why() {
 }
 
 #[test]
+fn below_a_cgroup_with_processes_a_container_without_limits_runs() {
+    // As in a container whose runtime is among its processes: what it can see of the tree begins there.
+    let Some((bundle, tree)) = Tree::new() else { return };
+    let _sitter = Sitter::new(&tree);
+    let container = bundle.set("/linux/cgroupsPath", json!(format!("{}/container", tree.path))).started();
+    let kind = fs::read_to_string(tree.dir.join("cgroup.type")).expect("its type");
+    assert_eq!(kind.trim(), "domain", "controllers for threads are not for containers");
+    container.exec(&[], "hostname").prints("orlop-test");
+}
+
+#[test]
 fn a_cgroup_that_gives_controllers_away_takes_no_container() {
     let Some((bundle, tree)) = Tree::new() else { return };
     let Some(controller) = tree.controller() else { return eprintln!("skipped: no controller") };

@@ -43,10 +43,19 @@ fn pass_down(cgroup: &Hierarchy) -> Result<(), Error> {
         .filter(|name| !given.contains(name))
         .map(|name| format!("+{name}"))
         .collect();
-    if !missing.is_empty() && cgroup.write(TO, &missing.join(" ")).is_err() {
-        for name in &missing {
-            // One that cannot be had (busy, or not ours to give) must not keep the others away.
-            let _ = cgroup.write(TO, name);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    match cgroup.write(TO, &missing.join(" ")) {
+        Ok(()) => {}
+        // It has processes ("no internal processes"). Those controllers that work on threads it would give all the
+        // same, and then take no containers below it any more: it would be the root of a threaded subtree.
+        Err(error) if error.errno() == libc::EBUSY => {}
+        Err(_) => {
+            for name in &missing {
+                // One that cannot be had must not keep the others away.
+                let _ = cgroup.write(TO, name);
+            }
         }
     }
     Ok(())
@@ -66,11 +75,16 @@ pub fn why_missing(cgroup: &Hierarchy, controller: &str) -> String {
     let dir = giver.dir();
     let dir = dir.display();
     let refused = format!("controller {controller:?} not available");
+    // cgroups(7), "no internal processes". Not found out by trying: see `pass_down`. The root is an exception, and has
+    // no type.
+    let busy =
+        || giver.read("cgroup.procs").is_ok_and(|pids| !pids.is_empty()) && giver.read("cgroup.type").is_ok();
+    if busy() {
+        return format!("{refused}: {dir} has processes, so cgroups below it get no controllers");
+    }
     match giver.write("cgroup.subtree_control", &format!("+{controller}")) {
         Ok(()) => "this kernel does not have the file".to_owned(),
         Err(error) => match error.errno() {
-            // cgroups(7), "no internal processes".
-            libc::EBUSY => format!("{refused}: {dir} has processes, so cgroups below it get no controllers"),
             libc::EOPNOTSUPP => {
                 format!("{refused}: {dir} is threaded, and this controller is for whole processes")
             }
