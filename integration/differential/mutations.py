@@ -434,7 +434,7 @@ def text_change(r, text):
     """Damage to the file itself."""
     return r.choice([
         text[:r.randint(0, len(text))], text + "x", text + "{}", "", "null", "[]", text.replace(":", ": ", 5), text.replace("{", '{"process": {}, ', 1),
-        text.replace('"hostname"', '"hostName"'), "\ufeff" + text, text.replace("false", "False"), text.replace("}", ",}", 1),
+        "\ufeff" + text, text.replace("false", "False"), text.replace("}", ",}", 1),
     ])
 
 
