@@ -91,7 +91,7 @@ security: ## All attacks of integration/security, with long races, and the tests
 # How long each target runs; TARGETS="config wire" runs some of them.
 SECONDS ?= 60
 
-fuzz: ## Fuzz everything that reads input, SECONDS=60 each of 8 targets (installs cargo-fuzz; builds ten minutes)
+fuzz: ## Fuzz everything that reads input, SECONDS=60 each of 8 targets (installs cargo-fuzz; builds minutes)
 	@tools/need c++:g++
 	@$(MAKE) --no-print-directory toolchain
 	$(with_cargo) SECONDS_EACH=$(SECONDS) TARGETS="$(TARGETS)" fuzz/run.sh

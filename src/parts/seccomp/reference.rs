@@ -157,7 +157,7 @@ pub fn meant(spec: &LinuxSeccomp, native: u32, call: &Call, tables: &mut Tables)
     if !known {
         return 0;
     }
-    let (mut always, mut first) = (None, None);
+    let (mut always, mut first, mut told) = (None, None, false);
     let Table { newest, rules } = tables.of(spec, call.audit, x32);
     let newest = *newest;
     for &(index, carried) in rules.get(&call.number).into_iter().flatten() {
@@ -166,6 +166,7 @@ pub fn meant(spec: &LinuxSeccomp, native: u32, call: &Call, tables: &mut Tables)
         if action == default {
             continue;
         }
+        told = true;
         let args = entry.args().clone().unwrap_or_default();
         let wide = call.audit & 0x8000_0000 != 0 && !x32;
         let twice = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
@@ -182,7 +183,8 @@ pub fn meant(spec: &LinuxSeccomp, native: u32, call: &Call, tables: &mut Tables)
     }
     let permissive =
         matches!(spec.default_action(), Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace);
-    let newer = call.number & if x32 { !X32 } else { u32::MAX } > newest;
+    // What a rule is about, as a multiplexer may be, is known to the profile, whatever its number.
+    let newer = call.number & if x32 { !X32 } else { u32::MAX } > newest && !told;
     let private = call.audit == AUDIT_ARM && call.number >= 0xf0000;
     match always.or(first) {
         None if newest > 0 && newer && !permissive && !private => ERRNO | 38,
