@@ -14,6 +14,11 @@ fi
 # No sanitizer: the code is safe Rust, and so any stable compiler will do. The targets measure memory themselves.
 cargo fuzz build --sanitizer none --fuzz-dir fuzz --target-dir $out
 
+# What the targets make in the way of files: quick to make, and gone with us.
+TMPDIR=$(mktemp -d /dev/shm/orlop-fuzz.XXXXXX)
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT INT TERM
+
 status=0
 mkdir -p $out/logs $out/artifacts
 : >$out/results

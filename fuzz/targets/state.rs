@@ -15,7 +15,7 @@ const ID: &str = "fuzz";
 const HOST: Host = Host { cgroup_mode: CgroupMode::Unified, euid: 0, egid: 0, initial_user_namespace: true };
 
 static WORLD: LazyLock<(tempfile::TempDir, Root)> = LazyLock::new(|| {
-    let directory = tempfile::tempdir_in("/dev/shm").expect("a directory");
+    let directory = tempfile::tempdir().expect("a directory");
     let root = Root::create(directory.path()).expect("a root");
     (directory, root)
 });

@@ -57,6 +57,17 @@ def make_root(bundle, probe):
             pass
 
 
+# Where containers' cgroups were: what cgroupsPath named on the way there (mutations.py) stays behind them.
+PARENTS = set()
+
+
+def remove_parents():
+    """As far as they are ours, and empty."""
+    for directory in PARENTS:
+        if os.path.basename(directory) == "differential" and os.path.isdir(directory):
+            os.rmdir(directory)
+
+
 def cgroup_files(pid):
     """The limits of the container's cgroups, as the host sees them."""
     wanted = re.compile(
@@ -70,6 +81,7 @@ def cgroup_files(pid):
             mount = "unified" if not controllers else controllers.removeprefix("name=")
             facts.append(f"place: {mount} {path}")
             directory = f"/sys/fs/cgroup/{mount}{path}"
+            PARENTS.add(os.path.dirname(directory))
             for name in sorted(os.listdir(directory) if os.path.isdir(directory) else []):
                 if wanted.match(name):
                     try:
@@ -323,6 +335,7 @@ def main():
         endings["the same" if not lines else "explained" if classes else "unexplained"] += 1
         if args.only is not None:
             print(config)
+    remove_parents()
     took = time.monotonic() - begin
     report = [f"seed {args.seed}, configs {numbers[0]} to {numbers[-1]}: {len(numbers)} in {took:.0f} s"]
     report += [f"{count:6} {name}" for name, count in endings.most_common()]
