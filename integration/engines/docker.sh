@@ -10,6 +10,8 @@
 set -eu
 # shellcheck source=integration/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=integration/engines/common-rows.sh
+. "$engines/common-rows.sh"
 
 if [ "${1:-}" != row ] && outside; then
     "$project/tools/need" dockerd:docker.io containerd:containerd docker-registry:docker-registry docker-init:tini docker-compose:docker-compose \
@@ -19,7 +21,6 @@ fi
 
 export DOCKER_HOST=unix://$work/docker.sock DOCKER_CONFIG=$work/config DOCKER_BUILDKIT=0
 dir=$work/$$
-b="docker run --rm busybox"
 
 # daemon NAME OPTION...: a dockerd with its own roots; its socket is $work/NAME.sock.
 daemon() {
@@ -66,21 +67,7 @@ row_inspect_names_the_runtime() {
 
 # --- run
 
-row_run_hello_world() { want "Hello from a static program" run hello-world; }
 row_run_by_the_name_of_the_runtime() { want yes run --runtime "$name" busybox echo yes; }
-row_run_gives_the_exit_status() {
-    ends 7 '' run busybox sh -c 'exit 7'
-}
-row_run_keeps_stdout_and_stderr_apart() {
-    want out sh -c "$b sh -c 'echo out; echo err >&2' 2>/dev/null"
-    want err sh -c "$b sh -c 'echo out; echo err >&2' 2>&1 >/dev/null"
-}
-row_run_i_reads_stdin() { want 100000 sh -c 'yes | head -c 100000 | docker run --rm -i busybox wc -c'; }
-row_run_it_gives_a_terminal() {
-    has '^/dev/pts/0$' terminal docker run --rm -it busybox sh -c 'tty; sleep 0.5'
-    has '^33 99$' terminal docker run --rm -it busybox sh -c 'sleep 0.5; stty size'
-    has '^typed hello$' terminal docker run --rm -it busybox sh -c 'read -r x; echo "typed $x"' <<<hello
-}
 row_run_d_prints_the_id_and_ps_shows_it() {
     local id
     id=$(docker run -d --name shown busybox sleep 1000)
@@ -121,12 +108,6 @@ row_sigint_on_the_client_ends_the_container() {
 
 # --- exec
 
-row_exec() {
-    start it
-    want /bin/busybox docker exec it ls /bin/busybox
-    ends 3 '' docker exec it sh -c 'exit 3'
-    want abc sh -c 'echo abc | docker exec -i it cat'
-}
 row_exec_it_gives_a_terminal() {
     start it
     has '^/dev/pts/[0-9]' terminal docker exec -it it sh -c 'tty; sleep 0.5'
@@ -137,11 +118,6 @@ row_exec_with_user_env_and_workdir() {
     want "1000 1000 set /tmp" docker exec --user app --env VAR=set --workdir /tmp it sh -c 'echo $(id -u) $(id -g) $VAR $PWD'
     want "5 6" docker exec --user 5:6 it sh -c 'echo $(id -u) $(id -g)'
     has 'CapEff:.*0000000000000000' docker exec --user app it cat /proc/self/status
-}
-row_exec_d() {
-    start it
-    docker exec -d it sh -c 'echo from the background >/tmp/file'
-    eventually docker exec it grep -q 'from the background' /tmp/file
 }
 row_exec_joins_the_namespaces_and_cgroup() {
     start it
@@ -184,11 +160,6 @@ row_stop_sends_term() {
     want 7 inspect it .State.ExitCode
     has 'got TERM' docker logs it
 }
-row_stop_kills_what_does_not_listen() {
-    start it
-    docker stop -t 1 it
-    want 137 inspect it .State.ExitCode
-}
 row_stop_signal() {
     start it --stop-signal USR1 -- sh -c 'trap "exit 8" USR1; echo ready; while :; do sleep 0.1; done'
     eventually is ready docker logs it
@@ -209,10 +180,6 @@ row_restart() {
     eventually is 2 docker exec it sh -c 'wc -l </tmp/starts'
     docker stop -t 0 it && docker start it
     eventually is 3 docker exec it sh -c 'wc -l </tmp/starts'
-}
-row_restart_policy() {
-    docker run -d --name it --restart on-failure:2 busybox sh -c 'exit 3'
-    eventually is "2 exited 3" inspect it '.RestartCount}} {{.State.Status}} {{.State.ExitCode'
 }
 row_pause_and_unpause() {
     start it -- sh -c 'while :; do echo x >>/tmp/ticks; sleep 0.05; done'
@@ -389,7 +356,6 @@ row_cgroup_namespace() {
     has ':/$' run --cgroupns private busybox grep -E 'pids|^0:' /proc/self/cgroup
     has "pids|^0:.*:$parent/[0-9a-f]{64}" run --cgroupns host busybox cat /proc/self/cgroup
 }
-row_shm_size() { want 32768 run --shm-size 32m busybox sh -c "df -k /dev/shm | awk 'END { print \$2 }'"; }
 row_oom_score_adj() { want 500 run --oom-score-adj 500 busybox cat /proc/self/oom_score_adj; }
 
 # --- rights
@@ -447,10 +413,6 @@ row_pid_host_is_killed_whole() {
     eventually is 2 pgrep -fc 'sleep 4242'
     docker rm -f it
     eventually fails pgrep -f 'sleep 4242'
-}
-row_pid_of_another_container() {
-    start it
-    has 'sleep 1000' run --pid container:it busybox ps
 }
 row_ipc() {
     want "$(readlink /proc/self/ns/ipc)" run --ipc host busybox readlink /proc/self/ns/ipc

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # What the scripts of the engines share: namespaces of their own, images made here, rows with PASS or FAIL, the table.
 #
-# A row is a function `row_WHAT_IS_SHOWN` of the script; rows run in the order in which they are written, each in a
-# shell of its own with errexit and a limit of time. Its last lines are shown when it fails.
+# A row is a function `row_WHAT_IS_SHOWN` of the script, or of common-rows.sh if the script reads that; rows run in the
+# order in which they are written, each in a shell of its own with errexit and a limit of time. Its last lines are shown
+# when it fails.
 
 engines=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 project=$(cd "$engines/../.." && pwd)
@@ -230,7 +231,7 @@ known() {
 # rows [CLEANUP]: all rows, or those whose name matches ROWS. CLEANUP is called after each.
 rows() {
     local row reason passed=0 failed=0 unknown=0
-    for row in $(grep -oE '^row_[a-z0-9_]+' "$0"); do
+    for row in $(grep -ohE '^row_[a-z0-9_]+' "$0" ${common_rows:+"$common_rows"}); do
         [[ $row =~ ${ROWS:-.} ]] || continue
         if timeout --kill-after=5 "${ROW_LIMIT:-60}" "$0" row "$row" >"$work/row" 2>&1 </dev/null; then
             passed=$((passed + 1))

@@ -10,6 +10,8 @@
 set -eu
 # shellcheck source=integration/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=integration/engines/common-rows.sh
+. "$engines/common-rows.sh"
 
 if [ "${1:-}" != row ] && outside; then
     "$project/tools/need" podman:podman buildah:buildah conmon:conmon iptables:iptables slirp4netns:slirp4netns newuidmap:uidmap \
@@ -33,18 +35,6 @@ row_option_runtime_takes_a_path() {
 
 # --- run
 
-row_run_hello_world() { want "Hello from a static program" run hello-world; }
-row_run_gives_the_exit_status() { ends 7 '' run busybox sh -c 'exit 7'; }
-row_run_keeps_stdout_and_stderr_apart() {
-    want out sh -c "podman run --rm busybox sh -c 'echo out; echo err >&2' 2>/dev/null"
-    want err sh -c "podman run --rm busybox sh -c 'echo out; echo err >&2' 2>&1 >/dev/null"
-}
-row_run_i_reads_stdin() { want 100000 sh -c 'yes | head -c 100000 | podman run --rm -i busybox wc -c'; }
-row_run_it_gives_a_terminal() {
-    has '^/dev/pts/0$' terminal podman run --rm -it busybox sh -c 'tty; sleep 0.5'
-    has '^33 99$' terminal podman run --rm -it busybox sh -c 'sleep 0.5; stty size'
-    has '^typed hello$' terminal podman run --rm -it busybox sh -c 'read -r x; echo "typed $x"' <<<hello
-}
 row_run_d_and_ps() {
     start shown
     has 'shown' podman ps
@@ -71,12 +61,6 @@ row_preserve_fds() { want kept sh -c 'echo kept | podman run --rm --preserve-fds
 
 # --- exec
 
-row_exec() {
-    start it
-    want /bin/busybox podman exec it ls /bin/busybox
-    ends 3 '' podman exec it sh -c 'exit 3'
-    want abc sh -c 'echo abc | podman exec -i it cat'
-}
 row_exec_it_gives_a_terminal() {
     start it
     has '^/dev/pts/[0-9]' terminal podman exec -it it sh -c 'tty; sleep 0.5'
@@ -84,11 +68,6 @@ row_exec_it_gives_a_terminal() {
 row_exec_with_user_env_and_workdir() {
     start it
     want "1000 1000 set /tmp" podman exec --user app --env VAR=set --workdir /tmp it sh -c 'echo $(id -u) $(id -g) $VAR $PWD'
-}
-row_exec_d() {
-    start it
-    podman exec -d it sh -c 'echo from the background >/tmp/file'
-    eventually podman exec it grep -q 'from the background' /tmp/file
 }
 row_top_and_stats() {
     start it -m 64m
@@ -104,11 +83,6 @@ row_stop_sends_term() {
     podman stop it
     want 7 inspect it .State.ExitCode
 }
-row_stop_kills_what_does_not_listen() {
-    start it
-    podman stop -t 1 it
-    want 137 inspect it .State.ExitCode
-}
 row_kill_and_wait() {
     start it
     (sleep 1; podman kill it) >/dev/null &
@@ -118,10 +92,6 @@ row_restart() {
     start it -- sh -c 'echo x >>/tmp/starts; sleep 1000'
     podman restart -t 0 it
     eventually is 2 podman exec it sh -c 'wc -l </tmp/starts'
-}
-row_restart_policy() {
-    podman run -d --name it --restart on-failure:2 busybox sh -c 'exit 3'
-    eventually is "2 exited 3" inspect it '.RestartCount}} {{.State.Status}} {{.State.ExitCode'
 }
 row_pause_and_unpause() {
     start it
@@ -226,7 +196,6 @@ row_update() {
 }
 row_ulimit() { want "100 200" run --ulimit nofile=100:200 --ulimit nproc=500:600 busybox sh -c 'echo $(ulimit -Sn) $(ulimit -Hn)'; }
 row_cgroup_parent() { has ":$parent/below/" run --cgroupns host --cgroup-parent "$parent/below" busybox cat /proc/self/cgroup; }
-row_shm_size() { want 32768 run --shm-size 32m busybox sh -c "df -k /dev/shm | awk 'END { print \$2 }'"; }
 
 # --- rights
 
@@ -267,10 +236,6 @@ row_pid_ipc_and_uts_of_the_host() {
     want "$(readlink /proc/self/ns/pid)" run --pid host busybox readlink /proc/self/ns/pid
     want "$(readlink /proc/self/ns/ipc)" run --ipc host busybox readlink /proc/self/ns/ipc
     want "$(readlink /proc/self/ns/uts)" run --uts host busybox readlink /proc/self/ns/uts
-}
-row_pid_of_another_container() {
-    start it
-    has 'sleep 1000' run --pid container:it busybox ps
 }
 row_user_namespace() {
     has '^ *0 +800000 +1000$' run --uidmap 0:800000:1000 --gidmap 0:800000:1000 busybox cat /proc/self/uid_map
