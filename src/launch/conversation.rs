@@ -26,18 +26,6 @@ const DEATH_PATIENCE: i32 = 10_000;
 /// How long init may be silent when its system calls wait for a seccomp agent.
 const AGENT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs hooks in the bundle, where those of runc and crun begin; the paths that we were given are relative to where we
-/// are, so back to that.
-fn in_directory(path: &Path, run: impl FnOnce() -> Result<()>) -> Result<()> {
-    let shown = || format!("{path:?}");
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let before = rustix::fs::open(".", flags, Mode::empty()).called("open", || "\".\"".into())?;
-    rustix::process::chdir(path).called("chdir", shown)?;
-    let done = run();
-    rustix::process::fchdir(before).called("fchdir", String::new)?;
-    done
-}
-
 /// What the conversation is about.
 pub enum Subject<'a> {
     /// A new container.
@@ -332,6 +320,18 @@ impl Launch<'_> {
             Err(error) => anyhow!(error).context(format!("{who} ended before it was ready{perhaps}")),
         }
     }
+}
+
+/// Runs hooks in the bundle, where those of runc and crun begin; the paths that we were given are relative to where we
+/// are, so back to that.
+fn in_directory(path: &Path, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    let shown = || format!("{path:?}");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = rustix::fs::open(".", flags, Mode::empty()).called("open", || "\".\"".into())?;
+    rustix::process::chdir(path).called("chdir", shown)?;
+    let done = run();
+    rustix::process::fchdir(before).called("fchdir", String::new)?;
+    done
 }
 
 /// Our own oom_score_adj, changed for the moment of the clone: a child has its parent's, and need not have the
