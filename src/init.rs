@@ -146,7 +146,7 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
         if !plan.hooks.of(HookKind::CreateContainer).is_empty() {
             // Nothing else tells them where it is: they find it as their working directory, as with runc.
             rustix::process::fchdir(root.as_fd()).called("fchdir", || "(root.path)".into())?;
-            run_hooks(plan, held, HookKind::CreateContainer, "creating")?;
+            run_hooks(plan, held, HookKind::CreateContainer, "created")?;
         }
         log::debug(|| "init: mounts and devices are there, pivot_root".into());
         // POINT OF NO RETURN: behind this line the host's paths are gone.

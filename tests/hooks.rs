@@ -88,7 +88,7 @@ fn create_container_runs_in_the_containers_namespaces_and_start_container_in_its
 fn a_hook_is_given_the_state_on_its_stdin() {
     let bundle = Bundle::new().set("/annotations", json!({"a": "b"})).guest("pause");
     let mut all = bundle;
-    for kind in ["createRuntime", "poststart", "poststop"] {
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
         let hook = script(&all, &format!("cat > \"$1\"/{kind}"));
         all = all.set(&format!("/hooks/{kind}"), json!([hook]));
     }
@@ -96,9 +96,14 @@ fn a_hook_is_given_the_state_on_its_stdin() {
     let pid = container.pid();
     container.stop();
     container.verb("delete", "", "").ok();
-    for (kind, status, pid) in
-        [("createRuntime", "creating", pid), ("poststart", "running", pid), ("poststop", "stopped", 0)]
-    {
+    for (kind, status, pid) in [
+        ("prestart", "created", pid),
+        ("createRuntime", "created", pid),
+        // It is told the pid in its own pid namespace.
+        ("createContainer", "created", 1),
+        ("poststart", "running", pid),
+        ("poststop", "stopped", 0),
+    ] {
         let state: Value = serde_json::from_str(&container.bundle.wait_for(kind)).expect("JSON");
         assert_eq!(
             (&state["id"], &state["bundle"]),

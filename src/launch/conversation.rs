@@ -236,7 +236,9 @@ impl Launch<'_> {
         }
         let pid = Pid::from_raw(child.pid).context("process id 0")?;
         self.plan.net_devices.apply_from_parent(pid, child.pidfd.as_fd())?;
-        let state = OciState { pid: child.pid, ..self.held.hook_state.clone() }.json()?;
+        // Of the specification's lifecycle step 2 is done, so for hooks the container is created; for `state` and for
+        // seccomp agents it is being created until the command has ended.
+        let state = OciState { pid: child.pid, status: "created", ..self.held.hook_state.clone() }.json()?;
         let run = |kind| self.plan.hooks.run(kind, &state, &[], &self.held.hook_output);
         in_directory(&self.held.hook_state.bundle, || {
             run(HookKind::Prestart)?;
