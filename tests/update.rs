@@ -156,18 +156,41 @@ fn device_rules_are_left_alone() {
     });
 }
 
+const NO_KERNEL_MEMORY: &str = "level=warning msg=\"Kernel memory settings are ignored and will be removed\"";
+
 #[test]
 fn kernel_memory_is_a_warning() {
     let container = Bundle::new().started();
-    let output = container.verb("update", "--kernel-memory 50m --kernel-memory-tcp 50m", "").ok();
-    assert!(output.err.contains("Kernel memory settings are ignored and will be removed"), "{output}");
-    for name in ["kernel", "kernelTCP"] {
-        let output =
-            Bundle::new().set("/linux/resources/memory", json!({name: 1 << 20})).start("run").finish();
-        let warning = "level=warning msg=\"Kernel memory settings are ignored and will be removed\"";
-        assert!(output.err.contains(warning), "{output}");
-        output.prints("1");
-    }
+    let output = container.verb("update", "--kernel-memory 50m", "").ok();
+    assert!(output.err.contains(NO_KERNEL_MEMORY), "{output}");
+    let output =
+        Bundle::new().set("/linux/resources/memory", json!({"kernel": 1 << 20})).start("run").finish();
+    assert!(output.err.contains(NO_KERNEL_MEMORY), "{output}");
+    output.prints("1");
+}
+
+#[test]
+fn kernel_tcp_memory_is_a_limit_with_version_1_and_a_warning_with_version_2() {
+    in_each_view("memory", |view| {
+        let bundle = Bundle::new().view(view).set("/linux/resources/memory", json!({"kernelTCP": 64 << 20}));
+        let container = bundle.started();
+        let output = container.verb("update", "--kernel-memory-tcp 32m", "").ok();
+        let file = "memory.kmem.tcp.limit_in_bytes";
+        if cgroup(&container, "memory").join("memory.max").exists() {
+            assert!(output.err.contains(NO_KERNEL_MEMORY), "{output}");
+            return;
+        }
+        assert_eq!(output.err, "");
+        has(&container, "memory", &[file], &(32 << 20).to_string());
+        // An update that names other limits leaves it, and one that is refused takes it back.
+        let limits = container.bundle.dir.join("limits.json");
+        fs::write(&limits, r#"{"memory":{"kernelTCP":16777216},"cpu":{"cpus":"7777"}}"#).expect("a file");
+        let refused = container.verb("update", &format!("--resources {}", limits.display()), "");
+        refused.fails(1, &["linux.resources.cpu.cpus"]);
+        container.verb("update", "--memory 64m", "").ok();
+        has(&container, "memory", &[file], &(32 << 20).to_string());
+        assert_eq!(recorded(&container)["memory"]["kernelTCP"], 32 << 20);
+    });
 }
 
 #[test]

@@ -181,6 +181,9 @@ fn v1_memory(writes: &mut Writes, asked: &Resources) -> Result<()> {
     if let Some(reservation) = set(memory.reservation) {
         writes.add("memory", "memory.soft_limit_in_bytes", RESERVATION, reservation);
     }
+    if let Some(limit) = set(memory.kernel_tcp) {
+        writes.add("memory", "memory.kmem.tcp.limit_in_bytes", "linux.resources.memory.kernelTCP", limit);
+    }
     if memory.disable_oom_killer {
         writes.add("memory", "memory.oom_control", "linux.resources.memory.disableOOMKiller", 1);
     }

@@ -233,6 +233,11 @@ impl Cgroup {
         all.iter().find(|hierarchy| hierarchy.has("devices")).or(all.first())
     }
 
+    /// Whether its limits are kept by version 2 controllers.
+    pub fn version_2(&self) -> bool {
+        matches!(self.tree, Tree::V2(_))
+    }
+
     fn unified(&self) -> Option<&Hierarchy> {
         self.all().iter().find(|hierarchy| hierarchy.unified())
     }
@@ -315,7 +320,7 @@ impl Cgroup {
         if self.waits_for_process() {
             return Ok(());
         }
-        if !matches!(self.tree, Tree::V2(_)) {
+        if !self.version_2() {
             // Line by line, "nothing" first: init must not make its devices in between.
             self.set_devices(&plan.devices)?;
         }
@@ -328,7 +333,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel refuses the program.
     pub fn set_late(&self, plan: &Plan) -> Result<()> {
-        if matches!(self.tree, Tree::V2(_)) { self.set_devices(&plan.devices) } else { Ok(()) }
+        if self.version_2() { self.set_devices(&plan.devices) } else { Ok(()) }
     }
 
     fn set_devices(&self, policy: &devices::Policy) -> Result<()> {
@@ -420,7 +425,7 @@ impl Cgroup {
     /// # Errors
     /// The kernel refuses a value; what was set before is then set again.
     pub fn update(&mut self, asked: &Resources) -> Result<()> {
-        let unified = matches!(self.tree, Tree::V2(_));
+        let unified = self.version_2();
         let new = self.resources.updated(asked);
         let files = if let Keeper::Systemd(_) = self.keeper { systemd::for_files(&new) } else { new.clone() };
         let limits = limits_for(&files, unified)?;

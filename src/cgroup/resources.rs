@@ -48,8 +48,8 @@ pub struct Memory {
     /// Ignored, with a warning.
     #[serde(skip_serializing)]
     pub kernel: Option<i64>,
-    /// Ignored, with a warning.
-    #[serde(rename = "kernelTCP", skip_serializing)]
+    /// Ignored on version 2, with a warning.
+    #[serde(rename = "kernelTCP", skip_serializing_if = "unset")]
     pub kernel_tcp: Option<i64>,
     #[serde(skip_serializing_if = "unset")]
     pub swappiness: Option<u64>,
@@ -61,9 +61,9 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Says of what was asked for in vain, as runc does.
-    pub fn warn_of_ignored(&self) {
-        if self.kernel.is_some() || self.kernel_tcp.is_some() {
+    /// Says of what was asked for in vain, in the words of runc.
+    pub fn warn_of_ignored(&self, version_2: bool) {
+        if self.kernel.is_some() || (version_2 && self.kernel_tcp.is_some()) {
             log::warn("Kernel memory settings are ignored and will be removed");
         }
     }
@@ -222,7 +222,7 @@ impl Resources {
                 reservation: memory.reservation.or(self.memory.reservation),
                 swap: swap.or(self.memory.swap),
                 kernel: None,
-                kernel_tcp: None,
+                kernel_tcp: memory.kernel_tcp.or(self.memory.kernel_tcp),
                 check_before_update: memory.check_before_update.or(self.memory.check_before_update),
                 ..self.memory
             },

@@ -4,7 +4,7 @@ use crate::bundle::{self, Bundle};
 use crate::cgroup::systemd::Bus;
 use crate::cli::global::{Global, Systemd};
 use crate::cli::{self, values::RootlessMode};
-use crate::host::Host;
+use crate::host::{CgroupMode, Host};
 use crate::launch::{self, Handover, Launched, StartedBy};
 use crate::notify;
 use crate::plan::{Inherited, Plan, Request, absolute};
@@ -88,7 +88,7 @@ pub fn container(
         bail!("cannot use console socket if runc will not detach or allocate tty");
     }
     if let Some(cgroup) = &prepared.plan.cgroup {
-        cgroup.resources.memory.warn_of_ignored();
+        cgroup.resources.memory.warn_of_ignored(prepared.host.cgroup_mode == CgroupMode::Unified);
     }
     let handover = Handover {
         pid_file: args.pid_file.as_deref().map(absolute).transpose()?,

@@ -23,6 +23,7 @@ pub fn run(args: &cli::Update, global: &Global) -> Result<i32> {
     if matches!(found.dir.status(&record)?, Status::Stopped | Status::Creating) {
         return Err(Error::NotRunning.into());
     }
+    asked.memory.warn_of_ignored(record.orlop.cgroup.version_2());
     let rdt = share(args, &record)?;
     let before = record.orlop.cgroup.resources().clone();
     record.orlop.cgroup.update(&asked)?;
@@ -44,7 +45,6 @@ fn asked(args: &cli::Update) -> Result<Resources> {
         Some(path) => bundle::load_part("--resources", path)?,
         None => from_options(args),
     };
-    asked.memory.warn_of_ignored();
     let kept = [
         ("devices", !asked.devices.is_empty()),
         ("hugepageLimits", !asked.hugepage_limits.is_empty()),

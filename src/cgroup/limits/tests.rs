@@ -19,11 +19,12 @@ fn both_versions_by_example() {
         (r#"{"pids":{"limit":-1}}"#, &["pids.max max"], &["pids.max max"]),
         (r#"{"pids":{"limit":7}}"#, &["pids.max 7"], &["pids.max 7"]),
         (
-            r#"{"memory":{"limit":100,"swap":150,"reservation":50,"swappiness":10,"disableOOMKiller":true}}"#,
+            r#"{"memory":{"limit":100,"swap":150,"reservation":50,"swappiness":10,"disableOOMKiller":true,"kernelTCP":60}}"#,
             &[
                 "memory.limit_in_bytes 100",
                 "memory.memsw.limit_in_bytes 150",
                 "memory.soft_limit_in_bytes 50",
+                "memory.kmem.tcp.limit_in_bytes 60",
                 "memory.oom_control 1",
                 "memory.swappiness 10",
             ],
