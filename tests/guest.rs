@@ -86,6 +86,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("sleep",          "SECONDS",            |args| { std::thread::sleep(Duration::from_secs_f64(number(args, 0)?)); Ok(String::new()) }),
     ("pause",          "",                   |_| loop { nix::unistd::pause() }),
     ("trap",           "SIGNAL STATUS",      trap),           // waits for the signal, exits with the status
+    ("signals",        "",                   signals),        // got NUMBER, for each
     ("spawn",          "COUNT",              spawn),          // pausing children, then pauses
     ("fork-bomb",      "COUNT",              fork_bomb),      // forked K[, then EAGAIN]
     ("eat-memory",     "MIB",                eat_memory),
@@ -499,6 +500,23 @@ fn trap(args: &[String]) -> Fact {
     println!("ready");
     set.wait().map_err(|e| e.to_string())?;
     exit(number(args, 1)?)
+}
+
+fn signals(_: &[String]) -> Fact {
+    // By hand: the table of nix has no real-time signals.
+    // SAFETY: the set is filled before it is read, and both pointers are to this frame.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+        println!("ready");
+        loop {
+            let mut got = 0;
+            if libc::sigwait(&raw const all, &raw mut got) == 0 {
+                println!("got {got}.");
+            }
+        }
+    }
 }
 
 fn child() -> Result<Pid, Errno> {

@@ -212,6 +212,43 @@ fn signals_have_names_numbers_and_any_case() {
 }
 
 #[test]
+fn every_signal_arrives_by_name_and_by_number() {
+    let container = Bundle::new().guest("signals").started();
+    container.prints_in_time("ready");
+    let status = format!("/proc/{}/stat", container.pid());
+    let state = || {
+        fs::read_to_string(&status).expect("the process").rsplit(") ").next().map(|rest| rest[..1].to_owned())
+    };
+    let names = "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG \
+                 XCPU XFSZ VTALRM PROF WINCH IO PWR SYS";
+    let named = names.split_whitespace().zip(1..).map(|(name, number)| (name.to_owned(), number));
+    // 32 and 33 are the C library's own.
+    let real_time = (34..=64).map(|number| (format!("RTMIN+{}", number - 34), number));
+    for (name, number) in named.chain(real_time) {
+        match name.as_str() {
+            "KILL" => {}
+            "STOP" => {
+                container.kill("STOP").ok();
+                eventually("it is stopped", || state().is_some_and(|state| state == "T"));
+                container.kill("CONT").ok();
+                eventually("it is continued", || state().is_some_and(|state| state != "T"));
+            }
+            _ => {
+                let before = container.printed().matches(&format!("got {number}.")).count();
+                for (sent, how) in [name, number.to_string()].iter().enumerate() {
+                    container.kill(how).ok();
+                    eventually(&format!("{how} has arrived"), || {
+                        container.printed().matches(&format!("got {number}.")).count() == before + sent + 1
+                    });
+                }
+            }
+        }
+    }
+    container.kill("KILL").ok();
+    container.wait_until("stopped");
+}
+
+#[test]
 fn the_default_signal_is_term() {
     let container = Bundle::new().guest("trap SIGTERM 0").started();
     container.prints_in_time("ready");
