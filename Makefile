@@ -112,7 +112,7 @@ conformance-bats: ## Run the integration suite of runc, whose source tree is SUI
 	@$(MAKE) --no-print-directory all
 	@integration/conformance/bats.sh "$(SUITE)"
 
-conformance: ## Run runtime-tools' validation programs, which were built in the tree SUITE, with orlop (root; 5 minutes)
+conformance: ## Run runtime-tools' validation programs with orlop (root; fetches and builds them; SUITE=<a built tree>: those)
 	@tools/as-root conformance
 	@$(MAKE) --no-print-directory toolchain
 	@$(MAKE) --no-print-directory all
