@@ -228,13 +228,15 @@ known() {
     ' "$engines/known-failures"
 }
 
-# rows [CLEANUP]: all rows, or those whose name matches ROWS. CLEANUP is called after each.
+# rows [CLEANUP]: all rows, or those whose name matches ROWS, the common ones first. CLEANUP is called after each. What
+# engines print in rows that pass and in cleaning up, and no row reads, is in $work/said.
 rows() {
     local row reason passed=0 failed=0 unknown=0
-    for row in $(grep -ohE '^row_[a-z0-9_]+' "$0" ${common_rows:+"$common_rows"}); do
+    for row in $(grep -ohE '^row_[a-z0-9_]+' ${common_rows:+"$common_rows"} "$0"); do
         [[ $row =~ ${ROWS:-.} ]] || continue
         if timeout --kill-after=5 "${ROW_LIMIT:-60}" "$0" row "$row" >"$work/row" 2>&1 </dev/null; then
             passed=$((passed + 1))
+            cat "$work/row" >>"$work/said"
             echo "PASS ${row#row_}"
         else
             failed=$((failed + 1))
@@ -243,7 +245,7 @@ rows() {
             echo "FAIL ${row#row_}${reason:+ (known: $reason)}"
             [ -n "$reason" ] || tail -n "${LINES_OF_FAILURE:-6}" "$work/row" | cut -c 1-600 | sed 's/^/     | /'
         fi
-        ${1:-true} >/dev/null 2>&1 || true
+        ${1:-true} >>"$work/said" 2>&1 || true
     done
     echo "$engine with $name: $passed passed, $failed failed"
     result="$passed | $failed"
