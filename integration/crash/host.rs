@@ -88,6 +88,13 @@ impl Bundle {
         self.dir.path().join(name)
     }
 
+    /// Of which commit the runtime is.
+    pub fn commit(&self) -> Result<String> {
+        let said = self.ok(&["--version"])?;
+        let commit = said.lines().find_map(|line| line.strip_prefix("commit: "));
+        Ok(commit.unwrap_or("unknown").to_owned())
+    }
+
     /// The words of a command line.
     pub fn line(&self, words: &[&str]) -> Vec<String> {
         let root = self.path("state").display().to_string();

@@ -4,11 +4,12 @@
 //!
 //! ```text
 //! crash sweep  [--runtime PATH] [--as root|userns|rootless] [--view host,v1,v2] [--ops create,…] [--how main,caller,…]
-//!              [--stride N | --points N] [--record FILE]
+//!              [--stride N | --points N] [--lanes N] [--record FILE]
 //! crash stress [--runtime PATH] [--containers 600] [--parallel 4] [--seed N]
 //! crash table FILE                             what `--record` has written there, as a table
 //! crash inject N HOW REPORT UID COMMAND…       what the sweep calls for each point; N = 0 only lists the calls
 //! crash call UID COMMAND…                      the caller of the command, under the injector
+//! crash reap ARGS…                             itself with these, as the child of a process 1 that reaps orphans
 //! ```
 //! Needs root. `make crash` runs all of it, `make test` a short form.
 
@@ -43,16 +44,23 @@ fn run(args: &[String]) -> Result<i32> {
             return inject::run(at.parse()?, inject::How::of(how)?, Path::new(report), uid, line);
         }
         ("call", [uid, line @ ..]) => return inject::call(uid, line),
+        ("reap", args) => return reap(args),
         ("table", [file]) => return table::print(Path::new(file)),
         _ => {}
     }
     ensure!(rustix::process::geteuid().is_root(), "this needs root");
-    leftovers::ignore_those_of_now();
     let options = Options::parse(rest)?;
     match (mode.as_str(), options.0.get("in-view")) {
         ("sweep", None) => sweep::views(&options),
         ("sweep", Some(view)) => sweep::sweep(&options, view),
-        ("stress", None) => reaping(ourselves()?.args(["stress", "--in-view", "host"]).args(rest)),
+        ("stress", None) => {
+            let place = Place::new()?;
+            Ok(place
+                .command("exec \"$@\"", "stress", &options, &[("in-view", "host")])?
+                .status()?
+                .code()
+                .unwrap_or(1))
+        }
         ("stress", Some(_)) => stress::run(&options),
         (other, _) => bail!("{other}: not one of sweep, stress, inject"),
     }
@@ -93,12 +101,49 @@ impl Options {
     }
 }
 
-/// Runs it to its end. Orphans of killed commands are reaped meanwhile, whoever is process 1 here: a pid namespace
-/// does not end before every process of it is, so that deletion would have to wait for us.
-fn reaping(command: &mut Command) -> Result<i32> {
+/// Where a sweep runs: in mount and pid namespaces of its own, so that what it finds there is its own, and with its files
+/// in memory.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Result<Self> {
+        Ok(Self(tempfile::Builder::new().prefix("orlop-crash.").tempdir()?))
+    }
+
+    /// This program in `mode`, after the shell's `script` that ends with `exec "$@"`.
+    fn command(&self, script: &str, mode: &str, options: &Options, more: &[(&str, &str)]) -> Result<Command> {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]);
+        command.args([
+            "sh",
+            "-euc",
+            &format!("mount -t tmpfs -o mode=711 crash \"$TMPDIR\"; {script}"),
+            "sh",
+        ]);
+        command.arg(std::env::current_exe()?).args(["reap", mode]).env("TMPDIR", self.0.path());
+        let options = options.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        command.args(
+            options
+                .chain(more.iter().copied())
+                .flat_map(|(name, value)| [format!("--{name}"), value.to_owned()]),
+        );
+        Ok(command)
+    }
+}
+
+/// Runs itself to its end, as process 1. Orphans of killed commands are reaped meanwhile: a pid namespace does not end
+/// before every process of it is, so that deletion would have to wait for us.
+fn reap(args: &[String]) -> Result<i32> {
     use nix::sys::wait::{WaitStatus, wait};
-    nix::sys::prctl::set_child_subreaper(true)?;
-    let child = nix::unistd::Pid::from_raw(i32::try_from(command.spawn()?.id())?);
+    let child = nix::unistd::Pid::from_raw(i32::try_from(ourselves()?.args(args).spawn()?.id())?);
     loop {
         match wait()? {
             WaitStatus::Exited(pid, code) if pid == child => return Ok(code),

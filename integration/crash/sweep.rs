@@ -2,15 +2,14 @@
 
 use crate::host::{self, Bundle, Who};
 use crate::inject::{self, How, Report};
-use crate::{Options, leftovers, ourselves};
+use crate::{Options, Place, leftovers, ourselves};
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long the kernel and orphans get to finish what is under way when a command has ended.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -61,25 +60,33 @@ const OPS: &[Op] = &[
     Op { name: "delete-p", before: Before::Paused, words: (&["delete", "--force"], &[]) },
 ];
 
-/// The sweep itself runs once for each view of the host, each in a process and a mount namespace of its own.
+/// The sweep itself runs once for each view of the host, in as many lanes at a time as were asked for.
 pub fn views(options: &Options) -> Result<i32> {
+    let lanes = options.number("lanes", 1)?.max(1);
     let mut worst = 0;
     for view in options.list("view", "host,v1,v2") {
         let script = match view {
             "host" => "exec \"$@\"",
             "v1" => "umount /sys/fs/cgroup/unified; exec \"$@\"",
-            "v2" => "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"",
+            "v2" => "umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup; exec \"$@\"",
             other => bail!("--view {other}: not one of host, v1, v2"),
         };
         if view == "v1" && !std::path::Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() {
             println!("{view}: skipped: this host has no hybrid cgroups to show as version 1");
             continue;
         }
-        let mut command = std::process::Command::new("unshare");
-        command.args(["-m", "--propagation", "private", "sh", "-c", script, "_"]);
-        command.arg(std::env::current_exe()?).args(["sweep", "--in-view", view]);
-        command.args(options.0.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]));
-        worst = worst.max(crate::reaping(&mut command)?);
+        println!("{:6} {:9} {:7} {:>6}  {}", "view", "command", "how", "points", COUNTERS.join(" "));
+        let begun = (0..lanes).map(|lane| {
+            let place = Place::new()?;
+            let lane = lane.to_string();
+            let mut command =
+                place.command(script, "sweep", options, &[("in-view", view), ("lane", &lane)])?;
+            Ok((command.spawn()?, place))
+        });
+        for lane in begun.collect::<Result<Vec<_>>>()? {
+            let (mut child, _place) = lane;
+            worst = worst.max(child.wait()?.code().unwrap_or(1));
+        }
     }
     Ok(worst)
 }
@@ -96,6 +103,10 @@ struct Sweep {
     bundle: Bundle,
     view: String,
     serial: u32,
+    /// Used from point to point, until something is wrong with it.
+    id: String,
+    /// Whether its container is already as the next point of the same operation wants it.
+    ready: bool,
     total: Tally,
 }
 
@@ -109,8 +120,17 @@ pub fn sweep(options: &Options, view: &str) -> Result<i32> {
     let bundle = Bundle::new(&options.runtime()?, Who::of(who)?)?;
     let text = fs::read_to_string(bundle.path("config.json"))?;
     fs::write(bundle.path("rootfs/../short.json"), text.replace("\"pause\"", "\"pid\""))?;
-    let mut sweep = Sweep { bundle, view: view.into(), serial: 0, total: Tally::default() };
-    println!("{:6} {:9} {:7} {:>6}  {}", "view", "command", "how", "points", COUNTERS.join(" "));
+    let (lane, lanes) = (options.number("lane", 0)?, options.number("lanes", 1)?.max(1));
+    let (commit, begun, mut turn) = (bundle.commit()?, Instant::now(), 0);
+    let mut sweep = Sweep {
+        bundle,
+        view: view.into(),
+        serial: 0,
+        id: String::new(),
+        ready: false,
+        total: Tally::default(),
+    };
+    sweep.next_id();
     for op in OPS.iter().filter(|op| asked.contains(&op.name)) {
         let cgroup = matches!(op.name, "pause" | "resume" | "update" | "delete-p");
         if (op.name == "update" && !host::limits()) || (cgroup && sweep.bundle.who == Who::User) {
@@ -118,12 +138,17 @@ pub fn sweep(options: &Options, view: &str) -> Result<i32> {
             continue;
         }
         for (name, how) in How::ALL.iter().filter(|row| hows.contains(&row.0)) {
+            turn += 1;
+            if turn % lanes != lane {
+                continue; // Another's.
+            }
             let tally = sweep.operation(op, *how, stride, few)?;
             sweep.print(op.name, name, &tally);
             if let Some(file) = options.0.get("record") {
                 let faults: u32 = tally.counters.values().sum();
+                let points = tally.points;
                 let row =
-                    format!("{who}\t{view}\t{}\t{name}\t{stride}\t{}\t{faults}\n", op.name, tally.points);
+                    format!("{who}\t{view}\t{}\t{name}\t{stride}\t{points}\t{faults}\t{commit}\n", op.name);
                 fs::OpenOptions::new().create(true).append(true).open(file)?.write_all(row.as_bytes())?;
             }
             sweep.total.points += tally.points;
@@ -135,6 +160,8 @@ pub fn sweep(options: &Options, view: &str) -> Result<i32> {
     }
     let total = std::mem::take(&mut sweep.total);
     sweep.print("TOTAL", "", &total);
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{view:6} {:.1} points in a second, {seconds:.0} seconds", f64::from(total.points) / seconds);
     Ok(i32::from(!total.counters.is_empty()))
 }
 
@@ -156,24 +183,43 @@ impl Sweep {
             while self.visit(op, how, at, &mut tally)? {
                 at += stride;
             }
+            self.clear()?;
             return Ok(tally);
         };
         let mut ignored = Tally::default();
         self.visit(op, how, 0, &mut ignored)?;
         let report: Report = serde_json::from_slice(&fs::read(self.bundle.path("report"))?)?;
-        let (count, seed) =
-            (u64::from(report.points), u64::from(std::process::id()) + u64::from(self.serial));
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let (count, seed) = (u64::from(report.points), now.as_secs());
         for number in 0..few {
             let at = (count * number / few + seed * 7 % count.div_ceil(few).max(1)) % count.max(1) + 1;
             self.visit(op, how, at, &mut tally)?;
         }
+        self.clear()?;
         Ok(tally)
+    }
+
+    /// The directory's name has what no other sweep has.
+    fn next_id(&mut self) {
+        self.serial += 1;
+        let name = self.bundle.dir.path().extension().unwrap_or_default().display();
+        self.id = format!("crash-{name}-{:04}", self.serial);
+    }
+
+    /// Deletes the container that the next point would have had.
+    fn clear(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.ready) {
+            self.bundle.ok(&["delete", "--force", &self.id])?;
+        }
+        Ok(())
     }
 
     /// `false`: there is no such point.
     fn visit(&mut self, op: &Op, how: How, at: u64, tally: &mut Tally) -> Result<bool> {
-        self.serial += 1;
-        let id = format!("crash-{}-{:06}", std::process::id(), self.serial);
+        let id = self.id.clone();
+        if !std::mem::take(&mut self.ready) {
+            self.prepare(op.before, &id).with_context(|| format!("before {}", op.name))?;
+        }
         let mut faults = Vec::new();
         let fired = self.point(op, how, u32::try_from(at)?, &id, &mut faults, tally)?;
         for (counter, what) in &faults {
@@ -185,7 +231,9 @@ impl Sweep {
             self.bundle.sweep(&id);
             let left = self.bundle.leftovers(&id);
             anyhow::ensure!(left.is_empty(), "cannot clean up by hand: {left:?}");
+            self.next_id();
         }
+        self.ready = faults.is_empty() && op.before != Before::Nothing;
         tally.points += u32::from(fired.is_some());
         Ok(fired.is_some())
     }
@@ -202,7 +250,6 @@ impl Sweep {
     ) -> Result<Option<String>> {
         let bundle = &self.bundle;
         let _ = fs::remove_file(bundle.path("pid")); // Of the last point.
-        self.prepare(op.before, id).with_context(|| format!("before {}", op.name))?;
         let (words, after) = op.words;
         let line: Vec<&str> = words.iter().copied().chain([id]).chain(after.iter().copied()).collect();
         let mut command = ourselves()?;
@@ -246,19 +293,18 @@ impl Sweep {
             fault("list_broken", what);
         }
         tally.left_before += u32::from(!bundle.leftovers(id).is_empty());
-        if report.fired.is_some() || code == 0 {
-            let (code, _) = bundle.call(&["delete", "--force", id])?;
-            let err = fs::read_to_string(bundle.path("err"))?;
-            let left = bundle.leftovers_after(id, AT_ONCE);
-            if code != 0 || !left.is_empty() {
-                fault("left_after_delete", format!("delete --force exits {code} ({}), {left:?}", err.trim()));
-            } else if let Err(error) = self.reuse(id) {
-                fault("id_unusable", format!("{error:#}"));
-            }
+        let (code, _) = bundle.call(&["delete", "--force", id])?;
+        let err = fs::read_to_string(bundle.path("err"))?;
+        let left = bundle.leftovers_after(id, AT_ONCE);
+        if code != 0 || !left.is_empty() {
+            fault("left_after_delete", format!("delete --force exits {code} ({}), {left:?}", err.trim()));
+        } else if let Err(error) = self.reuse(op.before, id) {
+            fault("id_unusable", format!("{error:#}"));
         }
         Ok(report.fired)
     }
 
+    /// Makes the container that a command wants.
     fn prepare(&self, before: Before, id: &str) -> Result<()> {
         let bundle = &self.bundle;
         match before {
@@ -268,13 +314,16 @@ impl Sweep {
                 bundle.ok(&["run", "--detach", id])?;
             }
         }
+        // A command that was told to start returns before the process has executed.
+        let executed = || bundle.processes(id).iter().any(|line| line.starts_with("/guest"));
+        until(SETTLE, || Ok(executed() == (before != Before::Created)))?
+            .context("not what it was made for")?;
         if before == Before::Paused {
             bundle.ok(&["pause", id])?;
         }
         if before == Before::Stopped {
             bundle.ok(&["kill", id, "KILL"])?;
-            until(SETTLE, || Ok(self.state(id)?.is_some_and(|state| state["status"] == "stopped")))?
-                .context("killed, and not stopped")?;
+            until(SETTLE, || Ok(bundle.processes(id).is_empty()))?.context("killed, and lives on")?;
         }
         Ok(())
     }
@@ -385,14 +434,12 @@ impl Sweep {
             .then(|| format!("exit {code}, listed {listed}, is there {there}, {err}")))
     }
 
-    /// The id serves a new container as if nothing had been.
-    fn reuse(&self, id: &str) -> Result<()> {
-        self.bundle.ok(&["create", id])?;
-        self.bundle.ok(&["start", id])?;
-        let state = self.state(id)?.context("no state")?;
-        anyhow::ensure!(state["status"] == "running", "started, and {}", state["status"]);
-        let pid = state["pid"].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        kill_process(pid.context("no pid")?, Signal::KILL)?;
+    /// The id serves a new container as if nothing had been: that of the next point, or one that comes and goes.
+    fn reuse(&self, before: Before, id: &str) -> Result<()> {
+        if before != Before::Nothing {
+            return self.prepare(before, id);
+        }
+        self.prepare(Before::Running, id)?;
         self.bundle.ok(&["delete", "--force", id])?;
         let left = self.bundle.leftovers_after(id, AT_ONCE);
         anyhow::ensure!(left.is_empty(), "left: {left:?}");
@@ -407,7 +454,7 @@ fn until(patience: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<
         if Instant::now() > deadline {
             return Ok(None);
         }
-        std::thread::sleep(Duration::from_millis(3));
+        std::thread::sleep(Duration::from_micros(500));
     }
     Ok(Some(()))
 }

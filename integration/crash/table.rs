@@ -2,7 +2,7 @@
 
 use crate::inject::How;
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// One line of the table.
@@ -13,6 +13,7 @@ struct Row {
     /// Where not each point was visited: each which one, and in which commands.
     strides: BTreeMap<String, Vec<String>>,
     faults: u64,
+    commits: BTreeSet<String>,
 }
 
 /// Prints what `--record` has written; of a sweep that was repeated the last counts.
@@ -21,13 +22,14 @@ pub fn print(file: &Path) -> Result<i32> {
     let mut last = BTreeMap::new();
     for line in text.lines() {
         let cells: Vec<_> = line.split('\t').collect();
-        let [who, view, command, how, stride, points, faults] = cells[..] else {
+        let [who, view, command, how, stride, points, faults, commit] = cells[..] else {
             anyhow::bail!("{line:?}: not a row");
         };
-        last.insert((who, view, command, how), (stride, points.parse::<u64>()?, faults.parse::<u64>()?));
+        let counts = (points.parse::<u64>()?, faults.parse::<u64>()?);
+        last.insert((who, view, command, how), (stride, counts, commit));
     }
     let mut rows: BTreeMap<(&str, &str), Row> = BTreeMap::new();
-    for ((who, view, command, how), (stride, points, faults)) in last {
+    for ((who, view, command, how), (stride, (points, faults), commit)) in last {
         let row = rows.entry((who, view)).or_default();
         if !row.commands.iter().any(|known| known == command) {
             row.commands.push(command.to_owned());
@@ -37,10 +39,11 @@ pub fn print(file: &Path) -> Result<i32> {
         }
         *row.points.entry(how.to_owned()).or_default() += points;
         row.faults += faults;
+        row.commits.insert(commit.to_owned());
     }
     let hows: Vec<_> = How::ALL.iter().map(|row| row.0).collect();
-    println!("| run by, cgroups | commands | {} | points | faults |", hows.join(" | "));
-    println!("|---|---|{}---|---|", "---|".repeat(hows.len()));
+    println!("| run by, cgroups | commands | {} | points | faults | commit |", hows.join(" | "));
+    println!("|---|---|{}---|---|---|", "---|".repeat(hows.len()));
     for ((who, view), row) in rows {
         let counts: Vec<_> = hows.iter().map(|how| row.points.get(*how).unwrap_or(&0).to_string()).collect();
         let all: u64 = row.points.values().sum();
@@ -50,7 +53,12 @@ pub fn print(file: &Path) -> Result<i32> {
                 false => format!("; {stride}: {}", commands.join(" ")),
             });
         let commands = row.commands.join(" ") + &partly.collect::<String>();
-        println!("| {who}, {view} | {commands} | {} | {all} | {} |", counts.join(" | "), row.faults);
+        let commits = row.commits.into_iter().collect::<Vec<_>>().join(" ");
+        println!(
+            "| {who}, {view} | {commands} | {} | {all} | {} | {commits} |",
+            counts.join(" | "),
+            row.faults
+        );
     }
     Ok(0)
 }

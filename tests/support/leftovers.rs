@@ -1,11 +1,9 @@
 //! What a container may leave behind, looked for from outside: processes, cgroups, mounts, state. The crash sweep
 //! (`integration/crash`) looks with the same eyes.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,7 +31,7 @@ pub fn leftovers_after(id: &str, dir: &Path, patience: Duration) -> Vec<String> 
         if left.is_empty() || Instant::now() > deadline {
             return left;
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_micros(500));
     }
 }
 
@@ -61,16 +59,6 @@ pub fn sweep(id: &str, dir: &Path) {
     }
 }
 
-/// Processes that are there before the first container, by number and start, and need not be looked at again and again.
-static OTHERS: OnceLock<BTreeSet<(i32, u64)>> = OnceLock::new();
-
-/// Takes all processes of now for none of ours: for a program that looks thousands of times.
-#[allow(dead_code, reason = "the tests do not look that often")]
-pub fn ignore_those_of_now() {
-    let all = || names(Path::new("/proc")).into_iter().filter_map(|name| name.parse().ok());
-    OTHERS.get_or_init(|| all().filter_map(|pid| Some((pid, started(pid)?))).collect());
-}
-
 /// Living processes of the container, and those of the runtime that are at work on it; and how they are known.
 pub fn processes(id: &str, dir: &Path) -> Vec<(i32, &'static str)> {
     let rootfs = fs::metadata(dir.join("rootfs")).map(|meta| (meta.dev(), meta.ino())).ok();
@@ -79,8 +67,7 @@ pub fn processes(id: &str, dir: &Path) -> Vec<(i32, &'static str)> {
     for name in names(Path::new("/proc")) {
         let Ok(pid) = name.parse::<i32>() else { continue };
         // Dead and waiting to be reaped by whoever is PID 1 here: not the runtime's business.
-        let Some(start) = started(pid).filter(|_| pid != std::process::id() as i32) else { continue };
-        if OTHERS.get().is_some_and(|others| others.contains(&(pid, start))) {
+        if pid == std::process::id() as i32 || !alive(pid) {
             continue;
         }
         let read = |file: &str| {
@@ -114,6 +101,10 @@ pub fn cgroups(id: &str) -> Vec<PathBuf> {
 }
 
 fn below(dir: &Path, id: &str, found: &mut Vec<PathBuf>) {
+    // Two links and one of each directory below: most have none, and dozens of files.
+    if fs::metadata(dir).is_ok_and(|meta| meta.nlink() == 2) {
+        return;
+    }
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             if entry.path().display().to_string().contains(id) {
@@ -131,16 +122,9 @@ pub fn name_of(pid: i32) -> String {
 }
 
 /// Neither ended nor a zombie.
-#[allow(dead_code, reason = "only the sweep asks")]
 pub fn alive(pid: i32) -> bool {
-    started(pid).is_some()
-}
-
-/// When a living process was started (field 22 of proc_pid_stat(5)).
-fn started(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    if rest.starts_with(['Z', 'X']) { None } else { rest.split(' ').nth(22 - 3)?.parse().ok() }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// What a directory holds; nothing if it is none.
