@@ -332,6 +332,7 @@ fn root(
         own_mount_namespace: namespaces.private(Kind::Mount),
         user_namespace,
         rootless: host.rootless(),
+        unified_cgroups: host.cgroup_mode == CgroupMode::Unified,
         label: linux.mount_label.as_deref(),
         rootfs_propagation: linux.rootfs_propagation.as_deref(),
     };

@@ -279,6 +279,16 @@ fn the_cgroup_mount_shows_the_container_and_not_the_host() {
     });
 }
 
+#[test]
+fn a_mount_of_type_cgroup2_shows_version_2_in_each_view() {
+    in_each_view(Some("pids"), |view| {
+        // Beside version 1 as well, where `cgroup` would show version 1.
+        let bundle = Bundle::new().view(view).namespace("cgroup", None);
+        let bundle = bundle.mount("/cg2", json!({"type": "cgroup2", "source": "cgroup2", "options": ["ro"]}));
+        bundle.guest("stat /cg2/cgroup.controllers").run().prints("file 0444 0 0");
+    });
+}
+
 // --- update, events ---
 
 #[test]

@@ -48,6 +48,8 @@ pub struct Facts<'a> {
     pub user_namespace: UserNamespace<'a>,
     /// We are not root: no privilege over the mount namespace that we are in.
     pub rootless: bool,
+    /// The host has version 2 cgroups alone.
+    pub unified_cgroups: bool,
     /// `linux.mountLabel`
     pub label: Option<&'a str>,
     /// `linux.rootfsPropagation`
@@ -346,7 +348,8 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
         let in_root = clean(&source).starts_with(clean(facts.rootfs));
         let source = c_string("source", source.as_os_str().as_bytes())?;
         What::Bind(Bind { source, in_root, depth, idmap })
-    } else if matches!(fstype, "cgroup" | "cgroup2") {
+    } else if fstype == "cgroup" || (fstype == "cgroup2" && facts.unified_cgroups) {
+        // Beside version 1 `cgroup2` is a file system like any other, with what the cgroup namespace shows of it.
         What::Cgroup
     } else {
         What::New(plan_new(fstype, &source, &destination, &options)?)
@@ -391,9 +394,9 @@ fn plan_new(fstype: &str, source: &Path, destination: &Path, options: &Options) 
     }
     // Of a pseudo file system there may be one instance for all, so only the mount is read-only. Others may need
     // to know: a read-only disk, an image.
-    let pseudo =
-        matches!(fstype, "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" | "bpf" | "debugfs" | "securityfs");
-    if options.set & RDONLY != 0 && !pseudo {
+    const PSEUDO: [&str; 9] =
+        ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "bpf", "debugfs", "securityfs", "cgroup2"];
+    if options.set & RDONLY != 0 && !PSEUDO.contains(&fstype) {
         flags.push(c"ro".to_owned());
     }
     let data = split_data(&options.data)?;

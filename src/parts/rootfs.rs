@@ -274,6 +274,7 @@ mod tests {
                 false => mounts::UserNamespace::Host,
             },
             rootless: false,
+            unified_cgroups: true,
             label: None,
             rootfs_propagation: None,
         };

@@ -15,6 +15,7 @@ fn facts() -> Facts<'static> {
         own_mount_namespace: true,
         user_namespace: UserNamespace::Host,
         rootless: false,
+        unified_cgroups: true,
         label: None,
         rootfs_propagation: None,
     }
