@@ -269,10 +269,16 @@ fn add_rules(entry: &LinuxSyscall, rules: &mut Vec<Rule>) -> Result<()> {
             masked: arg.value_two().unwrap_or(0),
         });
     }
+    // As in libseccomp: to look at no bit is no condition, and a rule without one goes before those that have some.
+    let asks = |one: &Condition| one.operator != Operator::ScmpCmpMaskedEq || one.value != 0;
+    let rule = |mut conditions: Vec<Condition>| {
+        conditions.retain(asks);
+        Rule { action, conditions }
+    };
     if twice {
-        rules.extend(conditions.into_iter().map(|one| Rule { action, conditions: vec![one] }));
+        rules.extend(conditions.into_iter().map(|one| rule(vec![one])));
     } else {
-        rules.push(Rule { action, conditions });
+        rules.push(rule(conditions));
     }
     Ok(())
 }

@@ -171,11 +171,14 @@ pub fn meant(spec: &LinuxSeccomp, native: u32, call: &Call, tables: &mut Tables)
         let wide = call.audit & 0x8000_0000 != 0 && !x32;
         let twice = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
         let passes = |arg: &_| holds(arg, call, wide);
+        let nothing = |arg: &LinuxSeccompArg| arg.op() == Operator::ScmpCmpMaskedEq && arg.value() == 0;
         match carried {
             Some(value) => {
                 first = first.or((call.args[0] as u32 == value as u32).then_some(action));
             }
-            None if args.is_empty() => always = always.or(Some(action)),
+            None if args.iter().all(nothing) || twice && args.iter().any(nothing) => {
+                always = always.or(Some(action))
+            }
             None if twice && args.iter().any(passes) => first = first.or(Some(action)),
             None if !twice && args.iter().all(passes) => first = first.or(Some(action)),
             None => {}

@@ -175,6 +175,21 @@ fn a_call_that_is_always_allowed_never_looks_at_arguments() {
 }
 
 #[test]
+fn a_mask_without_bits_is_no_condition() {
+    // As libseccomp has it: it holds whatever it is to be equal to, and goes before rules that do ask something.
+    let rule = |errno, op, value, two| {
+        json!({"names": ["getpid"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno,
+            "args": [{"index": 0, "value": value, "valueTwo": two, "op": op}]})
+    };
+    let list = [rule(1, "SCMP_CMP_EQ", 5, 0), rule(2, "SCMP_CMP_MASKED_EQ", 0, 7)];
+    let spec = spec(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": list}));
+    let program = compiled(&spec, AUDIT_X86_64);
+    let getpid = |arg| run(&program, Call { audit: AUDIT_X86_64, number: 39, args: [arg; 6] });
+    assert_eq!([getpid(5), getpid(6)].map(|(value, _, asked)| (value, asked)), [(ERRNO | 2, false); 2]);
+    compare(&spec, AUDIT_X86_64, &[AUDIT_X86_64], &mut Random(7), 200);
+}
+
+#[test]
 fn jumps_reach_across_a_filter_of_thousands_of_instructions() {
     let entry = |value: u64| {
         json!({"names": ["read", "ioctl", "execve"], "action": "SCMP_ACT_ALLOW",
