@@ -265,10 +265,11 @@ fn own_name(prefix: &str) -> String {
     format!("{prefix}{}", rustix::process::getpid().as_raw_nonzero())
 }
 
-/// Whether no process has this number.
-fn is_nobody(pid: &str) -> bool {
-    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
-    pid.is_none_or(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+/// Whether no process has this number, or one that has ended and was not waited for yet.
+fn is_nobody(number: &str) -> bool {
+    let Some(pid) = number.parse().ok().and_then(rustix::process::Pid::from_raw) else { return true };
+    let ended = || Process::of(pid.as_raw_pid()).and_then(|found| found.alive()).is_ok_and(|alive| !alive);
+    rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) || ended()
 }
 
 /// Unlinks the files in `dir`, and those in directories up to `depth` below it (the notify socket has one).

@@ -89,13 +89,20 @@ fn what_died_halfway_is_swept_by_the_next_look_and_what_lives_is_not() {
     let temporary = tempfile::tempdir().unwrap();
     let root = Root::create(temporary.path()).unwrap();
     let lives = own_name(NEW);
+    // A caller that was killed with it, or is slow, has not waited for it.
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let exited = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+    rustix::process::waitid(rustix::process::WaitId::Pid(pid), exited).unwrap();
+    let zombie = format!("{NEW}{pid}");
     // No process has a number above the kernel's highest limit, 2^22.
-    for name in ["~gone-x", "~gone-1", "~new-4194305", &lives] {
+    for name in ["~gone-x", "~gone-1", "~new-4194305", &zombie, &lives] {
         std::fs::create_dir(temporary.path().join(name)).unwrap();
         std::fs::write(temporary.path().join(name).join(RECORD), "").unwrap();
     }
     assert!(root.ids().unwrap().is_empty());
     assert_eq!(names(temporary.path()), [lives]);
+    child.wait().unwrap();
     // Our own number cannot be at work on another one.
     root.reserve(&record("c1")).unwrap();
     assert_eq!(names(temporary.path()), ["c1"]);
