@@ -214,8 +214,9 @@ impl Hooks {
     }
 }
 
-/// How long a hook without a timeout may run. The specification sets no limit, but a hook that is stuck would keep a
-/// command that holds the container's lock for ever.
+/// How long a hook without a timeout may run. The specification sets no limit, and runc waits for ever: an engine that
+/// waits for us then hangs with it, and nobody learns which hook it was. Engines give up on a container in minutes, so
+/// that no hook of theirs is known to need this long; one that does says so by `timeout`, and then that is what counts.
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// How much of what a hook prints we keep for the error.
@@ -238,7 +239,8 @@ impl Hook {
         let status = child.wait().called("waitid", || self.path.display().to_string())?;
         let (in_time, talk) = ended?;
         if !in_time {
-            let said = if self.timeout.is_some() { "specified timeout" } else { "longest time without one" };
+            let said =
+                if self.timeout.is_some() { "specified timeout" } else { "longest time without a timeout" };
             bail!("hook ran past {said} of {:.1}s", timeout.as_secs_f64());
         }
         ensure!(

@@ -35,7 +35,8 @@ pub struct Record {
     pub orlop: Own,
 }
 
-/// The part of the configuration that runc's state.json shows under `config`.
+/// The part of the configuration that runc's state.json shows under `config`, as far as there are readers of it: its
+/// `capabilities`, `cgroups` and `hooks` would be kilobytes that each verb reads, and that config.json has as well.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Config {
     /// `ociVersion`.

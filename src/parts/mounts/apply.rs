@@ -347,6 +347,7 @@ impl Mounts {
                 *source = Source::Path(path);
                 cloned?
             }
+            // What cannot be bound once more (`unbindable`) cannot be shown a second time: EINVAL.
             Source::Attached(fd) => sys::clone_at(fd.as_fd(), c"", Depth::One)?,
         };
         let shown = Mount {
