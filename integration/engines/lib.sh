@@ -211,9 +211,10 @@ is() {
     [ "$("$@")" = "$wanted" ]
 }
 
-# terminal COMMAND...: runs it on a terminal of 33 by 99, as a user at a keyboard; what is typed is our standard input. A
-# program that ends as soon as it has printed may take that with it, when its terminal is hung up: seen on a busy machine
-# in 2 of 60 runs of podman with orlop, and in 2 of 60 with runc. So they linger.
+# terminal COMMAND...: runs it on a terminal of 33 by 99, as a user at a keyboard; what is typed is our standard input. Of a
+# program that ends as soon as it has printed podman may show nothing: on a busy machine in 2 of 60 runs with orlop, 2 of
+# 60 with runc. Not the runtime's: the text was in conmon's log each time (3 of 50), so the terminal had given all of it,
+# and it was lost on the way from conmon to the caller; script(1) by itself lost none in 300. So they linger.
 terminal() {
     script -qec "stty rows 33 cols 99 && ${*@Q}" /dev/null | sed 's/^\^@//' | tr -d '\r\0'
 }
