@@ -152,6 +152,10 @@ lint: ## Check format, lints and scripts; licences and sources of dependencies i
 	@tools/toolchain --lint >/dev/null
 	$(with_cargo) cargo fmt --check
 	$(with_cargo) cargo clippy --locked --all-targets -- -D warnings -A missing_docs
+	$(with_cargo) cargo fmt --check --manifest-path fuzz/Cargo.toml
+	@$(with_cargo) if command -v c++ >/dev/null; then \
+		cargo clippy --manifest-path fuzz/Cargo.toml --target-dir target/fuzz/lint --locked --all-targets -- -D warnings; \
+		else echo "there is no C++ compiler, and libfuzzer needs one: fuzz/ not checked"; fi
 	@if command -v shellcheck >/dev/null; then shellcheck bundles/*.sh bundles/*/*.sh tools/* .ci/run; \
 		else echo "shellcheck is not installed: scripts not checked"; fi
 	@$(with_cargo) if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check; \

@@ -39,7 +39,9 @@ fn said(&(allow, which, access): &Rule) -> LinuxDeviceCgroup {
         Some(Which { kind, major, minor }) => {
             let mut rule = json!({"allow": allow, "access": access});
             rule["type"] = if kind == Kind::Block { "b" } else { "c" }.into();
-            major.map(|major| rule["major"] = major.into());
+            if let Some(major) = major {
+                rule["major"] = major.into();
+            }
             // Both ways to say "every".
             rule["minor"] = minor.map_or(json!(-1), Into::into);
             rule
@@ -98,7 +100,7 @@ fn by_the_rules(rules: &[Rule], device: Which, bit: Access) -> bool {
 
 /// Several ways at once, by the normal form, as the version 1 controller reads it.
 fn by_the_policy(policy: &Policy, device: Which, access: Access) -> bool {
-    let mut found = policy.exceptions.iter().filter(|(which, _)| covers(**which, device));
+    let mut found = policy.exceptions.iter().filter(|(which, _)| covers(*which, device));
     if policy.allow_by_default {
         !found.any(|(_, denied)| denied & access != 0)
     } else {
@@ -138,10 +140,12 @@ fn compare(u: &mut Unstructured) -> Result<()> {
     }
     // Loading takes longer than all of the above, and the right to do so.
     // A policy that denies nothing is never loaded.
-    if rules.len() % 4 == 0 && !policy.denies_nothing() && rustix::process::geteuid().is_root() {
-        if let Err(error) = bpf::load_device_program(&code) {
-            assert_eq!(error.errno(), 1, "the verifier refuses {policy:?}: {error}");
-        }
+    if rules.len() % 4 == 0
+        && !policy.denies_nothing()
+        && rustix::process::geteuid().is_root()
+        && let Err(error) = bpf::load_device_program(&code)
+    {
+        assert_eq!(error.errno(), 1, "the verifier refuses {policy:?}: {error}");
     }
     Ok(())
 }

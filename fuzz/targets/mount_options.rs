@@ -68,6 +68,7 @@ fuzz_target!(|text: &[u8]| {
         own_mount_namespace: true,
         user_namespace: UserNamespace::Host,
         rootless: text.len() % 2 == 1,
+        unified_cgroups: text.len() % 3 == 1,
         label: None,
         rootfs_propagation: None,
     };
