@@ -12,9 +12,9 @@ bin = target/orlop
 # The runtime that the demos use.
 ORLOP ?= $(CURDIR)/$(bin)
 # Not for the tests of this tree: they would take it for the runtime to be tested, and it may be of yesterday.
-demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter crash differential: export ORLOP := $(ORLOP)
+demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter bench-where crash differential: export ORLOP := $(ORLOP)
 
-.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash security fuzz differential conformance conformance-bats engines bench lint install clean
+.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash security fuzz differential conformance conformance-bats engines bench bench-scale bench-filter bench-where lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -147,6 +147,13 @@ bench-filter: ## What a seccomp filter of Docker's breadth costs each call, besi
 	@$(MAKE) --no-print-directory toolchain
 	@$(MAKE) --no-print-directory all
 	@integration/bench/filter.py
+
+bench-where: ## Where the time goes, call by call, beside the floor (root; installs perf; a minute)
+	@tools/as-root bench-where
+	@tools/need cc:gcc busybox:busybox-static python3:python3 perf:linux-perf
+	@$(MAKE) --no-print-directory toolchain
+	@$(MAKE) --no-print-directory all
+	@CRUN=$$(command -v crun || echo) integration/bench/where.py
 
 lint: ## Check format, lints and scripts; licences and sources of dependencies if cargo-deny is there
 	@tools/toolchain --lint >/dev/null
