@@ -14,7 +14,7 @@ ORLOP ?= $(CURDIR)/$(bin)
 # Not for the tests of this tree: they would take it for the runtime to be tested, and it may be of yesterday.
 demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter bench-where crash differential: export ORLOP := $(ORLOP)
 
-.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash security fuzz differential conformance conformance-bats engines bench bench-scale bench-filter bench-where lint install clean
+.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash security fuzz differential conformance conformance-bats engines bench bench-scale bench-filter bench-where layout lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -154,6 +154,13 @@ bench-where: ## Where the time goes, call by call, beside the floor (root; insta
 	@$(MAKE) --no-print-directory toolchain
 	@$(MAKE) --no-print-directory all
 	@CRUN=$$(command -v crun || echo) integration/bench/where.py
+
+layout: ## Write src/layout.ld anew: which functions the usual verbs execute (root, x86_64; five minutes)
+	@tools/as-root layout
+	@tools/need cc:gcc nm:binutils busybox:busybox-static python3:python3
+	@$(MAKE) --no-print-directory toolchain
+	$(with_cargo) CARGO_PROFILE_RELEASE_STRIP=false cargo build --release --locked --bin orlop --target-dir target/layout
+	@$(with_cargo) ORLOP="$(CURDIR)/target/layout/$$(rustc -vV | sed -n 's/^host: //p')/release/orlop" integration/bench/layout.py
 
 lint: ## Check format, lints and scripts; licences and sources of dependencies if cargo-deny is there
 	@tools/toolchain --lint >/dev/null

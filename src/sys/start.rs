@@ -20,6 +20,7 @@ mod early {
 
     // The linker is told to enter here (build.rs). The stack is as the kernel made it, and stays so for `_start`.
     global_asm!(
+        ".pushsection .text.orlop_start, \"ax\", @progbits",
         ".globl orlop_start",
         ".type orlop_start, @function",
         "orlop_start:",
@@ -32,6 +33,7 @@ mod early {
         "xor edx, edx", // no function of a dynamic linker to be called at exit
         "jmp _start",
         ".size orlop_start, . - orlop_start",
+        ".popsection",
         seal = sym seal,
     );
 
