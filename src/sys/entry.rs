@@ -5,7 +5,7 @@
 //! execute the program anew (`selfexe`). So sealing comes first, before anything is allocated or parsed; on x86_64
 //! even before the C library is (`start`), and what is here is the second attempt.
 
-use super::{Called, Error, fd, selfexe};
+use super::{Called, Error, fd, selfexe, start};
 use std::ffi::{CStr, c_char, c_int};
 
 /// The verbs whose processes a container can see.
@@ -50,7 +50,7 @@ pub unsafe fn begin(
     let words = 1..usize::try_from(count).unwrap_or_default();
     // SAFETY: the caller's promise: there are `count` C strings.
     let sealed = words.into_iter().any(|at| SEALED.contains(&unsafe { CStr::from_ptr(*args.add(at)) }));
-    if sealed {
+    if sealed && !start::sealed_already() {
         // SAFETY: the caller's promise.
         unsafe { selfexe::seal(args, env)? };
     }

@@ -8,8 +8,19 @@
 //! Nothing here may touch the C library, not even by a `memcpy` of the compiler's: its functions are not yet chosen,
 //! a call jumps to nowhere. Nor may it use thread-local data, or panic.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set by the first attempt, if it has found the mount of our executable read-only.
+static SEALED_ALREADY: AtomicBool = AtomicBool::new(false);
+
+/// Whether the first attempt has found that there is nothing to do; then the second need not look again.
+pub(super) fn sealed_already() -> bool {
+    SEALED_ALREADY.load(Ordering::Relaxed)
+}
+
 #[cfg(target_arch = "x86_64")]
 mod early {
+    use super::{Ordering, SEALED_ALREADY};
     use crate::sys::entry::SEALED;
     use libc::{AT_EMPTY_PATH, AT_FDCWD, MOUNT_ATTR_RDONLY, O_CLOEXEC, OPEN_TREE_CLONE, ST_RDONLY};
     use std::arch::{asm, global_asm};
@@ -114,8 +125,12 @@ mod early {
         let place = found.as_mut_ptr();
         // SAFETY: statfs(2) fills what `place` points to, of which only the flags are read, and only if it did.
         unsafe {
-            call(libc::SYS_statfs, [SELF.as_ptr() as usize, place as usize, 0, 0, 0]) < 0
-                || (*place).f_flags & ST_RDONLY as i64 != 0
+            if call(libc::SYS_statfs, [SELF.as_ptr() as usize, place as usize, 0, 0, 0]) < 0 {
+                return true;
+            }
+            let found = (*place).f_flags & ST_RDONLY as i64 != 0;
+            SEALED_ALREADY.store(found, Ordering::Relaxed);
+            found
         }
     }
 
