@@ -153,6 +153,12 @@ fn reap(args: &[String]) -> Result<i32> {
     }
 }
 
+/// Something else every time; not the number of a process, which is the same in each pid namespace.
+fn any_number() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    now.map_or(1, |now| now.as_secs())
+}
+
 /// The same program with other arguments.
 fn ourselves() -> Result<Command> {
     Ok(Command::new(std::env::current_exe()?))

@@ -15,7 +15,7 @@ const WITHIN: u64 = 25_000;
 pub fn run(options: &Options) -> Result<i32> {
     let containers = options.number("containers", 600)?;
     let parallel = options.number("parallel", 4)?.max(1);
-    let seed = options.number("seed", u64::from(std::process::id()))?.max(1);
+    let seed = options.number("seed", crate::any_number())?.max(1);
     let runtime = options.runtime()?;
     println!("stress: {containers} containers, {parallel} at a time, --seed {seed}");
     let (next, killed, left) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));

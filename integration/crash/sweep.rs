@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// How long the kernel and orphans get to finish what is under way when a command has ended.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -189,8 +189,7 @@ impl Sweep {
         let mut ignored = Tally::default();
         self.visit(op, how, 0, &mut ignored)?;
         let report: Report = serde_json::from_slice(&fs::read(self.bundle.path("report"))?)?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        let (count, seed) = (u64::from(report.points), now.as_secs());
+        let (count, seed) = (u64::from(report.points), crate::any_number());
         for number in 0..few {
             let at = (count * number / few + seed * 7 % count.div_ceil(few).max(1)) % count.max(1) + 1;
             self.visit(op, how, at, &mut tally)?;
