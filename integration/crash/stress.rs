@@ -10,7 +10,7 @@ use std::time::Duration;
 /// A command is killed with this probability, in percent,
 const KILLED: u64 = 30;
 /// within this time.
-const WITHIN: u64 = 25_000;
+const WITHIN: u64 = 8_000;
 
 pub fn run(options: &Options) -> Result<i32> {
     let containers = options.number("containers", 600)?;
