@@ -16,7 +16,7 @@ pub use bundle::{Attempt, Bundle, bind, tmpfs};
 pub use container::Container;
 pub use receive::{accept_fd, terminal};
 pub use runtime::{
-    Running, View, copy_program, eventually, is_root, output, runtime, start as begin, under_runc,
+    Running, View, copy_program, eventually, is_root, output, runtime, start as begin, under_runc, window,
 };
 
 /// Ends the test early where it cannot be run, and says so: a skip without a reason looks like a pass.

@@ -14,6 +14,11 @@ fn patience() -> Duration {
     Duration::from_secs(said.unwrap_or(20))
 }
 
+/// So many seconds of an ordinary machine, for a window in which something must have happened.
+pub fn window(seconds: u64) -> u64 {
+    (seconds * patience().as_secs() / 20).max(seconds)
+}
+
 /// The binary under test: ours, or what `ORLOP` names (to try the tests themselves on another runtime).
 pub fn runtime() -> String {
     std::env::var("ORLOP").unwrap_or_else(|_| env!("CARGO_BIN_EXE_orlop").to_owned())
