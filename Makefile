@@ -61,11 +61,11 @@ STRIDE ?= 1
 LANES  ?= $(shell nproc)
 CRASH  ?=
 
-test-vm: ## Tests for hosts that boot systemd, in a Debian guest (root; half an hour, SUITE=<runc's source tree>: its suite)
+test-vm: ## Tests for hosts that boot systemd, in a Debian guest (root; SUITE=<runc's source tree>: its suite)
 	@tools/as-root test-vm
 	@tools/need qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs cpio:cpio xz:xz-utils zstd:zstd jq:jq strip:binutils
 	@$(MAKE) --no-print-directory all
-	integration/vm/test.sh $(if $(SUITE),bats)
+	integration/vm/test.sh $(if $(SUITE),bats-vm bats-vm-systemd bats-vm-login)
 
 test-vm-short: ## The part of test-vm that every change goes through, with what `make test` has built (root)
 	@tools/as-root test-vm-short

@@ -3,6 +3,7 @@
 #
 #   bats.sh SUITE [FILE...]     SUITE: runc's source tree, unpacked; FILE: mounts.bats or mounts; all if none is named
 #   bats.sh --images            only makes what is slow to make, for a guest that cannot
+#   bats.sh SUITE --table RESULTS...   only prints the table of results that runs have left in KEEP, the later ones first
 #   VIEWS="hybrid v2 rootless rootless-cgroup"   the host's cgroup tree as it is; a private cgroup2 tree; an ordinary
 #                               user; the same with a cgroup of their own in each hierarchy of the host
 #   VIEWS="vm vm-systemd vm-login"  in the guest of integration/vm: its tree as it is; the systemd driver; an ordinary
@@ -206,10 +207,12 @@ table() {
     version=$("$runtime" --version | sed -n 's/^runc version //p')
     commit=$("$runtime" --version | sed -n 's/^commit: //p')
     echo "The suite of runc $(cat "$suite/VERSION" 2>/dev/null || echo '?') on orlop $version ($commit)," \
-        "Linux $(uname -r | cut -d. -f1-2), $(date +%F); passed / failed / skipped:"
+        "Linux ${KERNEL:-$(uname -r | cut -d. -f1-2)}, $(date +%F); passed / failed / skipped:"
     echo
-    awk '{ count[$1, $2, $3]++; files[$2]; views[$1]; total[$1, $3]++ }
+    awk '(($1, $2) in seen) && seen[$1, $2] != FILENAME { next }
+        { seen[$1, $2] = FILENAME; count[$1, $2, $3]++; files[$2]; views[$1]; total[$1, $3]++ }
         function cell(view, file,    key) {
+            if (!((view, file) in seen)) return "-"
             return sprintf("%d / %d / %d", count[view, file, "ok"], count[view, file, "failed"], count[view, file, "skipped"])
         }
         END {
@@ -226,9 +229,13 @@ table() {
             for (i = 1; i <= n; i++) if (order[i] in views)
                 row = row sprintf(" %d / %d / %d |", total[order[i], "ok"], total[order[i], "failed"], total[order[i], "skipped"])
             print row
-        }' "$1"
+        }' "$@"
 }
 
+if [ "${1:-}" = --table ]; then
+    table "${@:2}"
+    exit
+fi
 make_images
 [ "$suite" != --images ] || exit 0
 make_suite
@@ -248,9 +255,9 @@ for view in $views; do
     for file in "${files[@]}"; do
         run_file "$view" "$file" | tee -a "$results" | awk -v what="$view $file" '
             { n[$3]++ } END { printf "%-34s passed %3d  failed %3d  skipped %3d\n", what, n["ok"], n["failed"], n["skipped"] }'
+        [ -z "${KEEP:-}" ] || cp "$results" "$KEEP/results"
     done
 done
-[ -z "${KEEP:-}" ] || cp "$results" "$KEEP/results"
 
 status=0
 while read -r view file _ name; do

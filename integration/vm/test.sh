@@ -3,81 +3,130 @@
 #   rows-root    rows.sh as root: both cgroup drivers, devices, AppArmor, crashes
 #   rows-user    rows.sh in a login session of an ordinary user
 #   lsm          rows.sh where the kernel has SELinux, without a policy, in place of AppArmor
-#   podman       podman.sh as root and as the user, with both cgroup drivers
-#   black-box    tests/ as on any host, by the guest's kernel and cgroups
-#   bats         runc's own suite (SUITE is its source tree), the files that need what only this guest has; an hour or
-#                two, and only if it is named. BATS_FILES and BATS_VIEWS choose; RECORD=1 writes the table into ../README.md
-# --short is for every change: the rows, and of podman's three of each kind. The guest is software-emulated, about 40 times slower for each
-# process: nothing is timed here, and limits are generous. Exit status: 0 if all suites pass.
+#   podman-root  podman.sh with both cgroup drivers
+#   podman-user  the same in a login session
+#   black-box    tests/ as on any host, by the guest's kernel and cgroups; TESTS='' is all of them, and without it those
+#                that no host makes a difference to are left out
+#   crun-root, crun-user   podman's rows with crun in orlop's place, to compare; only if named
+#   bats-vm, bats-vm-systemd, bats-vm-login   runc's own suite (SUITE is its source tree), the files that need what only
+#                this guest has, as root with either driver and in a login session; hours, and only if named. BATS_FILES
+#                chooses; RECORD=1 writes the table into ../README.md
+# --short is for every change: the rows, and of podman's three of each kind. Otherwise each suite says what it has to say
+# when it has ended, for VM_LANES of them run at a time. The guest is software-emulated, about 40 times slower for each
+# process: nothing is timed here, and limits are generous.
+# Exit status: 0 if all suites pass, 125 if the guest itself failed, or was not through in time, and no row did.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 . "$here/config.sh"
+: "${ORLOP:=$top/target/orlop}" "${ROWS:=}"
+: "${TESTS=--skip bad_fields:: --skip bad_input:: --skip cli:: --skip log:: --skip features:: --skip crash:: --skip waits::}"
 short=0
 [ "${1:-}" != --short ] || { short=1; shift; }
 suites=("$@")
-if [ $# = 0 ]; then
-  if [ $short = 1 ]; then suites=(rows-root rows-user podman) rows='^(run|limits|life)$'
-  else suites=(rows-root rows-user lsm podman black-box) rows=; fi
+if [ $short = 1 ]; then
+  VM_LANES=1 ROWS='^(run|limits|life)$'
+  [ $# -gt 0 ] || suites=(rows-root rows-user podman-root podman-user)
+else
+  export CRASHES="${CRASHES:-60}"
+  [ $# -gt 0 ] || suites=(black-box rows-root podman-root rows-user podman-user lsm)
 fi
-: "${ORLOP:=$top/target/orlop}"
+free=$(awk '/^MemAvailable/ {print int($2 / 1024)}' /proc/meminfo)
+: "${VM_LANES:=$((free > 2 * VM_MEM + 2048 ? 2 : 1))}"
 
-[ -s "$VM_CACHE/root.img" ] || "$here/build.sh" || exit 1
-share=$(mktemp -d "${TMPDIR:-/tmp}/orlop-vm.XXXXXX") || exit 1
-trap 'rm -rf "$share"' EXIT
+vm_there || "$here/build.sh" || exit 125
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/orlop-vm.XXXXXX") || exit 125
+trap 'rm -rf "$scratch"' EXIT
+share=$scratch/share
 # Small: the guest reads it from here.
-strip -o "$share/orlop" "$(realpath "$ORLOP")" && cp "$here/rows.sh" "$here/podman.sh" "$share/" && chmod 755 "$share" || exit 1
+mkdir "$share" && strip -o "$share/orlop" "$(realpath "$ORLOP")" && cp "$here/rows.sh" "$here/podman.sh" "$share/" || exit 1
 guest() { "$here/run.sh" --timeout "${VM_TIMEOUT:-1500}" --share "$share" "$@"; }
+
+rows() { # rows [OPTION...] -- [ROW...]
+  local options=()
+  while [ "$1" != -- ]; do options+=("$1"); shift; done
+  shift
+  guest "${options[@]}" -- "ORLOP=/share/orlop CRASHES=${CRASHES:-} bash /share/rows.sh $*"
+}
+
+podman() { # podman RUNTIME [OPTION...]
+  guest "${@:2}" -- "ROWS='$ROWS' RUNTIME=$1 ORLOP=/share/orlop bash /share/podman.sh"
+}
 
 # The test binary is static; what it looks for where it was built it finds there.
 black_box() {
-  local tests target tree=$share/tree
+  local tests target tree=$scratch/tree
   tests=$(cd "$top" && PATH="$(tools/toolchain):$PATH" && cargo build --quiet --locked --example guest &&
     cargo test --quiet --locked --no-run --test main --message-format json |
     jq -r 'select(.executable != null and .target.name == "main") | .executable') || return 1
   target=$(dirname "$(dirname "$tests")")
   # A copy: the tree may be worked in.
   mkdir -p "$tree/tests" "$tree/${target#"$top"}/examples"
-  cp "$tests" "$share/tests" && cp -p "$top/tests/guest.rs" "$tree/tests" &&
+  strip -o "$tree/main" "$tests" && cp -r "$top/src" "$tree" && cp -p "$top/tests/guest.rs" "$tree/tests" &&
     cp -p "$target/orlop" "$tree/${target#"$top"}" && cp -p "$target/examples/guest" "$tree/${target#"$top"}/examples" || return 1
-  guest -- "mkdir -p '$top' && mount --bind /share/tree '$top' && cd '$top' && \
-    ORLOP=/share/orlop ORLOP_TEST_PATIENCE=120 TMPDIR=/var/tmp /share/tests --test-threads 2 --skip stress --skip structure"
+  guest --share "$tree" -- "mkdir -p '$top' && mount --bind /share1 '$top' && cd '$top' && \
+    ORLOP=/share/orlop ORLOP_TEST_PATIENCE=120 ORLOP_RACES=1 TMPDIR=/var/tmp \
+    /share1/main --test-threads 2 --skip stress --skip structure $TESTS"
 }
 
-bats() {
-  local status
+bats() { # bats VIEW
+  local status tree=$scratch/$1
   [ -d "${SUITE:-}/tests/integration" ] || { echo "bats: SUITE is not the source tree of runc: ${SUITE:-}" >&2; return 1; }
-  "$top/integration/conformance/bats.sh" --images || return 1
-  mkdir -p "$share/keep" "$share/tree/integration" "$share/tree/target"
+  (flock 9 && "$top/integration/conformance/bats.sh" --images) 9>"$scratch/images" || return 1
   # A copy: the tree may be worked in.
-  cp -r "$top/tools" "$share/tree" && cp -r "$here/../conformance" "$share/tree/integration" &&
-    cp -rp "$top/target/conformance" "$share/tree/target" || return 1
-  touch "$share/tree/target/conformance/recvtty"
-  VM_TIMEOUT=${VM_TIMEOUT:-10000} guest --share "$SUITE:ro" -- "\
-    ORLOP=/share/orlop KEEP=/share/keep TABLE=/share/table FILE_TIMEOUT=3600 BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-300} VIEWS='${BATS_VIEWS:-vm vm-systemd vm-login}' \
-    /share/tree/integration/conformance/bats.sh /share1 ${BATS_FILES:-cgroups cgroup_delegation update delete events exec dev userns run}"
+  mkdir -p "$tree/keep" "$tree/integration" "$tree/target" && cp -r "$top/tools" "$tree" &&
+    cp -r "$here/../conformance" "$tree/integration" && cp -rp "$top/target/conformance" "$tree/target" || return 1
+  touch "$tree/target/conformance/recvtty"
+  VM_TIMEOUT=${VM_TIMEOUT:-10000} guest --share "$SUITE:ro" --share "$tree" -- "\
+    ORLOP=/share/orlop KEEP=/share2/keep FILE_TIMEOUT=3600 BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-300} VIEWS=$1 \
+    /share2/integration/conformance/bats.sh /share1 ${BATS_FILES:-cgroups cgroup_delegation update delete events exec dev userns run}"
   status=$?
-  [ -z "${KEEP:-}" ] || cp -r "$share/keep/." "$KEEP"
-  [ -z "${RECORD:-}" ] || [ ! -s "$share/table" ] || sed -i -e '/<!-- bats in the guest -->/,/<!-- end -->/ {
-    /<!-- bats in the guest -->/ r '"$share/table"'
-    /<!--/ !d }' "$top/integration/README.md"
+  [ -z "${KEEP:-}" ] || cp -r "$tree/keep/." "$KEEP"
   return $status
 }
 
-failed=()
-for suite in "${suites[@]}"; do
-  echo "# $suite"
-  case $suite in
-    rows-root) guest -- 'ORLOP=/share/orlop bash /share/rows.sh';;
-    rows-user) guest --user user -- 'ORLOP=/share/orlop bash /share/rows.sh';;
-    lsm) guest --cold --append 'security=selinux selinux=1 enforcing=0' -- 'ORLOP=/share/orlop bash /share/rows.sh selinux no_apparmor';;
-    podman)
-      guest -- "ROWS='${rows:-}' ORLOP=/share/orlop bash /share/podman.sh" &&
-        guest --user user -- "ROWS='${rows:-}' ORLOP=/share/orlop bash /share/podman.sh";;
+suite() {
+  case $1 in
+    rows-root) rows --;;
+    rows-user) rows --user user --;;
+    lsm) rows --cold --append 'security=selinux selinux=1 enforcing=0' -- selinux no_apparmor;;
+    podman-root) podman /share/orlop;;
+    podman-user) podman /share/orlop --user user;;
+    crun-root) podman /usr/bin/crun;;
+    crun-user) podman /usr/bin/crun --user user;;
     black-box) black_box;;
-    bats) bats;;
-    *) echo "no suite $suite" >&2; exit 2;;
-  esac || failed+=("$suite")
+    bats-*) bats "${1#bats-}";;
+    *) echo "no suite $1"; return 2;;
+  esac
+}
+
+# What it says goes to a file too, and how it ended; if others run beside it, it says nothing before its end.
+run() {
+  local said=$scratch/$1.said begin=$SECONDS
+  {
+    echo "# $1"
+    suite "$1" 2>&1
+    status=$?
+    # An emulated kernel dies now and then.
+    [ $status != 125 ] || grep -q '^not ok' "$said" || { echo "# $1: the guest failed, once more"; suite "$1" 2>&1; status=$?; }
+    echo $status >"$scratch/$1.status"
+    echo "# $1: $((SECONDS - begin)) s"
+  } | if [ "$VM_LANES" = 1 ]; then tee "$said"; else cat >"$said"; fi
+  [ "$VM_LANES" = 1 ] || cat "$said"
+}
+
+for suite in "${suites[@]}"; do
+  [ "$(jobs -rp | wc -l)" -lt "$VM_LANES" ] || wait -n
+  run "$suite" &
+done
+wait
+failed=() ended=()
+for suite in "${suites[@]}"; do
+  status=$(cat "$scratch/$suite.status" 2>/dev/null || echo 1)
+  [ "$status" != 0 ] || continue
+  case $status in 124 | 125) grep -q '^not ok' "$scratch/$suite.said" || { ended+=("$suite"); continue; };; esac
+  failed+=("$suite")
 done
 [ ${#failed[@]} = 0 ] || { echo "failed: ${failed[*]}" >&2; exit 1; }
-echo "all suites passed: ${suites[*]}"
+[ ${#ended[@]} = 0 ] || { echo "the guest failed, or was not through: ${ended[*]}" >&2; exit 125; }
+echo "all suites passed in $SECONDS s: ${suites[*]}"
