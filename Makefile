@@ -76,8 +76,7 @@ test-vm-short: ## The part of test-vm that every change goes through, with what 
 crash: all ## Kill the runtime, or fail its calls, at every point; look for what is left (root; STRIDE=n is faster)
 	@tools/as-root crash
 	$(with_cargo) cargo build --release --locked --example crash --example guest
-	@echo "60,000 points, 15 to 30 a second and lane of a processor of its own: $$((60000 / $(STRIDE) / $(LANES) / 22 / 60 + 1))" \
-		"minutes, if nothing else runs here (STRIDE=$(STRIDE) LANES=$(LANES))"
+	@echo "64,000 points: $$((64000 / $(STRIDE) / $(LANES) / 11 / 60 + 1)) minutes if nothing else runs here, twice that if something does"
 	@crash=$$(dirname $$(readlink -f $(bin)))/examples/crash; results=target/crash.tsv; status=0; rm -f $$results; \
 		for who in root userns rootless; do \
 			$$crash sweep --runtime $(bin) --as $$who --stride $(STRIDE) --lanes $(LANES) --record $$results $(CRASH) || status=1; \

@@ -322,7 +322,9 @@ impl Sweep {
         }
         if before == Before::Stopped {
             bundle.ok(&["kill", id, "KILL"])?;
-            until(SETTLE, || Ok(bundle.processes(id).is_empty()))?.context("killed, and lives on")?;
+            // Not until we see no process: one that is ending has neither root nor, on version 1, a cgroup.
+            until(SETTLE, || Ok(self.state(id)?.is_some_and(|state| state["status"] == "stopped")))?
+                .context("killed, and not stopped")?;
         }
         Ok(())
     }
