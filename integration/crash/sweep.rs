@@ -220,7 +220,8 @@ impl Sweep {
             self.prepare(op.before, &id).with_context(|| format!("before {}", op.name))?;
         }
         let mut faults = Vec::new();
-        let fired = self.point(op, how, u32::try_from(at)?, &id, &mut faults, tally)?;
+        let fired = self.point(op, how, u32::try_from(at)?, &id, &mut faults, tally);
+        let fired = fired.inspect_err(|_| self.bundle.sweep(&id))?;
         for (counter, what) in &faults {
             *tally.counters.entry(counter).or_default() += 1;
             let place = fired.as_deref().unwrap_or("nothing");
