@@ -95,20 +95,23 @@ pub fn plan(
              (systemd.unified_cgroup_hierarchy=1 at boot); without the option orlop makes the cgroups itself"
         );
     }
-    let files = if systemd.is_some() { systemd::for_files(&resources) } else { resources.clone() };
+    let limits = limits_for(&resources, host.cgroup_mode == CgroupMode::Unified, systemd.is_some())?;
     Ok(Plan {
         scope: systemd.map(|asked| systemd::plan(path, id, asked)).transpose()?,
         place: Place::of(if path.is_empty() { id } else { path }),
         named: !path.is_empty(),
         rootless,
-        limits: limits_for(&files, host.cgroup_mode == CgroupMode::Unified)?,
+        limits,
         devices: devices::plan(&resources.devices)?,
         resources,
         delegated: None,
     })
 }
 
-fn limits_for(resources: &Resources, unified: bool) -> Result<Limits> {
+/// What the files are told; beside systemd, which writes some of them too, what it would write there.
+fn limits_for(resources: &Resources, unified: bool, beside_systemd: bool) -> Result<Limits> {
+    let settled = beside_systemd.then(|| systemd::for_files(resources));
+    let resources = settled.as_ref().unwrap_or(resources);
     if unified { limits::v2(resources) } else { limits::v1(resources) }
 }
 
@@ -425,17 +428,17 @@ impl Cgroup {
     /// # Errors
     /// The kernel refuses a value; what was set before is then set again.
     pub fn update(&mut self, asked: &Resources) -> Result<()> {
-        let unified = self.version_2();
+        let (unified, beside_systemd) = (self.version_2(), matches!(self.keeper, Keeper::Systemd(_)));
         let new = self.resources.updated(asked);
-        let files = if let Keeper::Systemd(_) = self.keeper { systemd::for_files(&new) } else { new.clone() };
-        let limits = limits_for(&files, unified)?;
+        let limits = limits_for(&new, unified, beside_systemd)?;
         if let Some((memory, both)) = limits.check_usage {
             self.check_usage(memory, both)?;
         }
         if let Err(error) = self.tell_keeper(&new).and_then(|()| self.write_all(&limits.writes)) {
             // The first error is the one to tell.
             let _ = self.tell_keeper(&self.resources);
-            let old = limits_for(&self.resources, unified).and_then(|old| self.write_all(&old.writes));
+            let old = limits_for(&self.resources, unified, beside_systemd)
+                .and_then(|old| self.write_all(&old.writes));
             return Err(match old {
                 Ok(()) => error,
                 Err(second) => error.context(format!("limits of before not restored ({second:#})")),
