@@ -152,7 +152,7 @@ bench-where: ## Where the time goes, call by call, beside the floor (root; insta
 	@tools/need cc:gcc busybox:busybox-static python3:python3 perf:linux-perf
 	@$(MAKE) --no-print-directory toolchain
 	@$(MAKE) --no-print-directory all
-	@CRUN=$$(command -v crun || echo) integration/bench/where.py
+	@integration/bench/where.py
 
 layout: ## Write src/layout.ld anew: which functions the usual verbs execute (root, x86_64; five minutes)
 	@tools/as-root layout

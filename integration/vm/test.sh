@@ -10,7 +10,7 @@
 #   crun-root, crun-user   podman's rows with crun in orlop's place, to compare; only if named
 #   bats-vm, bats-vm-systemd, bats-vm-login   runc's own suite (SUITE is its source tree), the files that need what only
 #                this guest has, as root with either driver and in a login session; hours, and only if named. BATS_FILES
-#                chooses; RECORD=1 writes the table into ../README.md
+#                chooses
 # --short is for every change: the rows, and of podman's three of each kind. Otherwise each suite says what it has to say
 # when it has ended, for VM_LANES of them run at a time. The guest is software-emulated, about 40 times slower for each
 # process: nothing is timed here, and limits are generous.
