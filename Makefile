@@ -7,7 +7,7 @@ DATADIR  = $(PREFIX)/share
 
 # A new enough cargo may not be the first on PATH; nothing is run here before it is needed.
 with_cargo = PATH="$$(tools/toolchain):$$PATH" && export PATH &&
-# The release binary; cargo puts it below the name of the host, for .cargo/config.toml names a target.
+# The release binary: a link to where cargo puts it, below the name of the target (tools/build-release).
 bin = target/orlop
 # The runtime that the demos use.
 ORLOP ?= $(CURDIR)/$(bin)
@@ -18,14 +18,13 @@ demo-server conformance conformance-bats engines test-vm bench bench-scale bench
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
-	$(with_cargo) ORLOP_COMMIT=$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown) \
-		cargo build --release --locked --bin orlop
-	@$(with_cargo) ln -sfn $$(rustc -vV | sed -n 's/^host: //p')/release/orlop $(bin)
+	@built=$$(ORLOP_COMMIT=$$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown) tools/build-release) && \
+		ln -sfn "$${built#"$(CURDIR)/target/"}" $(bin)
 
 help: ## Show this text
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
-toolchain: ## Install a Rust compiler from Debian, if there is none that is new enough
+toolchain: ## Install from Debian what is missing of a Rust compiler that is new enough, and of musl
 	@tools/toolchain --install >/dev/null
 
 demo: ## Run a container of busybox and show what it sees (root; installs what is missing)
@@ -77,7 +76,7 @@ crash: all ## Kill the runtime, or fail its calls, at every point; look for what
 	@tools/as-root crash
 	$(with_cargo) cargo build --release --locked --example crash --example guest
 	@echo "64,000 points: $$((64000 / $(STRIDE) / $(LANES) / 11 / 60 + 1)) minutes if nothing else runs here, twice that if something does"
-	@crash=$$(dirname $$(readlink -f $(bin)))/examples/crash; results=target/crash.tsv; status=0; rm -f $$results; \
+	@crash=$$($(with_cargo) echo target/$$(rustc -vV | sed -n 's/^host: //p')/release/examples/crash); results=target/crash.tsv; status=0; rm -f $$results; \
 		for who in root userns rootless; do \
 			$$crash sweep --runtime $(bin) --as $$who --stride $(STRIDE) --lanes $(LANES) --record $$results $(CRASH) || status=1; \
 		done; \
@@ -158,8 +157,8 @@ layout: ## Write src/layout.ld anew: which functions the usual verbs execute (ro
 	@tools/as-root layout
 	@tools/need cc:gcc nm:binutils busybox:busybox-static python3:python3
 	@$(MAKE) --no-print-directory toolchain
-	$(with_cargo) CARGO_PROFILE_RELEASE_STRIP=false cargo build --release --locked --bin orlop --target-dir target/layout
-	@$(with_cargo) ORLOP="$(CURDIR)/target/layout/$$(rustc -vV | sed -n 's/^host: //p')/release/orlop" integration/bench/layout.py
+	@ORLOP=$$(CARGO_PROFILE_RELEASE_STRIP=false tools/build-release --target-dir target/layout) && export ORLOP && \
+		integration/bench/layout.py
 
 lint: ## Check format, lints and scripts; licences and sources of dependencies if cargo-deny is there
 	@tools/toolchain --lint >/dev/null

@@ -6,7 +6,12 @@
 use orlop::cli::argv::{Asked, Line, Misuse};
 use orlop::cli::global::Global;
 use orlop::{commands, log};
+use std::ffi::OsString;
 use std::io::Write;
+
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 orlop::program!(run, not_sealed);
 
@@ -14,8 +19,8 @@ fn not_sealed(error: orlop::sys::Error) -> i32 {
     fail(&error.to_string(), 1)
 }
 
-fn run() -> i32 {
-    let line = match Line::read(std::env::args_os()) {
+fn run(args: Vec<OsString>) -> i32 {
+    let line = match Line::read(args) {
         Ok(line) => line,
         Err(misuse) => return refuse(&misuse),
     };

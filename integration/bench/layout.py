@@ -54,11 +54,12 @@ def functions(program):
     return dict(sorted(found.items()))
 
 
-def members():
+def members(program):
     """function → the archive and the member that has it, of what is not Rust's."""
+    compiler = "musl-gcc" if "-musl/" in program else "cc"
     found = {}
     for archive in ("libc.a", "libgcc_eh.a"):
-        path = lines("cc", f"-print-file-name={archive}")[0]
+        path = lines(compiler, f"-print-file-name={archive}")[0]
         for line in lines("sh", "-c", f"nm -A --defined-only {path} 2>/dev/null"):
             place, kind, name = line.rsplit(" ", 2)
             if kind in "tTwWi":
@@ -100,7 +101,7 @@ def main():
     program = os.environ["ORLOP"]
     names = functions(program)
     found = reached(program, names)
-    archive = members()
+    archive = members(program)
     # By how many verbs: most, some, or few. Sorting is stable.
     order = sorted(found, key=lambda place: (len(found[place]) < len(STEPS) - 1, len(found[place]) < 3))
     patterns = dict.fromkeys(pattern(name, archive) for place in order for name in names[place])

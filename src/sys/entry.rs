@@ -6,12 +6,14 @@
 //! even before the C library is (`start`), and what is here is the second attempt.
 
 use super::{Called, Error, fd, selfexe, start};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
 
 /// The verbs whose processes a container can see.
 pub(super) const SEALED: [&CStr; 4] = [c"run", c"create", c"exec", c"restore"];
 
-/// Defines the program's `main`, which does what [`begin`] says and then calls the given `fn() -> i32`.
+/// Defines the program's `main`, which does what [`begin`] says and then calls the given `fn(Vec<OsString>) -> i32` with
+/// the command line.
 #[macro_export]
 macro_rules! program {
     ($run:path, $fail:path) => {
@@ -25,7 +27,7 @@ macro_rules! program {
         ) -> std::ffi::c_int {
             // SAFETY: the C runtime calls `main` with the process's own arguments and environment.
             match unsafe { $crate::sys::entry::begin(count, args, env) } {
-                Ok(()) => std::process::exit($run()),
+                Ok(args) => std::process::exit($run(args)),
                 Err(error) => $fail(error),
             }
         }
@@ -33,7 +35,8 @@ macro_rules! program {
 }
 
 /// Seals the executable if a container will see it; sees to the standard streams; and ignores SIGPIPE: a hook
-/// that does not read its input must not end us.
+/// that does not read its input must not end us. Gives the command line, which `std::env::args` would know of only
+/// with glibc.
 ///
 /// A word that only looks like one of the verbs costs no more than the sealing.
 ///
@@ -46,10 +49,10 @@ pub unsafe fn begin(
     count: c_int,
     args: *const *const c_char,
     env: *const *const c_char,
-) -> Result<(), Error> {
-    let words = 1..usize::try_from(count).unwrap_or_default();
+) -> Result<Vec<OsString>, Error> {
     // SAFETY: the caller's promise: there are `count` C strings.
-    let sealed = words.into_iter().any(|at| SEALED.contains(&unsafe { CStr::from_ptr(*args.add(at)) }));
+    let words = (0..usize::try_from(count).unwrap_or_default()).map(|at| unsafe { CStr::from_ptr(*args.add(at)) });
+    let sealed = words.clone().skip(1).any(|word| SEALED.contains(&word));
     if sealed && !start::sealed_already() {
         // SAFETY: the caller's promise.
         unsafe { selfexe::seal(args, env)? };
@@ -58,6 +61,6 @@ pub unsafe fn begin(
     // SAFETY: SIG_IGN runs no code of ours.
     match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } {
         libc::SIG_ERR => Err(std::io::Error::last_os_error()).called("sigaction", || "SIGPIPE".into()),
-        _ => Ok(()),
+        _ => Ok(words.map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect()),
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 pub const NEWTIME: i32 = 0x80;
 
 const NSFS_MAGIC: i64 = 0x6e73_6673;
-const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
 /// Opens the namespace file `path` and checks that it is a namespace of the kind `flag` (CLONE_NEW*).
 ///
