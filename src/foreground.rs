@@ -5,10 +5,9 @@
 
 use crate::log;
 use crate::notify::Notify;
-use crate::sys::{Called, fd, pidfd, pidfd::Ended, spawn::Child, tty};
+use crate::sys::{Called, fd, pidfd, pidfd::Ended, signal, spawn::Child, tty};
 use anyhow::{Result, bail};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::Termios;
@@ -17,31 +16,27 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Signals held back and collected, from before the process is made until it has ended.
 #[derive(Debug)]
 pub struct Signals {
-    fd: SignalFd,
-    before: SigSet,
+    fd: OwnedFd,
+    before: signal::Mask,
 }
 
 impl Signals {
     /// Blocks all signals; from now on they can be read.
     ///
     /// # Errors
-    /// Those of sigprocmask(2) and signalfd(2).
+    /// Those of rt_sigprocmask(2) and signalfd(2).
     pub fn collect() -> Result<Self> {
-        let mut before = SigSet::empty();
-        let all = SigSet::all();
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), Some(&mut before))
-            .called("sigprocmask", String::new)?;
-        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
-        Ok(Self { fd: fd.called("signalfd", String::new)?, before })
+        let before = signal::block(signal::Mask::ALL)?;
+        Ok(Self { fd: signal::collect(signal::Mask::ALL)?, before })
     }
 
     /// The mask that the caller of orlop had; init restores it.
-    pub fn before(&self) -> &SigSet {
-        &self.before
+    pub fn before(&self) -> signal::Mask {
+        self.before
     }
 
     fn next(&self) -> Option<i32> {
-        self.fd.read_signal().ok().flatten().map(|info| info.ssi_signo as i32)
+        signal::next(self.fd.as_fd())
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Held {
     /// Where hooks print to.
     pub hook_output: hooks::Output,
     /// The signal mask that the caller of orlop had.
-    pub mask: SigSet,
+    pub mask: sys::signal::Mask,
 }
 
 /// The whole of the child: does everything, or reports why not and ends.
@@ -233,7 +233,7 @@ fn reset_signals(held: &Held) -> Result<()> {
     // Rust's runtime ignores SIGPIPE; an ignored signal stays ignored over execve.
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     sys::spawn::set_signal_action(Signal::SIGPIPE, &default)?;
-    held.mask.thread_set_mask().called("sigprocmask", String::new)?;
+    sys::signal::block(held.mask)?;
     Ok(())
 }
 

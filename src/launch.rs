@@ -23,9 +23,8 @@ use crate::parts::namespaces::{Joins, Kind};
 use crate::plan::Plan;
 use crate::state::{Container, ContainerDir, Record, Root};
 use crate::sys::spawn::Child;
-use crate::sys::{self, mount, proc::Proc};
+use crate::sys::{self, mount, proc::Proc, signal};
 use anyhow::{Context, Result};
-use nix::sys::signal::SigSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -40,7 +39,7 @@ pub struct Handover<'a> {
     /// `--pidfd-socket`
     pub pidfd_socket: Option<&'a Path>,
     /// The signal mask that orlop was called with.
-    pub mask: Option<SigSet>,
+    pub mask: Option<signal::Mask>,
     /// The host's notify socket, if we start the process ourselves.
     pub notify: Option<OsString>,
 }
@@ -212,7 +211,7 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         gate: None,
         hook_state: OciState::default(),
         hook_output: plan.hooks.open_output()?,
-        mask: handover.mask.unwrap_or_else(SigSet::empty),
+        mask: handover.mask.unwrap_or_default(),
     })
 }
 

@@ -9,9 +9,8 @@ use crate::launch::{self, Handover, Launched, StartedBy};
 use crate::notify;
 use crate::plan::{Inherited, Plan, Request, absolute};
 use crate::state::{self, Container};
-use crate::sys::fd;
+use crate::sys::{fd, signal};
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::SigSet;
 use std::path::Path;
 
 /// Runs the verb.
@@ -82,7 +81,7 @@ pub fn container(
     global: &Global,
     mut prepared: Prepared,
     by: StartedBy,
-    mask: Option<SigSet>,
+    mask: Option<signal::Mask>,
 ) -> Result<(Container, Launched)> {
     if args.console_socket.is_some() && prepared.plan.process.console.is_none() {
         bail!("cannot use console socket if runc will not detach or allocate tty");

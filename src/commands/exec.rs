@@ -47,7 +47,7 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
         pid_file: args.pid_file.as_deref().map(absolute).transpose()?,
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
-        mask: signals.as_ref().map(|signals| *signals.before()),
+        mask: signals.as_ref().map(Signals::before),
         notify: None,
     };
     let cgroup = container.record.orlop.cgroup.sub(&args.cgroup)?;

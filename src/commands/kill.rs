@@ -3,7 +3,7 @@
 use crate::cli;
 use crate::cli::global::Global;
 use crate::state::{Container, Error, Status};
-use crate::sys::pidfd;
+use crate::sys::{pidfd, signal};
 use anyhow::{Context, Result, anyhow};
 use std::os::fd::AsFd;
 
@@ -50,11 +50,11 @@ fn send(container: &Container, signal: i32) -> Result<()> {
 fn signal_of(text: &str) -> Result<i32> {
     let unknown = || anyhow!("unknown signal {text:?}");
     if let Ok(number) = text.parse::<i32>() {
-        return if (0..=libc::SIGRTMAX()).contains(&number) { Ok(number) } else { Err(unknown()) };
+        return if (0..=signal::RTMAX).contains(&number) { Ok(number) } else { Err(unknown()) };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    for (start, base, sign) in [("RTMIN", libc::SIGRTMIN(), 1), ("RTMAX", libc::SIGRTMAX(), -1)] {
+    for (start, base, sign) in [("RTMIN", signal::RTMIN, 1), ("RTMAX", signal::RTMAX, -1)] {
         if let Some(rest) = name.strip_prefix(start) {
             let offset: i32 = match rest.strip_prefix(if sign > 0 { '+' } else { '-' }) {
                 Some(digits) => digits.parse::<u16>().map_err(|_| unknown())?.into(),
@@ -62,7 +62,7 @@ fn signal_of(text: &str) -> Result<i32> {
                 None => return Err(unknown()),
             };
             let number = base + sign * offset;
-            let range = libc::SIGRTMIN()..=libc::SIGRTMAX();
+            let range = signal::RTMIN..=signal::RTMAX;
             return if range.contains(&number) { Ok(number) } else { Err(unknown()) };
         }
     }
@@ -88,8 +88,8 @@ mod tests {
             assert_eq!(signal_of(text).unwrap(), libc::SIGKILL, "{text}");
         }
         assert_eq!(signal_of("0").unwrap(), 0);
-        assert_eq!(signal_of("SIGRTMIN+3").unwrap(), libc::SIGRTMIN() + 3);
-        assert_eq!(signal_of("rtmax").unwrap(), libc::SIGRTMAX());
+        assert_eq!(signal_of("SIGRTMIN+3").unwrap(), 37);
+        assert_eq!(signal_of("rtmax").unwrap(), 64);
         for text in
             ["", "SIG", "FOO", "65", "-1", "RTMIN+99", "RTMIN3", "RTMIN+2147483647", "RTMAX--2147483648"]
         {

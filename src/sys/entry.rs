@@ -51,7 +51,8 @@ pub unsafe fn begin(
     env: *const *const c_char,
 ) -> Result<Vec<OsString>, Error> {
     // SAFETY: the caller's promise: there are `count` C strings.
-    let words = (0..usize::try_from(count).unwrap_or_default()).map(|at| unsafe { CStr::from_ptr(*args.add(at)) });
+    let words =
+        (0..usize::try_from(count).unwrap_or_default()).map(|at| unsafe { CStr::from_ptr(*args.add(at)) });
     let sealed = words.clone().skip(1).any(|word| SEALED.contains(&word));
     if sealed && !start::sealed_already() {
         // SAFETY: the caller's promise.

@@ -18,6 +18,7 @@ pub mod proc;
 pub mod sched;
 pub mod seccomp;
 pub mod selfexe;
+pub mod signal;
 pub mod spawn;
 mod start;
 pub mod tty;

@@ -1,0 +1,85 @@
+//! Signals by the kernel's numbers. A C library keeps some of them for its threads (glibc 32 and 33, musl 34 too) and
+//! leaves them out of each set that it makes; but who sends one to `orlop run` means the container.
+
+use super::{Called, Error, check};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// The lowest real-time signal that programs may use, as glibc, kill(1) and engines count (signal(7)).
+pub const RTMIN: i32 = 34;
+/// The highest signal there is.
+pub const RTMAX: i32 = 64;
+
+/// A set of signals as the kernel has it: bit n - 1 stands for signal n.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mask(u64);
+
+impl Mask {
+    /// Every signal. The kernel blocks SIGKILL and SIGSTOP for nobody.
+    pub const ALL: Self = Self(!0);
+}
+
+/// Blocks these signals and no others, and gives those that were blocked before (rt_sigprocmask(2)).
+///
+/// # Errors
+/// rt_sigprocmask(2)'s.
+pub fn block(mask: Mask) -> Result<Mask, Error> {
+    let mut before = Mask::default();
+    // SAFETY: both are sets of the size that is given, one to be read and one to be written.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask.0,
+            &raw mut before.0,
+            size_of::<u64>(),
+        )
+    };
+    check(result).called("rt_sigprocmask", || format!("{:#x}", mask.0))?;
+    Ok(before)
+}
+
+/// A descriptor to read these signals from while they are blocked (signalfd(2)); it never waits.
+///
+/// # Errors
+/// signalfd(2)'s.
+pub fn collect(mask: Mask) -> Result<OwnedFd, Error> {
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the set is read, and has the size that is given.
+    let result =
+        unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const mask.0, size_of::<u64>(), flags) };
+    let fd = check(result).called("signalfd4", || format!("{:#x}", mask.0))?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The next signal that has come, if there is one.
+pub fn next(collected: BorrowedFd<'_>) -> Option<i32> {
+    let mut info = std::mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
+    let size = size_of::<libc::signalfd_siginfo>();
+    // SAFETY: there is room for `size` bytes.
+    let read = unsafe { libc::read(collected.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+    // SAFETY: signalfd(2) gives whole records, and has given one.
+    (usize::try_from(read) == Ok(size)).then(|| unsafe { info.assume_init() }.ssi_signo.cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn each_signal_is_collected_also_those_that_a_c_library_keeps() {
+        let before = block(Mask::ALL).unwrap();
+        assert_eq!(block(Mask::ALL).unwrap().0 | 1 << 8 | 1 << 18, !0, "KILL and STOP are never blocked");
+        let collected = collect(Mask::ALL).unwrap();
+        // SAFETY: no memory is passed.
+        let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid)) };
+        for signal in [libc::SIGTERM, 33, RTMIN, RTMAX] {
+            assert_eq!(next(collected.as_fd()), None);
+            // SAFETY: no memory is passed; the signal is blocked, and read next.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) }, 0);
+            assert_eq!(next(collected.as_fd()), Some(signal));
+        }
+        block(before).unwrap();
+    }
+}
