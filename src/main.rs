@@ -9,9 +9,8 @@ use orlop::{commands, log};
 use std::ffi::OsString;
 use std::io::Write;
 
-#[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static MEMORY: orlop::sys::memory::Memory = orlop::sys::memory::Memory::new();
 
 orlop::program!(run, not_sealed);
 

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod entry;
 pub mod fd;
 pub mod keyctl;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod ns;
