@@ -8,8 +8,9 @@ mod reader;
 use self::reader::{Reader, Trace};
 use crate::log;
 use crate::spec::Spec;
-use crate::sys::{self, Called};
+use crate::sys::{self, Called, fd::open_file};
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::Read;
@@ -37,7 +38,17 @@ pub struct Bundle {
 /// # Errors
 /// The file is missing, too large, no JSON, or no configuration: with the pointer to the first wrong property.
 pub fn load(path: &Path, file: &str) -> Result<Bundle> {
-    let path = std::fs::canonicalize(path).called("realpath", || format!("{path:?}")).context("--bundle")?;
+    load_again(
+        std::fs::canonicalize(path).called("realpath", || format!("{path:?}")).context("--bundle")?,
+        file,
+    )
+}
+
+/// As [`load`], of a path that a [`Bundle`] had: absolute, and without links.
+///
+/// # Errors
+/// The same.
+pub fn load_again(path: PathBuf, file: &str) -> Result<Bundle> {
     let text = match read_at_once(&path.join(file)) {
         Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => {
             bail!("JSON specification file {file} not found")
@@ -64,14 +75,12 @@ pub fn load_part<T: DeserializeOwned>(option: &str, path: &Path) -> Result<T> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    read_from(std::fs::File::open(path).called("open", || format!("{path:?}"))?, path)
+    read_from(open_file(path, OFlags::empty()).called("open", || format!("{path:?}"))?, path)
 }
 
 /// Not for ever: a fifo there is empty, whoever may write to it.
 fn read_at_once(path: &Path) -> Result<Vec<u8>> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    read_from(file.called("open", || format!("{path:?}"))?, path)
+    read_from(open_file(path, OFlags::NONBLOCK).called("open", || format!("{path:?}"))?, path)
 }
 
 fn read_from(file: impl Read, path: &Path) -> Result<Vec<u8>> {

@@ -109,9 +109,10 @@ fn relay(
     terminal: Option<(&OwnedFd, &OwnedFd)>,
     mut notify: Option<Notify>,
 ) -> Result<()> {
-    let mut typed = terminal.zip(fd::borrow(0)).map(|((_, master), stdin)| Copy::new(stdin, master.as_fd()));
+    let mut typed =
+        terminal.and_then(|(_, master)| fd::borrow(0).map(|stdin| Copy::new(stdin, master.as_fd())));
     let mut shown =
-        terminal.zip(fd::borrow(1)).map(|((_, master), stdout)| Copy::new(master.as_fd(), stdout));
+        terminal.and_then(|(_, master)| fd::borrow(1).map(|stdout| Copy::new(master.as_fd(), stdout)));
     loop {
         let mut polled = vec![
             PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN),

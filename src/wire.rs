@@ -290,7 +290,8 @@ impl InitEnd {
     /// # Errors
     /// fcntl(2)'s.
     pub fn try_clone(&self) -> std::io::Result<Self> {
-        Ok(Self { socket: self.socket.try_clone()?, owed: AtomicBool::new(false) })
+        let socket = rustix::io::fcntl_dupfd_cloexec(&self.socket, 3)?;
+        Ok(Self { socket, owed: AtomicBool::new(false) })
     }
 
     /// Tells the parent `event`.

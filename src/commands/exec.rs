@@ -83,7 +83,8 @@ fn process(args: &cli::Exec, container: &Container) -> Result<Process> {
     }
     ensure!(!args.command.is_empty(), "exec args cannot be empty");
     let own = &container.record.orlop;
-    let bundle = bundle::load(&own.bundle, own.config_file.as_deref().unwrap_or(bundle::CONFIG))?;
+    let bundle =
+        bundle::load_again(own.bundle.clone(), own.config_file.as_deref().unwrap_or(bundle::CONFIG))?;
     let mut process = bundle.spec.process.context("process: process property must not be empty")?;
     process.args = Some(args.command.clone());
     process.terminal = Some(args.tty);

@@ -2,8 +2,11 @@
 
 use super::{Called, Error, check};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// Marks every descriptor from `first` on close-on-exec (close_range(2) with CLOSE_RANGE_CLOEXEC).
 ///
@@ -107,8 +110,16 @@ pub fn fill_standard_streams() -> Result<(), Error> {
 pub fn read_proc(path: &str) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::with_capacity(2048);
-    std::fs::File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
+    open_file(path.as_ref(), OFlags::empty())?.take(1 << 20).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Opens a file to be read. Not through std: with musl each open(2) is followed by an fcntl(2).
+///
+/// # Errors
+/// Those of open(2).
+pub fn open_file(path: &Path, flags: OFlags) -> std::io::Result<File> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty())?.into())
 }
 
 /// Takes over a descriptor number that the caller of the program passed to us (stdio, LISTEN_FDS).
