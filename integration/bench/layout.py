@@ -57,13 +57,14 @@ def functions(program):
 def members(program):
     """function → the archive and the member that has it, of what is not Rust's."""
     compiler = "musl-gcc" if "-musl/" in program else "cc"
+    # musl-gcc -print-file-name knows of glibc's only. The linker names each file that it reads.
+    linked = f"echo 'int main(void) {{}}' | {compiler} -static -Wl,--trace -x c - -o /dev/null"
     found = {}
-    for archive in ("libc.a", "libgcc_eh.a"):
-        path = lines(compiler, f"-print-file-name={archive}")[0]
+    for path in sorted({line for line in lines("sh", "-c", linked) if line.endswith(".a")}):
         for line in lines("sh", "-c", f"nm -A --defined-only {path} 2>/dev/null"):
             place, kind, name = line.rsplit(" ", 2)
             if kind in "tTwWi":
-                found.setdefault(name, f"*{archive}:{place.split(':')[1]}(.text .text.*)")
+                found.setdefault(name, f"*{os.path.basename(path)}:{place.split(':')[1]}(.text .text.*)")
     return found
 
 
@@ -90,7 +91,8 @@ def pattern(name, archive):
     if name.startswith("_ZN"):
         return f"*(.text.{re.sub('17h[0-9a-f]{16}E', '17h*', name)})"
     if name.startswith("_R"):
-        return f"*(.text.{re.sub('Cs[0-9A-Za-z]+_', 'Cs*_', name)})"
+        # Their length too, and with it the places in the name that it refers back to.
+        return f"*(.text.{re.sub('Cs[0-9A-Za-z]+_', 'Cs*_', re.sub('B[0-9A-Za-z]{0,3}_', 'B*_', name))})"
     return archive.get(name, f"*(.text.{name})")
 
 
