@@ -14,7 +14,7 @@ ORLOP ?= $(CURDIR)/$(bin)
 # Not for the tests of this tree: they would take it for the runtime to be tested, and it may be of yesterday.
 demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter bench-where crash differential: export ORLOP := $(ORLOP)
 
-.PHONY: all help toolchain demo demo-server test test-vm test-vm-short crash security fuzz differential conformance conformance-bats engines bench bench-scale bench-filter bench-where layout lint install clean
+.PHONY: all help toolchain demo demo-server test test-release test-vm test-vm-short crash security fuzz differential conformance conformance-bats engines bench bench-scale bench-filter bench-where layout lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -54,6 +54,12 @@ test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
 	@$(with_cargo) integration/smoke/run.sh "$(CURDIR)/target/$$(rustc -vV | sed -n 's/^host: //p')/debug/orlop"
 	@integration/crash/quick.sh
 
+test-release: all ## Run the black-box tests on the release binary, which is optimised and built with musl (root)
+	@tools/as-root test-release
+	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps jq:jq
+	$(with_cargo) cargo build --locked --example guest && ORLOP="$(CURDIR)/$(bin)" cargo test --locked --no-fail-fast --test main
+	@integration/smoke/run.sh "$(CURDIR)/$(bin)"
+
 # Every Nth point only, for a first look; how many at a time; which operations, ways to interfere and views:
 # integration/crash/main.rs.
 STRIDE ?= 1
@@ -66,11 +72,9 @@ test-vm: ## Tests for hosts that boot systemd, in a Debian guest (root; SUITE=<r
 	@$(MAKE) --no-print-directory all
 	integration/vm/test.sh $(if $(SUITE),bats-vm bats-vm-systemd bats-vm-login)
 
-test-vm-short: ## The part of test-vm that every change goes through, with what `make test` has built (root)
+test-vm-short: all ## The part of test-vm that every change goes through (root)
 	@tools/as-root test-vm-short
-	@$(MAKE) --no-print-directory toolchain
-	@$(with_cargo) cargo build --locked --quiet --bin orlop && \
-		ORLOP="$(CURDIR)/target/$$(rustc -vV | sed -n 's/^host: //p')/debug/orlop" integration/vm/short.sh
+	@ORLOP="$(CURDIR)/$(bin)" integration/vm/short.sh
 
 crash: all ## Kill the runtime, or fail its calls, at every point; look for what is left (root; STRIDE=n is faster)
 	@tools/as-root crash
