@@ -10,6 +10,7 @@ use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 
 /// Runs the verb. A container that cannot be looked at does not keep the others from being listed.
 ///
@@ -22,7 +23,7 @@ pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
     };
     let mut rows = Vec::new();
     for id in root.map(|root| root.ids()).transpose()?.unwrap_or_default() {
-        match Container::load(&global.root, &id).and_then(|container| super::state::row(&container)) {
+        match Container::load(&global.root, &id).and_then(|container| row(&container)) {
             Ok(row) => rows.push(row),
             // Deleted since we read its name.
             Err(_) if !global.root.join(&id).exists() => {}
@@ -34,6 +35,23 @@ pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
     }
     print(args, &rows, &mut std::io::stdout())?;
     Ok(0)
+}
+
+fn row(container: &Container) -> Result<Row> {
+    Ok(Row { owner: owner(container), ..super::state::row(container)? })
+}
+
+/// Who owns the container's directory: the name in /etc/passwd, or `#uid`.
+fn owner(container: &Container) -> String {
+    let Ok(found) = std::fs::metadata(container.dir.path()) else { return String::new() };
+    let uid = found.uid().to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    name.unwrap_or(format!("#{uid}"))
 }
 
 /// A container in the list.

@@ -7,7 +7,6 @@ use crate::oci_state;
 use crate::state::{Container, Status};
 use anyhow::Result;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 
 /// Runs the verb.
 ///
@@ -15,13 +14,12 @@ use std::os::unix::fs::MetadataExt;
 /// There is no such container, or its record cannot be read.
 pub fn run(args: &cli::State, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
-    // The owner is for `list`; `state` has always shown it empty.
-    let text = serde_json::to_string_pretty(&Row { owner: String::new(), ..row(&container)? })?;
+    let text = serde_json::to_string_pretty(&row(&container)?)?;
     std::io::stdout().write_all(format!("{text}\n").as_bytes())?;
     Ok(0)
 }
 
-/// What `state` and `list` show of a container.
+/// What `state` and `list` show of a container. The owner is for `list`: `state` has always shown it empty.
 ///
 /// # Errors
 /// Its status cannot be found out.
@@ -37,19 +35,6 @@ pub fn row(container: &Container) -> Result<Row> {
         rootfs: record.config.rootfs.display().to_string(),
         created: record.created.clone(),
         annotations: record.orlop.annotations.clone(),
-        owner: owner(container),
+        owner: String::new(),
     })
-}
-
-/// Who owns the container's directory: the name in /etc/passwd, or `#uid`.
-fn owner(container: &Container) -> String {
-    let Ok(found) = std::fs::metadata(container.dir.path()) else { return String::new() };
-    let uid = found.uid().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
-    name.unwrap_or(format!("#{uid}"))
 }
