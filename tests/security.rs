@@ -84,6 +84,29 @@ fn the_runtimes_own_executable_is_not_writable_from_inside() {
 }
 
 #[test]
+fn nothing_of_the_runtime_in_a_container_is_of_a_writable_mount() {
+    // /proc/PID/map_files leads to the same file as /proc/PID/exe.
+    crate::skip_unless!(is_root() && !under_runc(), "it is a read-only mount for root only");
+    let container = Bundle::new().guest("pause").container();
+    let proc = std::path::PathBuf::from(format!("/proc/{}", container.pid()));
+    let mut mapped: Vec<_> = fs::read_dir(proc.join("map_files"))
+        .expect("what it has mapped")
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert!(mapped.len() >= 3, "text, constants and data: {mapped:?}");
+    mapped.push(proc.join("exe"));
+    for file in mapped {
+        let flags = rustix::fs::statvfs(&file).expect("a file").f_flag;
+        assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{file:?}: {flags:?}");
+    }
+    // What the kernel shows of a process is still this process's: ps(1) reads it here.
+    let said = fs::read_to_string(proc.join("cmdline")).expect("its command line");
+    assert!(said.split('\0').any(|word| word == "create"), "{said:?}");
+    container.start();
+}
+
+#[test]
 fn a_link_at_the_pid_file_is_replaced_and_not_followed() {
     let bundle = Bundle::new().option("--pid-file pid").guest("pause");
     let victim = format!("{}/file", bundle.host_directory("host"));

@@ -1,16 +1,19 @@
 //! Where the kernel enters the program: a first attempt at sealing, before the C library starts.
 //!
-//! A static glibc begins with some thirty `cpuid` instructions, each of which a hypervisor has to answer (5 µs where
-//! we measured), with relocations and a dozen system calls. An image that only exists to execute itself anew
-//! (`selfexe`) needs none of it, so it does that here. Whatever goes wrong is left to [`super::selfexe::seal`], which
-//! comes later, knows the other ways, and says what failed. On other architectures there is only that one.
+//! Here nothing has been written to yet, so that the program can be mapped anew from the read-only mount under its own
+//! feet ([`anew`]), or be executed anew without having started a C library twice. Whatever goes wrong is left to
+//! [`super::selfexe::seal`], which comes later, knows the other ways, and says what failed. On other architectures there
+//! is only that one.
 //!
 //! Nothing here may touch the C library, not even by a `memcpy` of the compiler's: its functions are not yet chosen,
 //! a call jumps to nowhere. Nor may it use thread-local data, or panic.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set by the first attempt, if it has found the mount of our executable read-only.
+#[cfg(target_arch = "x86_64")]
+mod anew;
+
+/// Set by the first attempt, if the mount of our executable is read-only now.
 static SEALED_ALREADY: AtomicBool = AtomicBool::new(false);
 
 /// Whether the first attempt has found that there is nothing to do; then the second need not look again.
@@ -20,7 +23,7 @@ pub(super) fn sealed_already() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 mod early {
-    use super::{Ordering, SEALED_ALREADY};
+    use super::{Ordering, SEALED_ALREADY, anew};
     use crate::sys::entry::SEALED;
     use libc::{AT_EMPTY_PATH, AT_FDCWD, MOUNT_ATTR_RDONLY, O_CLOEXEC, OPEN_TREE_CLONE, ST_RDONLY};
     use std::arch::{asm, global_asm};
@@ -52,7 +55,7 @@ mod early {
     static READ_ONLY: libc::mount_attr =
         libc::mount_attr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
 
-    /// Executes the program anew from a read-only mount of it, if a word on the command line asks for that.
+    /// Makes the program run from a read-only mount of it, if a word on the command line asks for that.
     ///
     /// # Safety
     /// `stack` is the stack at the program's entry: the number of arguments, these, a null pointer, the environment.
@@ -66,18 +69,21 @@ mod early {
             }
             let path = SELF.as_ptr() as usize;
             let flags = OPEN_TREE_CLONE as usize | O_CLOEXEC as usize;
-            let tree = call(libc::SYS_open_tree, [AT_FDCWD as usize, path, flags, 0, 0]);
+            let tree = call(libc::SYS_open_tree, AT_FDCWD as usize, path, flags, 0, 0, 0);
             if tree < 0 {
                 return;
             }
             let (tree, empty) = (tree as usize, c"".as_ptr() as usize);
             let attributes = &raw const READ_ONLY as usize;
             let size = size_of::<libc::mount_attr>();
-            let made = call(libc::SYS_mount_setattr, [tree, empty, AT_EMPTY_PATH as usize, attributes, size]);
-            if made == 0 {
-                call(libc::SYS_execveat, [tree, empty, args as usize, env as usize, AT_EMPTY_PATH as usize]);
+            let made =
+                call(libc::SYS_mount_setattr, tree, empty, AT_EMPTY_PATH as usize, attributes, size, 0);
+            if made == 0 && anew::map(tree, stack) {
+                SEALED_ALREADY.store(true, Ordering::Relaxed);
+            } else if made == 0 {
+                call(libc::SYS_execveat, tree, empty, args as usize, env as usize, AT_EMPTY_PATH as usize, 0);
             }
-            call(libc::SYS_close, [tree, 0, 0, 0, 0]);
+            call(libc::SYS_close, tree, 0, 0, 0, 0, 0);
         }
     }
 
@@ -125,7 +131,7 @@ mod early {
         let place = found.as_mut_ptr();
         // SAFETY: statfs(2) fills what `place` points to, of which only the flags are read, and only if it did.
         unsafe {
-            if call(libc::SYS_statfs, [SELF.as_ptr() as usize, place as usize, 0, 0, 0]) < 0 {
+            if call(libc::SYS_statfs, SELF.as_ptr() as usize, place as usize, 0, 0, 0, 0) < 0 {
                 return true;
             }
             let found = (*place).f_flags & ST_RDONLY as i64 != 0;
@@ -134,16 +140,25 @@ mod early {
         }
     }
 
-    /// A system call; its result is negative for an error.
+    /// A system call; its result is negative for an error. Not an array of arguments: a constant one would be copied by
+    /// `memcpy` or `memset` where nothing is optimised.
     ///
     /// # Safety
     /// As the call asks for.
-    unsafe fn call(number: i64, [a, b, c, d, e]: [usize; 5]) -> isize {
+    pub(super) unsafe fn call(
+        number: i64,
+        a: usize,
+        b: usize,
+        c: usize,
+        d: usize,
+        e: usize,
+        f: usize,
+    ) -> isize {
         let result: isize;
         // SAFETY: the caller's promise; the kernel changes no registers but these.
         unsafe {
             asm!("syscall", inlateout("rax") number as isize => result,
-                in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
+                in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
                 lateout("rcx") _, lateout("r11") _, options(nostack));
         }
         result
