@@ -190,6 +190,21 @@ fn an_rlimit_of_one_does_not_hinder_the_runtime() {
         .prints("3:3");
 }
 
+/// abort(3) must not take the process for its parent, whose copy it is; without a pid namespace it could reach that.
+#[test]
+fn a_first_process_without_memory_ends_itself_and_not_the_runtime() {
+    crate::skip_unless!(!under_runc(), "this is about the runtime's own program");
+    let path = format!("PATH=/{}", "a".repeat(300_000));
+    let attempt = Bundle::new()
+        .without_namespace("pid")
+        .set("/process/rlimits", json!([{"type": "RLIMIT_AS", "soft": 4096, "hard": 4096}]))
+        .set("/process/env", json!([path]))
+        .args(["true"])
+        .create();
+    assert!(attempt.output.err.contains("container init ended before it was ready"), "{}", attempt.output);
+    attempt.exits(1);
+}
+
 #[test]
 fn oom_score_adj_is_set() {
     Bundle::new()

@@ -13,26 +13,35 @@ use std::path::Path;
 /// # Errors
 /// Before Linux 5.11 the flag is unknown: the descriptors named in /proc/self/fd are marked one by one then.
 pub fn cloexec_from(first: RawFd) -> Result<(), Error> {
+    set_cloexec_from(first).called("close_range", || format!("{first} (CLOSE_RANGE_CLOEXEC)"))
+}
+
+/// [`cloexec_from`] that allocates nothing, also when it fails.
+///
+/// # Errors
+/// The same, as a number.
+pub(super) fn set_cloexec_from(first: RawFd) -> Result<(), rustix::io::Errno> {
     // SAFETY: the call only sets a flag on descriptors of this process.
     let result = check(unsafe {
         libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     });
-    match result {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
-            cloexec_from_one_by_one(first)
+    match result.map_err(|error| error.raw_os_error()) {
+        Ok(_) => Ok(()),
+        Err(Some(libc::EINVAL | libc::ENOSYS)) => {
+            cloexec_from_one_by_one(first);
+            Ok(())
         }
-        other => other.map(drop).called("close_range", || format!("{first} (CLOSE_RANGE_CLOEXEC)")),
+        Err(errno) => Err(rustix::io::Errno::from_raw_os_error(errno.unwrap_or(libc::EIO))),
     }
 }
 
 // Until Linux 5.11 is our floor: CLOSE_RANGE_CLOEXEC is missing.
-fn cloexec_from_one_by_one(first: RawFd) -> Result<(), Error> {
+fn cloexec_from_one_by_one(first: RawFd) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
     for fd in first..i32::try_from(limit).unwrap_or(i32::MAX) {
         // SAFETY: F_SETFD changes only a flag; a number that is not open gives EBADF, which is fine.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    Ok(())
 }
 
 /// Closes every descriptor from `first` on but those in `keep` (close_range(2)). For a forked copy that ends with

@@ -112,6 +112,14 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// The end when memory runs out, in place of musl's: that one sends SIGABRT to the thread whose number the C library
+/// remembers, which in a process that [`spawn`] has made is still our parent's, or by then anybody's.
+#[cfg(target_env = "musl")]
+#[unsafe(no_mangle)]
+extern "C" fn abort() -> ! {
+    exit(128 + libc::SIGABRT)
+}
+
 /// Sets what this process does on `signal`.
 ///
 /// # Errors
@@ -153,11 +161,12 @@ pub fn end_on_signals() -> Result<(), Error> {
 /// Keeps the child that `command` makes from inheriting what we were given: it gets 0, 1 and 2.
 pub fn without_inherited(command: &mut std::process::Command) -> &mut std::process::Command {
     use std::os::unix::process::CommandExt;
-    // SAFETY: the closure makes a system call on plain numbers; it allocates nothing unless the call fails.
+    // SAFETY: the closure makes system calls on plain numbers, and allocates nothing: a thread that talks to systemd
+    // may have held the allocator's lock when we were copied.
     unsafe {
         command.pre_exec(|| {
             // Behind a filter the call may be forbidden; who comes from there has made it before the filter.
-            let _ = super::fd::cloexec_from(3);
+            let _ = super::fd::set_cloexec_from(3);
             Ok(())
         })
     }
