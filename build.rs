@@ -1,6 +1,6 @@
-//! Links the program to a fixed address: a third of the page faults of a short command like `state` were
-//! relocations of a static-pie, and the verbs that make processes are executed twice. And what these execute is put
-//! together, so that few pages have to be mapped for it.
+//! Links the program to a fixed address: a third of the page faults of a short command like `state` were relocations of
+//! a static-pie, and `src/sys/start/anew.rs` can only map what stands where the file says. And what the usual verbs
+//! execute is put together, so that few pages have to be mapped for it.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Where the program begins: C's `main` in place of that of Rust's runtime.
 //!
 //! Rust's own start-up makes 17 system calls (it looks for the stack's guard page in /proc/self/maps and sets up
-//! a handler that names a stack overflow), and it would make them twice, for the verbs that enter containers
+//! a handler that names a stack overflow), and it would make them twice where the verbs that enter containers
 //! execute the program anew (`selfexe`). So sealing comes first, before anything is allocated or parsed; on x86_64
 //! even before the C library is (`start`), and what is here is the second attempt.
 

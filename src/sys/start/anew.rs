@@ -1,5 +1,5 @@
 //! Maps the program anew from another mount of its file, page for page the same, and tells the kernel that this is its
-//! executable (prctl(2), PR_SET_MM_MAP): what executing it again gives, for a fifth of the time.
+//! executable (prctl(2), PR_SET_MM_MAP): what executing it again gives, for half of the time.
 //!
 //! It wants a kernel with CONFIG_CHECKPOINT_RESTORE and what mounting wants too, CAP_SYS_ADMIN in our user namespace.
 //! The kernel refuses while anything of the old file is still mapped, so no part can be forgotten. What is said of
