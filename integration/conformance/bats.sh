@@ -71,7 +71,7 @@ make_images() {
         mmdebstrap --quiet --variant=essential "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" "${sources[@]}"
         # It is unpacked for each of some forty tests, none of which runs perl.
         rm -rf "$root"/usr/share/{doc,locale,man,zoneinfo,i18n,perl*} "$root"/usr/lib/*/{gconv,perl*,libperl*} \
-            "$root"/usr/bin/perl* "$root"/var/{cache,lib/apt,lib/dpkg,log}/* "$root"/dev/*
+            "$root"/usr/bin/perl* "$root"/var/{cache,lib/apt,lib/dpkg,log}/* "${root:?}"/dev/*
         pack debian.tar "$root"
         rm -rf "$root"
     fi
