@@ -60,7 +60,10 @@ program() { # VIEW PROGRAM
         cp "$scratch/errors" "$KEEP/$1-$2.errors"
     fi
     rm -rf --one-file-system "$scratch/bundles"
-    find /sys/fs/cgroup{,/*}/{testdir,cgrouptest} -depth -type d -exec rmdir {} + 2>/dev/null || true
+    # At the top of each hierarchy, and below where we are ourselves.
+    { echo /; cut -d : -f 3- /proc/self/cgroup; } | sort -u | while read -r own; do
+        find /sys/fs/cgroup{,/*}"${own%/}"/{testdir,cgrouptest} -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done
     gawk -v OFS='\t' -v view="$1" -v program="$2" -v status="$status" '
         function say(kind, text) { print kind, view, program, text }
         match($0, /^(not )?ok [0-9]+( - | )?/) {
