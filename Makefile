@@ -46,17 +46,20 @@ demo-server: ## Run nginx in a Debian userland as an ordinary user, fetch a page
 	@bundles/make-server.sh
 	@bundles/demo-server.sh
 
+# What the black-box tests execute.
+test_needs = busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps jq:jq
+
 test: ## Run all tests: unit, black-box, the quick part of integration/ (root)
 	@tools/as-root test
 	@$(MAKE) --no-print-directory toolchain
-	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps jq:jq
+	@tools/need $(test_needs)
 	$(with_cargo) cargo test --locked --no-fail-fast
 	@$(with_cargo) integration/smoke/run.sh "$(CURDIR)/target/$$(rustc -vV | sed -n 's/^host: //p')/debug/orlop"
 	@integration/crash/quick.sh
 
 test-release: all ## Run the black-box tests on the release binary, which is optimised and built with musl (root)
 	@tools/as-root test-release
-	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps jq:jq
+	@tools/need $(test_needs)
 	$(with_cargo) cargo build --locked --example guest && ORLOP="$(CURDIR)/$(bin)" cargo test --locked --no-fail-fast --test main
 	@integration/smoke/run.sh "$(CURDIR)/$(bin)"
 

@@ -38,10 +38,8 @@ pub struct Bundle {
 /// # Errors
 /// The file is missing, too large, no JSON, or no configuration: with the pointer to the first wrong property.
 pub fn load(path: &Path, file: &str) -> Result<Bundle> {
-    load_again(
-        std::fs::canonicalize(path).called("realpath", || format!("{path:?}")).context("--bundle")?,
-        file,
-    )
+    let path = std::fs::canonicalize(path).called("realpath", || format!("{path:?}")).context("--bundle")?;
+    load_again(path, file)
 }
 
 /// As [`load`], of a path that a [`Bundle`] had: absolute, and without links.

@@ -2,7 +2,7 @@
 //! leaves them out of each set that it makes; but who sends one to `orlop run` means the container.
 
 use super::{Called, Error, check};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 /// The lowest real-time signal that programs may use, as glibc, kill(1) and engines count (signal(7)).
 pub const RTMIN: i32 = 34;
@@ -54,12 +54,11 @@ pub fn collect(mask: Mask) -> Result<OwnedFd, Error> {
 
 /// The next signal that has come, if there is one.
 pub fn next(collected: BorrowedFd<'_>) -> Option<i32> {
-    let mut info = std::mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
-    let size = size_of::<libc::signalfd_siginfo>();
-    // SAFETY: there is room for `size` bytes.
-    let read = unsafe { libc::read(collected.as_raw_fd(), info.as_mut_ptr().cast(), size) };
-    // SAFETY: signalfd(2) gives whole records, and has given one.
-    (usize::try_from(read) == Ok(size)).then(|| unsafe { info.assume_init() }.ssi_signo.cast_signed())
+    // A whole record or nothing (signalfd(2)); it begins with the signal's number.
+    let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+    let length = rustix::io::read(collected, &mut record).ok()?;
+    let number = record.first_chunk().copied().map(i32::from_ne_bytes);
+    number.filter(|_| length == record.len())
 }
 
 #[cfg(test)]
