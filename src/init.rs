@@ -16,6 +16,7 @@ use crate::sys::{self, Called, path::Root, prctl, proc::Proc};
 use crate::wire::{self, Event, Failure, Gate, InitEnd};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -34,6 +35,8 @@ pub struct Held {
     pub asks_for_cgroup: bool,
     /// What a mount of type `cgroup` shows.
     pub cgroup_mount: Option<mounts::CgroupSource>,
+    /// The parent makes the network namespace, and we have not joined it yet.
+    pub network_to_come: Cell<bool>,
     /// Sources of mounts.
     pub mounts: mounts::Held,
     /// The engine that wants the terminal.
@@ -131,15 +134,21 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     join_keyring(&plan.process, held)?;
     let (mut pty, mut restricted) = (None, None);
     if let Some(plan_root) = &plan.root {
-        if plan.namespaces.made(Kind::Network) {
+        if plan.namespaces.made(Kind::Network) && !held.network_to_come.get() {
             sys::netlink::loopback_up()?;
         }
         let null = plan_root.paths.hold()?;
         // From here on no path is resolved from the host's root, but those of mount sources.
         let root = plan_root.rootfs.open()?;
-        let map_ids = |mount, fd: BorrowedFd<'_>| wire.ask(&Event::MapMount { mount }, Some(fd));
-        let late = plan_root.mounts.apply(&root, &mut held.mounts, held.cgroup_mount.take(), &map_ids)?;
+        let network = || join_network(&held.network_to_come, wire);
+        let map_ids = |mount, fd: BorrowedFd<'_>| {
+            network()?;
+            wire.ask(&Event::MapMount { mount }, Some(fd))
+        };
+        let parent = mounts::Parent { map_ids: &map_ids, network: &network };
+        let late = plan_root.mounts.apply(&root, &mut held.mounts, held.cgroup_mount.take(), &parent)?;
         plan_root.devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd))?;
+        network()?;
         if runtime_is_needed(plan) {
             wire.ask(&Event::RunHooks, None)?;
         }
@@ -281,12 +290,18 @@ fn become_root() -> Result<()> {
 /// Before the first namespace: systemd must know us by our process id on the host, and as ours.
 fn ask_for_cgroup(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     if std::mem::take(&mut held.asks_for_cgroup) {
+        join_network(&held.network_to_come, wire)?;
         let cgroup = wire.ask_for_cgroup()?;
         if plan.root.as_ref().is_some_and(|root| root.mounts.show_cgroup()) {
             held.cgroup_mount = Some(CgroupSource::V2(Source::Path(sys::path::c_path(&cgroup)?)));
         }
     }
     Ok(())
+}
+
+/// Joins the network namespace that the parent has made, if it has not been done.
+fn join_network(to_come: &Cell<bool>, wire: &InitEnd) -> Result<()> {
+    if to_come.take() { namespaces::join_network(wire.network()?.as_fd()) } else { Ok(()) }
 }
 
 fn join_keyring(process: &Process, held: &Held) -> Result<()> {

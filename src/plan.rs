@@ -189,7 +189,7 @@ impl Plan {
         let mut plan = Self {
             id: request.id.into(),
             cgroup_owner: cgroup_owner(&root, process.user.uid(), host, &namespaces, maps.as_ref()),
-            entry: namespaces.entry(&time_offsets),
+            entry: namespaces.entry(&time_offsets, host.rootless()),
             cgroup: match request.cgroup {
                 true => Some(cgroup::plan(
                     linux.cgroups_path.as_deref(),

@@ -9,6 +9,8 @@
 //!        ├─ Joined{cgroup} ─────────────────────▶│   it is the hop that asks, and init is born there
 //!        │◀─ MapIds ─────────────────────────────┤ only with a new user namespace
 //!        ├─ Proceed ────────────────────────────▶│
+//!        ├─ Network + fd ───────────────────────▶│ only if the parent makes the network namespace: not asked for, and
+//!        │                                       │   before any other order
 //!        │                                       │ mounts, devices …
 //!        │◀─ MapMount + fd ──────────────────────┤ only for id-mapped mounts whose source is in the root
 //!        ├─ Proceed ────────────────────────────▶│
@@ -126,6 +128,8 @@ pub enum Order {
         /// Its directory.
         cgroup: PathBuf,
     },
+    /// Here is the network namespace that I have made for you.
+    Network,
 }
 
 /// An error chain on its way over the wire.
@@ -231,7 +235,19 @@ impl ParentEnd {
     /// # Errors
     /// The socket's.
     pub fn order(&self, order: &Order) -> Result<()> {
-        match fd::send(self.0.as_fd(), &serde_json::to_vec(order)?, None) {
+        self.send(order, None)
+    }
+
+    /// Gives init its network namespace. To be called before anything that it says is answered.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn network(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        self.send(&Order::Network, Some(namespace))
+    }
+
+    fn send(&self, order: &Order, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        match fd::send(self.0.as_fd(), &serde_json::to_vec(order)?, fd) {
             Err(error) if matches!(error.errno(), libc::EPIPE | libc::ECONNRESET) => Ok(()),
             other => Ok(other?),
         }
@@ -341,7 +357,9 @@ impl InitEnd {
     pub fn settle(&self) -> Result<()> {
         match self.owed.swap(false, Ordering::Relaxed).then(|| self.order()).transpose()? {
             None | Some(Order::Proceed) => Ok(()),
-            Some(Order::Joined { .. }) => Err(anyhow!("bug in orlop: an order that was not asked for")),
+            Some(Order::Joined { .. } | Order::Network) => {
+                Err(anyhow!("bug in orlop: an order that was not asked for"))
+            }
         }
     }
 
@@ -353,7 +371,21 @@ impl InitEnd {
         self.tell(&Event::JoinCgroup, None)?;
         match self.order()? {
             Order::Joined { cgroup } => Ok(cgroup),
-            Order::Proceed => Err(anyhow!("bug in orlop: no cgroup")),
+            Order::Proceed | Order::Network => Err(anyhow!("bug in orlop: no cgroup")),
+        }
+    }
+
+    /// Waits for the network namespace that the parent makes. To be called before anything is asked.
+    ///
+    /// # Errors
+    /// The parent is gone.
+    pub fn network(&self) -> Result<OwnedFd> {
+        match fd::receive(self.as_fd(), LIMIT)? {
+            (text, Some(namespace)) if serde_json::from_slice::<Order>(&text)? == Order::Network => {
+                Ok(namespace)
+            }
+            (text, _) if text.is_empty() => Err(anyhow!("the runtime is gone")),
+            _ => Err(anyhow!("bug in orlop: no network namespace")),
         }
     }
 

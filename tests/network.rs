@@ -1,7 +1,9 @@
-//! Network devices that are moved into the container. The devices are made in a network namespace of the test's own:
-//! the host's is never touched.
+//! The container's network, and network devices that are moved into it. The devices are made in a network namespace of the
+//! test's own: the host's is never touched.
 
-use serde_json::json;
+use std::fs;
+
+use serde_json::{Value, json};
 
 use crate::support::{Bundle, is_root, under_runc};
 
@@ -48,4 +50,54 @@ fn a_device_without_a_network_namespace_is_refused() {
     crate::skip_unless!(!under_runc(), "runc 1.1 has no netDevices");
     let bundle = Bundle::new().without_namespace("network").set("/linux/netDevices", json!({"lo": {}}));
     bundle.create().fails_with("linux.netDevices");
+}
+
+/// Mounts of these types, in this order.
+fn mounts(types: &[&str]) -> Value {
+    let mount = |fstype: &&str| {
+        let destination = match *fstype {
+            "sysfs" => "/sys",
+            "proc" => "/proc",
+            "tmpfs" => "/dev",
+            "devpts" => "/dev/pts",
+            _ => "/dev/mqueue",
+        };
+        json!({"destination": destination, "type": fstype, "source": fstype})
+    };
+    types.iter().map(mount).collect()
+}
+
+#[test]
+fn sysfs_shows_the_containers_devices_wherever_it_stands_in_the_list() {
+    for types in [&["sysfs", "proc"][..], &["proc", "tmpfs", "devpts", "mqueue", "sysfs"]] {
+        Bundle::new().set("/mounts", mounts(types)).guest("ls /sys/class/net").run().prints("lo");
+    }
+}
+
+#[test]
+fn hooks_and_the_process_find_the_container_in_its_network_and_the_runtime_in_its_own() {
+    let host = fs::read_link("/proc/self/ns/net").expect("our namespace").display().to_string();
+    for types in [&["proc", "sysfs"][..], &["proc"]] {
+        let mut bundle = Bundle::new().set("/mounts", mounts(types)).guest("ns net");
+        for kind in ["prestart", "createRuntime", "createContainer", "poststart"] {
+            // Of the state on stdin the first "pid" is the container's.
+            let text = format!(
+                "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); readlink /proc/self/ns/net > \"$1/{kind}\"; \
+                 test {kind} = createContainer || readlink /proc/$pid/ns/net >> \"$1/{kind}\"; true"
+            );
+            let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", text, "hook", bundle.dir]});
+            bundle = bundle.set(&format!("/hooks/{kind}"), json!([hook]));
+        }
+        let attempt = bundle.run();
+        let said = ["prestart", "createRuntime", "createContainer", "poststart"]
+            .map(|kind| attempt.bundle.wait_for(kind));
+        let container = attempt.facts();
+        assert_ne!(container, host);
+        let [prestart, create_runtime, create_container, poststart] = said;
+        let both = format!("{host}\n{container}");
+        assert_eq!([prestart.trim(), create_runtime.trim()], [both.as_str(); 2], "{types:?}");
+        assert_eq!(create_container.trim(), container, "{types:?}");
+        // The process may have ended by then.
+        assert!(poststart.starts_with(&host), "{poststart}");
+    }
 }

@@ -7,7 +7,7 @@ use crate::init::{self, Held};
 use crate::log;
 use crate::oci_state::{self, OciState};
 use crate::parts::hooks::Kind as HookKind;
-use crate::parts::namespaces::{Entry, Kind};
+use crate::parts::namespaces::{self, Entry, Kind};
 use crate::parts::{console, seccomp};
 use crate::plan::Plan;
 use crate::state::{self, ContainerDir, Record};
@@ -117,7 +117,7 @@ impl Launch<'_> {
 
     /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
     fn serve(&mut self, wire: &ParentEnd, launched: &mut Launched) -> Result<()> {
-        self.meanwhile(&launched.child)?;
+        self.meanwhile(wire, &launched.child)?;
         let mut ready = false;
         let mut agent = None;
         let mut inbox = wire.inbox(matches!(self.plan.entry, Entry::Hop { .. }));
@@ -170,7 +170,10 @@ impl Launch<'_> {
     }
 
     /// What need not be done before init is made, nor wait until it is ready.
-    fn meanwhile(&mut self, child: &Child) -> Result<()> {
+    fn meanwhile(&mut self, wire: &ParentEnd, child: &Child) -> Result<()> {
+        if let Entry::Direct { later: 1.., .. } = self.plan.entry {
+            namespaces::make_network(|network| wire.network(network))?;
+        }
         let Subject::Container { record, .. } = &self.subject else { return Ok(()) };
         if let Some(asked) = &self.plan.cgroup {
             record.orlop.cgroup.set_late(asked)?;

@@ -10,7 +10,7 @@ mod copy_up;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{CgroupSource, Held, Late, MapIds, Source};
+pub use apply::{CgroupSource, Held, Late, Parent, Source};
 
 use super::idmap::{Map, Range};
 use super::mount_options::{self, Options};
@@ -20,7 +20,7 @@ use crate::sys::path::clean;
 use anyhow::{Context as _, Result, bail, ensure};
 use oci_spec::runtime as oci;
 use serde::Serialize;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -170,6 +170,14 @@ pub struct New {
     pub late_readonly: bool,
     /// Takes a `context=` option.
     pub labelled: bool,
+}
+
+impl New {
+    /// Whether it may depend on the network namespace in which it is mounted, as sysfs and network file systems do.
+    fn needs_network(&self) -> bool {
+        const WITHOUT: [&CStr; 5] = [c"proc", c"tmpfs", c"devpts", c"mqueue", c"cgroup2"];
+        !WITHOUT.contains(&self.fstype.as_c_str())
+    }
 }
 
 /// A change to what is mounted there already.

@@ -112,6 +112,9 @@ pub enum Entry {
     Direct {
         /// CLONE_NEW* flags of the one clone.
         clone: i32,
+        /// CLONE_NEW* flags of what the parent makes while init mounts, and init joins then: the network namespace
+        /// takes the kernel longer than all others together, and the others are what mounting needs.
+        later: i32,
         /// Joined by init, in this order.
         join: Vec<Kind>,
     },
@@ -212,7 +215,10 @@ impl Namespaces {
     /// The process shape for these requests. One clone where the kernel allows it:
     /// a pid namespace takes only children of who joined it, a user namespace must be joined before what it
     /// owns is made, and a new user namespace leaves no right to join what the host owns.
-    pub fn entry(&self, offsets: &TimeOffsets) -> Entry {
+    ///
+    /// Only root of the host is sure to come back from a network namespace that it has made: who is root of a user
+    /// namespace may be in a network that it does not own.
+    pub fn entry(&self, offsets: &TimeOffsets, rootless: bool) -> Entry {
         // The root of a new cgroup namespace is the cgroup of the process that asks for it, in clone3 the
         // parent's: init unshares it itself, once it is in its cgroup.
         let clone = self.flags(|request| *request == Request::New) & !libc::CLONE_NEWCGROUP;
@@ -222,7 +228,8 @@ impl Namespaces {
             || (self.made(Kind::User) && !join.is_empty())
             || offset_time;
         if !needs_hop {
-            return Entry::Direct { clone, join };
+            let apart = if rootless || self.private(Kind::User) { 0 } else { libc::CLONE_NEWNET };
+            return Entry::Direct { clone: clone & !apart, later: clone & apart, join };
         }
         let unshare = if offset_time { clone & (ns::NEWTIME | libc::CLONE_NEWUSER) } else { 0 };
         let hop_leaves_user = self.joined(Kind::User) || unshare & libc::CLONE_NEWUSER != 0;
@@ -362,6 +369,32 @@ pub fn foreign(pid: i32) -> Result<Vec<Kind>> {
     Ok(kinds)
 }
 
+/// Makes a network namespace, has `give` give it to init, sets its loopback device up, and leaves us in our own.
+///
+/// # Errors
+/// Those of unshare(2), open(2) and setns(2), and `give`'s.
+pub fn make_network(give: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+    let path = Path::new("/proc/self/ns").join(Kind::Network.proc_name());
+    let open = || ns::open(&path, Kind::Network.flag());
+    let made = || -> Result<()> {
+        let own = open()?;
+        ns::unshare(Kind::Network.flag())?;
+        // At once: init may be waiting.
+        give(open()?.as_fd())?;
+        sys::netlink::loopback_up()?;
+        Ok(ns::join(own.as_fd(), Kind::Network.flag())?)
+    };
+    made().with_context(|| place(Kind::Network))
+}
+
+/// Joins the network namespace `fd` that the parent has made.
+///
+/// # Errors
+/// setns(2)'s.
+pub fn join_network(fd: BorrowedFd<'_>) -> Result<()> {
+    ns::join(fd, Kind::Network.flag()).with_context(|| place(Kind::Network))
+}
+
 /// Gives init a cgroup namespace whose root is the cgroup that it is in now.
 ///
 /// # Errors
@@ -411,39 +444,55 @@ mod tests {
             clone,
             hop_joins_cgroup,
         };
+        let direct = |clone, later, join: &[Kind]| Entry::Direct { clone, later, join: join.to_vec() };
         type Case<'a> = (Vec<(Kind, Request)>, &'a TimeOffsets, Entry);
         let cases: Vec<Case<'_>> = vec![
-            (
-                vec![(Pid, new.clone()), (Uts, new.clone())],
-                &none,
-                Entry::Direct { clone: pid | uts, join: vec![] },
-            ),
-            (
-                vec![(Pid, new.clone()), (Network, join())],
-                &none,
-                Entry::Direct { clone: pid, join: vec![Network] },
-            ),
-            (
-                vec![(Kind::User, new.clone()), (Network, new.clone())],
-                &none,
-                Entry::Direct { clone: user | net, join: vec![] },
-            ),
+            (vec![(Pid, new.clone()), (Uts, new.clone())], &none, direct(pid | uts, 0, &[])),
+            (vec![(Pid, new.clone()), (Network, join())], &none, direct(pid, 0, &[Network])),
+            (vec![(Pid, new.clone()), (Network, new.clone())], &none, direct(pid, net, &[])),
+            (vec![(Kind::User, new.clone()), (Network, new.clone())], &none, direct(user | net, 0, &[])),
             (vec![(Kind::User, new.clone()), (Network, join())], &none, hop(&[Network], 0, user, false)),
             (vec![(Kind::User, join()), (Pid, new.clone())], &none, hop(&[Kind::User], 0, pid, true)),
             (vec![(Pid, join())], &none, hop(&[Pid], 0, 0, false)),
             (vec![(Time, join())], &none, hop(&[Time], 0, 0, false)),
-            (vec![(Time, new.clone())], &none, Entry::Direct { clone: ns::NEWTIME, join: vec![] }),
+            (vec![(Time, new.clone())], &none, direct(ns::NEWTIME, 0, &[])),
             (vec![(Time, new.clone()), (Pid, new.clone())], &offset, hop(&[], ns::NEWTIME, pid, false)),
             (
                 vec![(Kind::User, new.clone()), (Time, new.clone()), (Pid, new.clone())],
                 &offset,
                 hop(&[], ns::NEWTIME | user, pid, true),
             ),
-            (vec![(Kind::Cgroup, new)], &none, Entry::Direct { clone: 0, join: vec![] }),
+            (vec![(Kind::Cgroup, new)], &none, direct(0, 0, &[])),
         ];
         for (requests, offsets, entry) in cases {
-            assert_eq!(namespaces(&requests).entry(offsets), entry, "{requests:?}");
+            assert_eq!(namespaces(&requests).entry(offsets, false), entry, "{requests:?}");
         }
+        let network = namespaces(&[(Pid, Request::New), (Network, Request::New)]);
+        assert_eq!(network.entry(&none, true), direct(pid | net, 0, &[]), "whose root could not come back");
+    }
+
+    #[test]
+    fn a_network_is_made_for_another_and_we_stay_in_ours() {
+        use crate::sys::prctl::testing::{in_child, privileged};
+        if !privileged("a_network_is_made_for_another_and_we_stay_in_ours") {
+            return;
+        }
+        in_child(|| {
+            let own = || ns::open(Path::new("/proc/self/ns/net"), libc::CLONE_NEWNET);
+            let before = own()?;
+            let mut made = None;
+            make_network(|fd| {
+                made = Some(fd.try_clone_to_owned()?);
+                Ok(())
+            })?;
+            let made = made.context("none was given")?;
+            ensure!(ns::same(before.as_fd(), own()?.as_fd())?, "we are somewhere else");
+            ensure!(!ns::same(before.as_fd(), made.as_fd())?, "it is ours");
+            join_network(made.as_fd())?;
+            ensure!(std::fs::read_to_string("/proc/self/net/fib_trie")?.contains("127.0.0.1"), "lo is down");
+            ensure!(ns::same(made.as_fd(), own()?.as_fd())?);
+            Ok(())
+        });
     }
 
     #[test]

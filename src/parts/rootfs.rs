@@ -289,8 +289,8 @@ mod tests {
         let mut held = mounts.hold().unwrap();
         let group = mounts::Source::Held(mount::clone_path(&group, Depth::One).unwrap());
         let root = rootfs.open().unwrap();
-        let map_ids: mounts::MapIds<'_> = &|_, _| bail!("nothing has id maps");
-        let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group)), map_ids).unwrap();
+        let parent = mounts::Parent { map_ids: &|_, _| bail!("nothing has id maps"), network: &|| Ok(()) };
+        let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group)), &parent).unwrap();
         devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd)).unwrap();
         let null = paths.hold().unwrap();
         rootfs.pivot(&root).unwrap();

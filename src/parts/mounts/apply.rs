@@ -48,8 +48,13 @@ pub enum Source {
     Attached(OwnedFd),
 }
 
-/// Asks the parent to give the mount of that index its id maps.
-pub type MapIds<'a> = &'a dyn Fn(usize, BorrowedFd<'_>) -> Result<()>;
+/// What the parent does for mounts.
+pub struct Parent<'a> {
+    /// It gives the mount of that index its id maps.
+    pub map_ids: &'a dyn Fn(usize, BorrowedFd<'_>) -> Result<()>,
+    /// It has made the network namespace: whoever mounts is in it from here on.
+    pub network: &'a dyn Fn() -> Result<()>,
+}
 
 /// A mount that only waits to be attached.
 #[derive(Debug)]
@@ -129,7 +134,7 @@ impl Mounts {
         set_idmap(fd, idmap)
     }
 
-    /// Makes all mounts below `root`, in order. `map_ids` has [`Mounts::map_ids`] called in the parent.
+    /// Makes all mounts below `root`, in order. `parent` has [`Mounts::map_ids`] called there.
     ///
     /// # Errors
     /// A mount failed; those before it stay, in a mount namespace that dies with init.
@@ -138,7 +143,7 @@ impl Mounts {
         root: &Root,
         held: &mut Held,
         mut cgroup: Option<CgroupSource>,
-        map_ids: MapIds<'_>,
+        parent: &Parent<'_>,
     ) -> Result<Late> {
         let mut late = Late::default();
         let mut fresh = Vec::new();
@@ -148,8 +153,13 @@ impl Mounts {
             });
             let held = held.0.get_mut(mount.index).and_then(Option::take);
             match &mount.what {
-                What::Bind(bind) => self.bind(root, mount, bind, held, map_ids),
-                What::New(new) => self.fresh_fs(root, mount, new, &mut fresh, &mut late),
+                What::Bind(bind) => self.bind(root, mount, bind, held, parent),
+                What::New(new) => {
+                    if new.needs_network() {
+                        (parent.network)()?;
+                    }
+                    self.fresh_fs(root, mount, new, &mut fresh, &mut late)
+                }
                 What::Cgroup => self.cgroup(root, mount, cgroup.as_mut()),
                 What::Remount(change) => remount(root, mount, change),
             }
@@ -165,12 +175,12 @@ impl Mounts {
         mount: &Mount,
         bind: &Bind,
         held: Option<Ready>,
-        map_ids: MapIds<'_>,
+        parent: &Parent<'_>,
     ) -> Result<()> {
         let ready = match (held, self.sources) {
             (None, _) if bind.idmap.is_some() => {
                 let fd = sys::clone_path(&bind.source, bind.depth)?;
-                map_ids(mount.index, fd.as_fd())?;
+                (parent.map_ids)(mount.index, fd.as_fd())?;
                 self.finish(fd, mount, bind.depth, Lock::Kernel)?
             }
             (Some(ready), SourcesFrom::Parent) => ready,
