@@ -75,17 +75,11 @@ pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<Borr
     let made = ask_for_cgroup(plan, held, wire).and_then(|()| enter(plan, held)).and_then(|clone| {
         let visible = plan.root.is_none();
         if visible {
-            // What init needs of /proc, the container's own has. By the host's, and by whatever else of the host is
-            // open here, a container that may look into other processes (CAP_SYS_PTRACE) would get out.
-            held.proc = Proc::of_container();
-            close_all_but(plan, wire, &[cgroup, held.proc.fd(), console_of(held)])?;
+            close_all_but(plan, wire, &[cgroup, console_of(held)])?;
         }
-        Ok(spawn::spawn(clone as u64, Parentage::Sibling, cgroup, || {
-            if visible && let Err(error) = close_all_but(plan, wire, &[held.proc.fd(), console_of(held)]) {
-                drop(wire.tell(&Event::Failed(Failure::of(&error)), None));
-                return 1;
-            }
-            main(plan, held, wire)
+        Ok(spawn::spawn(clone as u64, Parentage::Sibling, cgroup, || match visible {
+            true => visible_main(plan, held, wire),
+            false => main(plan, held, wire),
         })?)
     });
     let told = match made {
@@ -93,6 +87,56 @@ pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<Borr
         Err(error) => wire.tell(&Event::Failed(Failure::of(&error)), None).and(Err(error)),
     };
     i32::from(told.is_err())
+}
+
+/// Whether [`brief_hop`] will do: nothing is asked on the way, and what is joined may be joined by who shares memory
+/// with another process (setns(2)).
+pub fn hop_is_brief(plan: &Plan, held: &Held) -> bool {
+    let joins_alone = held.joins.has(Kind::User) || held.joins.has(Kind::Time);
+    plan.root.is_none() && !held.asks_for_cgroup && !joins_alone && spawn::SHARES_MEMORY
+}
+
+/// [`hop`] in memory that is the parent's, who waits for its end (`spawn::in_our_memory`): it changes nothing there, and
+/// allocates nothing unless something goes wrong. To be closed on the way are `closed`; gives init's process id.
+///
+/// # Errors
+/// As `hop` reports them.
+pub fn brief_hop(
+    plan: &mut Plan,
+    held: &mut Held,
+    wire: &InitEnd,
+    cgroup: Option<BorrowedFd<'_>>,
+    closed: &sys::fd::Ranges,
+) -> Result<i32> {
+    let clone = enter(plan, held)?;
+    closed.close()?;
+    let init = spawn::spawn(clone as u64, Parentage::Sibling, cgroup, || visible_main(plan, held, wire))?;
+    Ok(init.pid)
+}
+
+/// What the hop closes before it makes an init that a container can see: by what of the host is open there, one that may
+/// look into other processes (CAP_SYS_PTRACE) would get out.
+pub fn closed_by_hop(
+    plan: &Plan,
+    held: &Held,
+    wire: &InitEnd,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> sys::fd::Ranges {
+    all_but(plan, wire, &[cgroup, console_of(held)])
+}
+
+/// [`main`] in sight of a container. The host's descriptors are closed, the cgroup's still has to be; what is needed of
+/// /proc, the container's own has.
+fn visible_main(plan: &mut Plan, held: &mut Held, wire: &InitEnd) -> i32 {
+    // Not to be dropped: its descriptor is closed, and the number may be that of the new one.
+    std::mem::forget(std::mem::replace(&mut held.proc, Proc::of_container()));
+    match close_all_but(plan, wire, &[held.proc.fd(), console_of(held)]) {
+        Ok(()) => main(plan, held, wire),
+        Err(error) => {
+            drop(wire.tell(&Event::Failed(Failure::of(&error)), None));
+            1
+        }
+    }
 }
 
 fn enter(plan: &Plan, held: &Held) -> Result<i32> {
@@ -436,12 +480,16 @@ fn close_what_start_does_not_need(plan: &Plan, held: &mut Held, wire: &InitEnd) 
 
 /// Closes what we have of the host but what the process inherits, the wire, the log, and `kept`.
 fn close_all_but(plan: &Plan, wire: &InitEnd, kept: &[Option<BorrowedFd<'_>>]) -> Result<()> {
-    let kept: Vec<_> = kept.iter().copied().chain([Some(wire.as_fd()), log::fd()]).flatten().collect();
     // It has a descriptor of its own, which goes.
     drop(std::panic::take_hook());
-    sys::fd::close_all_but(3 + plan.process.inherited.count(), &kept)?;
+    all_but(plan, wire, kept).close()?;
     report_panics(wire);
     Ok(())
+}
+
+fn all_but(plan: &Plan, wire: &InitEnd, kept: &[Option<BorrowedFd<'_>>]) -> sys::fd::Ranges {
+    let kept: Vec<_> = kept.iter().copied().chain([Some(wire.as_fd()), log::fd()]).flatten().collect();
+    sys::fd::Ranges::all_but(3 + plan.process.inherited.count(), &kept)
 }
 
 fn console_of(held: &Held) -> Option<BorrowedFd<'_>> {

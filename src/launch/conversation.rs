@@ -12,12 +12,12 @@ use crate::parts::{console, seccomp};
 use crate::plan::Plan;
 use crate::state::{self, ContainerDir, Record};
 use crate::sys::spawn::{self, Child, Parentage};
-use crate::sys::{self, Called, fd, pidfd, proc::Proc};
+use crate::sys::{self, Called, fd, pidfd, prctl, proc::Proc};
 use crate::wire::{self, Event, Failure, InitEnd, Order, ParentEnd};
 use anyhow::{Context, Result, anyhow};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ struct Launch<'a> {
     seen: Option<state::Process>,
     /// The pid file is there.
     announced: bool,
+    /// Our child is the hop, which has yet to say who init is.
+    hops: bool,
 }
 
 /// Makes init, answers it until the container is created (`create`) or runs (`run`, `exec`), and kills it if anything
@@ -57,7 +59,7 @@ pub fn converse(
     handover: &Handover<'_>,
     subject: Subject<'_>,
 ) -> Result<Launched> {
-    let mut launch = Launch { plan, held, handover, subject, seen: None, announced: false };
+    let mut launch = Launch { plan, held, handover, subject, seen: None, announced: false, hops: false };
     let (wire, init_end) = wire::pair()?;
     let mut wire = Some(wire);
     let child = launch.spawn(&mut wire, init_end).context("unable to start container process")?;
@@ -94,16 +96,23 @@ impl Launch<'_> {
         };
         let directory = if held.asks_for_cgroup { None } else { cgroup.dir()? };
         let child = match plan.entry {
-            Entry::Direct { clone, .. } => spawn::spawn(clone as u64, Parentage::Child, directory, || {
-                drop(wire.take());
-                init::main(plan, held, &init_end)
-            }),
+            Entry::Direct { clone, .. } => {
+                Ok(spawn::spawn(clone as u64, Parentage::Child, directory, || {
+                    drop(wire.take());
+                    init::main(plan, held, &init_end)
+                }))
+            }
             Entry::Hop { hop_joins_cgroup, .. } => {
                 let (first, second) = if hop_joins_cgroup { (directory, None) } else { (None, directory) };
-                spawn::spawn(0, Parentage::Child, first, || {
-                    drop(wire.take());
-                    init::hop(plan, held, &init_end, second)
-                })
+                if init::hop_is_brief(plan, held) {
+                    brief_hop(plan, held, &init_end, first, second)
+                } else {
+                    self.hops = true;
+                    Ok(spawn::spawn(0, Parentage::Child, first, || {
+                        drop(wire.take());
+                        init::hop(plan, held, &init_end, second)
+                    }))
+                }
             }
         };
         if let Some(cpus) = cpus {
@@ -112,7 +121,7 @@ impl Launch<'_> {
         if let Some(lent) = lent {
             lent.take_back(&self.held.proc)?;
         }
-        child.map_err(|error| cgroup.refusal(error))
+        child?.map_err(|error| cgroup.refusal(error))
     }
 
     /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
@@ -120,7 +129,7 @@ impl Launch<'_> {
         self.meanwhile(wire, &launched.child)?;
         let mut ready = false;
         let mut agent = None;
-        let mut inbox = wire.inbox(matches!(self.plan.entry, Entry::Hop { .. }));
+        let mut inbox = wire.inbox(self.hops);
         while let Some((event, fd)) =
             inbox.event(launched.child.pidfd.as_fd(), agent).map_err(|error| self.silence(error))?
         {
@@ -324,6 +333,36 @@ impl Launch<'_> {
             Ok(ended) => anyhow!("{who} ended before it was ready: {ended}{perhaps}"),
             Err(error) => anyhow!(error).context(format!("{who} ended before it was ready{perhaps}")),
         }
+    }
+}
+
+/// Has init made by a process that joins the container's namespaces in our memory. The outer error is init's or that
+/// process's own, the inner one that there could be none.
+fn brief_hop(
+    plan: &mut Plan,
+    held: &mut Held,
+    init_end: &InitEnd,
+    first: Option<BorrowedFd<'_>>,
+    second: Option<BorrowedFd<'_>>,
+) -> Result<Result<Child, sys::Error>> {
+    let closed = init::closed_by_hop(plan, held, init_end, second);
+    // Who hides its memory hides ours, and others of our user may need to see us.
+    let visible = prctl::dumpable()?;
+    let mut born = None;
+    let ended = spawn::in_our_memory(first, || {
+        born = Some(init::brief_hop(plan, held, init_end, second, &closed));
+        0
+    });
+    if visible {
+        prctl::set_dumpable()?;
+    }
+    match (ended, born) {
+        (Err(error), _) => Ok(Err(error)),
+        (Ok(_), Some(born)) => {
+            let pid = born?;
+            Ok(Ok(Child { pid, pidfd: pidfd::open(pid)? }))
+        }
+        (Ok(ended), None) => Err(anyhow!("the process that joins the container's namespaces ended: {ended}")),
     }
 }
 

@@ -295,6 +295,12 @@ impl Joins {
         self.namespaces.is_empty() && self.process.is_none()
     }
 
+    /// Whether one of this kind is joined.
+    pub fn has(&self, kind: Kind) -> bool {
+        let of_process = self.process.as_ref().is_some_and(|(_, kinds)| kinds.contains(&kind));
+        of_process || self.get(kind).is_some()
+    }
+
     fn get(&self, kind: Kind) -> Option<BorrowedFd<'_>> {
         self.namespaces.iter().find(|(k, _)| *k == kind).map(|(_, fd)| fd.as_fd())
     }

@@ -44,25 +44,39 @@ fn cloexec_from_one_by_one(first: RawFd) {
     }
 }
 
-/// Closes every descriptor from `first` on but those in `keep` (close_range(2)). For a forked copy that ends with
-/// execve(2) or exit(2): its memory still holds owners of what is closed here, which must never be dropped.
-///
-/// # Errors
-/// close_range(2)'s.
-pub fn close_all_but(first: RawFd, keep: &[BorrowedFd<'_>]) -> Result<(), Error> {
-    let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
-    keep.sort_unstable();
-    let mut next = first as libc::c_uint;
-    for last in keep.into_iter().map(|fd| fd as libc::c_uint).chain([libc::c_uint::MAX]) {
-        if last > next {
-            let end = if last == libc::c_uint::MAX { last } else { last - 1 };
-            // SAFETY: the caller promises that nothing uses or drops these descriptors any more.
-            check(unsafe { libc::syscall(libc::SYS_close_range, next, end, 0) })
-                .called("close_range", || format!("{next} {end}"))?;
+/// Descriptors to be closed, from the first to the last of each range.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ranges(Vec<(libc::c_uint, libc::c_uint)>);
+
+impl Ranges {
+    /// Every descriptor from `first` on but those in `keep`.
+    pub fn all_but(first: RawFd, keep: &[BorrowedFd<'_>]) -> Self {
+        let mut keep: Vec<_> = keep.iter().map(|fd| fd.as_raw_fd() as libc::c_uint).collect();
+        keep.sort_unstable();
+        let (mut ranges, mut next) = (Vec::new(), first as libc::c_uint);
+        for kept in keep {
+            if kept > next {
+                ranges.push((next, kept - 1));
+            }
+            next = next.max(kept.saturating_add(1));
         }
-        next = next.max(last.saturating_add(1));
+        ranges.push((next, libc::c_uint::MAX));
+        Self(ranges)
     }
-    Ok(())
+
+    /// Closes them (close_range(2)), and allocates nothing for it. For a forked copy that ends with execve(2) or
+    /// exit(2): its memory still holds owners of what is closed here, which must never be dropped.
+    ///
+    /// # Errors
+    /// close_range(2)'s.
+    pub fn close(&self) -> Result<(), Error> {
+        for (first, last) in &self.0 {
+            // SAFETY: the caller promises that nothing uses or drops these descriptors any more.
+            check(unsafe { libc::syscall(libc::SYS_close_range, *first, *last, 0) })
+                .called("close_range", || format!("{first} {last}"))?;
+        }
+        Ok(())
+    }
 }
 
 /// Clears close-on-exec on the descriptors `range` so that the container's process inherits them.
@@ -324,7 +338,7 @@ mod tests {
                 |_| rustix::io::fcntl_dupfd_cloexec(&null, 300).map(std::os::fd::IntoRawFd::into_raw_fd);
             let fds = (0..6).map(open).collect::<Result<Vec<_>, _>>()?;
             let keep: Vec<_> = [4, 1, 0].into_iter().filter_map(|place: usize| borrow(fds[place])).collect();
-            close_all_but(fds[1], &keep)?;
+            Ranges::all_but(fds[1], &keep).close()?;
             let left: Vec<_> = fds.iter().map(|fd| is_open(*fd)).collect();
             anyhow::ensure!(left == [true, true, false, false, true, false], "{left:?}");
             Ok(())
