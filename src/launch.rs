@@ -23,7 +23,7 @@ use crate::parts::namespaces::{Entry, Joins, Kind};
 use crate::plan::Plan;
 use crate::state::{Container, ContainerDir, Record, Root};
 use crate::sys::spawn::Child;
-use crate::sys::{self, mount, proc::Proc, signal};
+use crate::sys::{self, Called, mount, proc::Proc, signal};
 use anyhow::{Context, Result};
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -174,19 +174,21 @@ fn make(
     Ok(())
 }
 
-/// Starts the process of `plan` in a container that runs, in the cgroup `cgroup`.
+/// Starts the process of `plan` in a container that runs, in the cgroup `cgroup`. `init` is the container's first process.
 ///
 /// # Errors
 /// Whatever went wrong, with its place.
 pub fn exec(
     plan: &mut Plan,
     container: &Container,
+    init: &OwnedFd,
     cgroup: &Cgroup,
     handover: &Handover<'_>,
 ) -> Result<Launched> {
     let mut held = hold(plan, handover)?;
     let record = &container.record;
-    let init = record.init().open()?.context("cannot exec in a stopped container")?;
+    let init =
+        rustix::io::fcntl_dupfd_cloexec(init, 3).called("fcntl", || "pidfd (F_DUPFD_CLOEXEC)".into())?;
     held.joins = Joins::of_process(init, plan.namespaces.0.keys().copied().collect());
     held.cgroup_tasks = cgroup.tasks()?;
     held.asks_for_cgroup = cgroup.needs_attach();

@@ -494,6 +494,17 @@ impl Container {
     pub fn status(&self) -> Result<Status> {
         self.dir.status(&self.record)
     }
+
+    /// Its status now, and a descriptor for its first process, if that lives.
+    ///
+    /// # Errors
+    /// As [`ContainerDir::status`], or no descriptors are left.
+    pub fn look(&self) -> Result<(Status, Option<OwnedFd>)> {
+        // First, for the status comes from looking at the process.
+        let init = self.record.init().descriptor()?;
+        let status = self.status()?;
+        Ok((status, init.filter(|_| !matches!(status, Status::Creating | Status::Stopped))))
+    }
 }
 
 #[cfg(test)]

@@ -19,13 +19,15 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 /// The container is not running, or the process could not be executed.
 pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
-    match container.status()? {
+    let (status, init) = container.look()?;
+    match status {
         Status::Stopped | Status::Creating => bail!("cannot exec in a stopped container"),
         Status::Paused if !args.ignore_paused => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")
         }
         Status::Paused | Status::Created | Status::Running => {}
     }
+    let init = init.context("cannot exec in a stopped container")?;
     let process = process(args, &container)?;
     let filter = container.record.orlop.has_filter.then(|| container.dir.load_filter()).transpose()?;
     let inherited = inherited(0, args.preserve_fds)?;
@@ -51,13 +53,13 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
         notify: None,
     };
     let cgroup = container.record.orlop.cgroup.sub(&args.cgroup)?;
-    let launched = match launch::exec(&mut plan, &container, &cgroup, &handover) {
+    let launched = match launch::exec(&mut plan, &container, &init, &cgroup, &handover) {
         // The container has moved its processes into sub-cgroups and given them controllers: the kernel takes
         // no process into its own cgroup then (cgroups(7), "no internal processes").
         // Or it has moved its init elsewhere, and its own cgroup was removed.
         Err(error) if args.cgroup.is_empty() && refused_by(&cgroup, &error) => {
             let other = container.record.orlop.cgroup.of_process(container.record.init_process_pid)?;
-            launch::exec(&mut plan, &container, &other.unwrap_or_else(Cgroup::none), &handover)?
+            launch::exec(&mut plan, &container, &init, &other.unwrap_or_else(Cgroup::none), &handover)?
         }
         other => other?,
     };

@@ -20,7 +20,8 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
     let (init, notify) = {
         let _lock = container.dir.lock()?;
-        match container.status()? {
+        let (status, init) = container.look()?;
+        match status {
             Status::Created => {}
             Status::Stopped => bail!("cannot start a container that has stopped"),
             Status::Running => bail!("cannot start an already running container"),
@@ -28,11 +29,12 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
                 bail!("cannot start a container in the {other} state")
             }
         }
-        let init = container.record.init().open()?.context("container process is already dead")?;
+        let init = init.context("container process is already dead")?;
         let notify = listen(&container)?;
-        let started = release(&container, &init);
+        let result = release(&container);
+        // While init goes on, if it does.
         container.dir.remove_gate()?;
-        started?;
+        hear(&result?, &init)?;
         (init, notify)
     };
     run_poststart(&container, &init)?;
@@ -52,8 +54,8 @@ fn listen(container: &Container) -> Result<Option<Notify>> {
     Notify::listen(directory.as_fd(), &host).map(Some)
 }
 
-/// Lets init go on, and reads what it says until execve closes its end.
-fn release(container: &Container, init: &OwnedFd) -> Result<()> {
+/// Lets init go on, and gives where it says what comes of it.
+fn release(container: &Container) -> Result<OwnedFd> {
     let open = |name: &str, flags: OFlags| {
         let flags = flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(container.dir.fd(), name, flags, Mode::empty())
@@ -65,7 +67,12 @@ fn release(container: &Container, init: &OwnedFd) -> Result<()> {
         other => other.called("openat", || FIFO.into())?,
     };
     rustix::io::write(&go, b"0").called("write", || FIFO.into())?;
-    match read_all(&result, init)?.as_slice() {
+    Ok(result)
+}
+
+/// Reads what init says until execve closes its end.
+fn hear(result: &OwnedFd, init: &OwnedFd) -> Result<()> {
+    match read_all(result, init)?.as_slice() {
         [] => bail!("container process is already dead"),
         [RELEASED, COMPLETE] => Ok(()),
         // Killed, most likely in a hook.

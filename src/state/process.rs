@@ -56,15 +56,23 @@ impl Process {
     /// # Errors
     /// /proc cannot be read, or no descriptors are left.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let pidfd = self.descriptor()?;
+        // The number may have been reused: what the descriptor means is settled now, so look after opening.
+        Ok(if pidfd.is_some() && self.alive()? { pidfd } else { None })
+    }
+
+    /// A descriptor for whoever has its number now. Who then finds it alive knows that it is this process.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn descriptor(&self) -> Result<Option<OwnedFd>> {
         if self.pid <= 0 {
             return Ok(None);
         }
-        let pidfd = match pidfd::open(self.pid) {
-            Err(error) if error.errno() == libc::ESRCH => return Ok(None),
-            other => other?,
-        };
-        // The number may have been reused: what the descriptor means is settled now, so look after opening.
-        Ok(self.alive()?.then_some(pidfd))
+        match pidfd::open(self.pid) {
+            Err(error) if error.errno() == libc::ESRCH => Ok(None),
+            other => Ok(Some(other?)),
+        }
     }
 }
 
