@@ -8,7 +8,7 @@ mod reader;
 use self::reader::{Reader, Trace};
 use crate::log;
 use crate::spec::Spec;
-use crate::sys::{self, Called, fd::open_file};
+use crate::sys::{self, Called, fd::open_file, path::real_path};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
@@ -38,8 +38,7 @@ pub struct Bundle {
 /// # Errors
 /// The file is missing, too large, no JSON, or no configuration: with the pointer to the first wrong property.
 pub fn load(path: &Path, file: &str) -> Result<Bundle> {
-    let path = std::fs::canonicalize(path).called("realpath", || format!("{path:?}")).context("--bundle")?;
-    load_again(path, file)
+    load_again(real_path(path).context("--bundle")?, file)
 }
 
 /// As [`load`], of a path that a [`Bundle`] had: absolute, and without links.

@@ -315,6 +315,23 @@ pub fn c_path(path: &Path) -> Result<CString, Error> {
         .map_err(|_| Error::new("path", format!("{path:?}"), libc::EINVAL))
 }
 
+/// `path` made absolute and free of links (realpath(3)). Not std's: that has the C library allocate, and musl asks the
+/// kernel five times for it.
+///
+/// # Errors
+/// Something on the way is missing, or is no directory.
+pub fn real_path(path: &Path) -> Result<PathBuf, Error> {
+    let mut room = [0; libc::PATH_MAX as usize];
+    let named = c_path(path)?;
+    // SAFETY: both are C strings or room for one; PATH_MAX bytes is what the function may write.
+    let found = unsafe { libc::realpath(named.as_ptr(), room.as_mut_ptr()) };
+    if found.is_null() {
+        return Err(std::io::Error::last_os_error()).called("realpath", || format!("{path:?}"));
+    }
+    // SAFETY: it has put a C string there.
+    Ok(as_path(unsafe { CStr::from_ptr(room.as_ptr()) }).to_owned())
+}
+
 /// The path of a C string.
 pub fn as_path(path: &CStr) -> &Path {
     Path::new(OsStr::from_bytes(path.to_bytes()))
