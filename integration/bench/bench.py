@@ -258,7 +258,7 @@ def count(view, case):
                 files.append(WORK / f"strace-{len(files)}")
                 line = f"strace -f -c -o {files[-1]} {' '.join(words)}"
                 # strace stays with init until the container ends.
-                script.append(f"{line} & sleep 1" if "create" in words else line)
+                script.append(f"{line} & sleep 3" if "create" in words else line)
             else:
                 script.append(" ".join(words))
         done = in_view(view, ["sh", "-ec", "\n".join([*script, "wait"])])
