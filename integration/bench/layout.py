@@ -60,11 +60,12 @@ def members(program):
     # musl-gcc -print-file-name knows of glibc's only. The linker names each file that it reads.
     linked = f"echo 'int main(void) {{}}' | {compiler} -static -Wl,--trace -x c - -o /dev/null"
     found = {}
-    for path in sorted({line for line in lines("sh", "-c", linked) if line.endswith(".a")}):
+    for path in sorted({line for line in lines("sh", "-c", linked) if line.endswith((".a", "crt1.o"))}):
         for line in lines("sh", "-c", f"nm -A --defined-only {path} 2>/dev/null"):
             place, kind, name = line.rsplit(" ", 2)
+            member = f":{place.split(':')[1]}" if path.endswith(".a") else ""
             if kind in "tTwWi":
-                found.setdefault(name, f"*{os.path.basename(path)}:{place.split(':')[1]}(.text .text.*)")
+                found.setdefault(name, f"*{os.path.basename(path)}{member}(.text .text.*)")
     return found
 
 
@@ -87,12 +88,16 @@ def reached(program, names):
 
 
 def pattern(name, archive):
-    # Hashes are others with each compiler: at the end of a name, or with each crate that it mentions.
+    # Hashes are others with each compiler: at the end of a name, or with each crate that it mentions. So is the number
+    # of one of two functions of the same name.
     if name.startswith("_ZN"):
-        return f"*(.text.{re.sub('17h[0-9a-f]{16}E', '17h*', name)})"
-    if name.startswith("_R"):
+        name = re.sub("17h[0-9a-f]{16}E", "17h*", name)
+    elif name.startswith("_R"):
         # Their length too, and with it the places in the name that it refers back to.
-        return f"*(.text.{re.sub('Cs[0-9A-Za-z]+_', 'Cs*_', re.sub('B[0-9A-Za-z]{0,3}_', 'B*_', name))})"
+        name = re.sub(r"\.[0-9]+$", "*", re.sub("Cs[0-9A-Za-z]+_", "Cs*_", re.sub("B[0-9A-Za-z]{0,3}_", "B*_", name)))
+    if name.startswith("_"):
+        # Those marked as cold, though they are executed, have sections of their own.
+        return archive.get(name, f"*(.text.{name} .text.unlikely.{name})")
     return archive.get(name, f"*(.text.{name})")
 
 
