@@ -178,7 +178,7 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
     join_keyring(&plan.process, held)?;
     let (mut pty, mut restricted) = (None, None);
     if let Some(plan_root) = &plan.root {
-        if plan.namespaces.made(Kind::Network) && !held.network_to_come.get() {
+        if plan.namespaces.made(Kind::Network) && !plan.entry.network_comes_later() {
             sys::netlink::loopback_up()?;
         }
         let null = plan_root.paths.hold()?;

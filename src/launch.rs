@@ -19,7 +19,7 @@ use crate::notify::{self, Notify};
 use crate::oci_state::OciState;
 use crate::parts::console;
 use crate::parts::mounts::{self, CgroupSource, Source};
-use crate::parts::namespaces::{Entry, Joins, Kind};
+use crate::parts::namespaces::{Joins, Kind};
 use crate::plan::Plan;
 use crate::state::{Container, ContainerDir, Record, Root};
 use crate::sys::spawn::Child;
@@ -206,7 +206,7 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         cgroup_tasks: Vec::new(),
         asks_for_cgroup: false,
         cgroup_mount: None,
-        network_to_come: Cell::new(matches!(plan.entry, Entry::Direct { later: 1.., .. })),
+        network_to_come: Cell::new(plan.entry.network_comes_later()),
         mounts: mounts::Held::default(),
         console_socket: match (&plan.process.console, handover.console_socket) {
             (Some(_), Some(path)) => Some(console::connect(path).context("--console-socket")?),

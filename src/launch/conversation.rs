@@ -95,23 +95,24 @@ impl Launch<'_> {
             Subject::Process { cgroup, .. } => *cgroup,
         };
         let directory = if held.asks_for_cgroup { None } else { cgroup.dir()? };
+        let refused = |error| cgroup.refusal(error);
         let child = match plan.entry {
-            Entry::Direct { clone, .. } => {
-                Ok(spawn::spawn(clone as u64, Parentage::Child, directory, || {
-                    drop(wire.take());
-                    init::main(plan, held, &init_end)
-                }))
-            }
+            Entry::Direct { clone, .. } => spawn::spawn(clone as u64, Parentage::Child, directory, || {
+                drop(wire.take());
+                init::main(plan, held, &init_end)
+            })
+            .map_err(refused),
             Entry::Hop { hop_joins_cgroup, .. } => {
                 let (first, second) = if hop_joins_cgroup { (directory, None) } else { (None, directory) };
                 if init::hop_is_brief(plan, held) {
-                    brief_hop(plan, held, &init_end, first, second)
+                    brief_hop(plan, held, &init_end, first, second, refused)
                 } else {
                     self.hops = true;
-                    Ok(spawn::spawn(0, Parentage::Child, first, || {
+                    spawn::spawn(0, Parentage::Child, first, || {
                         drop(wire.take());
                         init::hop(plan, held, &init_end, second)
-                    }))
+                    })
+                    .map_err(refused)
                 }
             }
         };
@@ -121,7 +122,7 @@ impl Launch<'_> {
         if let Some(lent) = lent {
             lent.take_back(&self.held.proc)?;
         }
-        child?.map_err(|error| cgroup.refusal(error))
+        child
     }
 
     /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
@@ -180,7 +181,7 @@ impl Launch<'_> {
 
     /// What need not be done before init is made, nor wait until it is ready.
     fn meanwhile(&mut self, wire: &ParentEnd, child: &Child) -> Result<()> {
-        if let Entry::Direct { later: 1.., .. } = self.plan.entry {
+        if self.plan.entry.network_comes_later() {
             namespaces::make_network(|network| wire.network(network))?;
         }
         let Subject::Container { record, .. } = &self.subject else { return Ok(()) };
@@ -336,15 +337,16 @@ impl Launch<'_> {
     }
 }
 
-/// Has init made by a process that joins the container's namespaces in our memory. The outer error is init's or that
-/// process's own, the inner one that there could be none.
+/// Has init made by a process that joins the container's namespaces in our memory, in the cgroup `first`; `refused` says
+/// why it may not be there.
 fn brief_hop(
     plan: &mut Plan,
     held: &mut Held,
     init_end: &InitEnd,
     first: Option<BorrowedFd<'_>>,
     second: Option<BorrowedFd<'_>>,
-) -> Result<Result<Child, sys::Error>> {
+    refused: impl FnOnce(sys::Error) -> anyhow::Error,
+) -> Result<Child> {
     let closed = init::closed_by_hop(plan, held, init_end, second);
     // Who hides its memory hides ours, and others of our user may need to see us.
     let visible = prctl::dumpable()?;
@@ -356,14 +358,10 @@ fn brief_hop(
     if visible {
         prctl::set_dumpable()?;
     }
-    match (ended, born) {
-        (Err(error), _) => Ok(Err(error)),
-        (Ok(_), Some(born)) => {
-            let pid = born?;
-            Ok(Ok(Child { pid, pidfd: pidfd::open(pid)? }))
-        }
-        (Ok(ended), None) => Err(anyhow!("the process that joins the container's namespaces ended: {ended}")),
-    }
+    let ended = ended.map_err(refused)?;
+    let pid =
+        born.with_context(|| format!("the process that joins the container's namespaces ended: {ended}"))??;
+    Ok(Child { pid, pidfd: pidfd::open(pid)? })
 }
 
 /// Runs hooks in the bundle, where those of runc and crun begin; the paths that we were given are relative to where we

@@ -134,6 +134,13 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Whether the parent makes the network namespace, with its loopback device up, and init joins it.
+    pub fn network_comes_later(&self) -> bool {
+        matches!(self, Entry::Direct { later, .. } if later & Kind::Network.flag() != 0)
+    }
+}
+
 /// Reads `linux.namespaces`.
 ///
 /// # Errors

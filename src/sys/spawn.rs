@@ -29,6 +29,20 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+impl CloneArgs {
+    /// For a child of ours, in `cgroup` if given, whose descriptor the kernel is to write to `pidfd`.
+    fn new(flags: u64, pidfd: *mut libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> Self {
+        let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+        Self {
+            flags: flags | libc::CLONE_PIDFD as u64 | into,
+            pidfd: pidfd as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            cgroup: cgroup.map_or(0, |cgroup| cgroup.as_raw_fd() as u64),
+            ..Self::default()
+        }
+    }
+}
+
 /// A process that [`spawn`] made.
 #[derive(Debug)]
 pub struct Child {
@@ -62,20 +76,11 @@ pub fn spawn(
 ) -> Result<Child, Error> {
     assert_single_threaded()?;
     let mut pidfd: libc::c_int = -1;
-    let mut args = CloneArgs {
-        flags: flags | libc::CLONE_PIDFD as u64,
-        pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
+    let mut args = CloneArgs::new(flags, &raw mut pidfd, cgroup);
     if parentage == Parentage::Sibling {
         // The kernel takes over our own exit signal then, and refuses another one.
         args.flags |= libc::CLONE_PARENT as u64;
         args.exit_signal = 0;
-    }
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: `args` is a valid clone_args of the size given, `pidfd` outlives the call, and without
     // CLONE_VM and a stack the child goes on in a copy of our memory, as after fork(2). We are
@@ -108,16 +113,7 @@ pub fn in_our_memory(cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> i32
     assert_single_threaded()?;
     let mut pidfd: libc::c_int = -1;
     let flags = libc::CLONE_VM as u64 | libc::CLONE_VFORK as u64;
-    let mut args = CloneArgs {
-        flags: flags | libc::CLONE_PIDFD as u64,
-        pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
-    if let Some(cgroup) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
+    let args = CloneArgs::new(flags, &raw mut pidfd, cgroup);
     // SAFETY: `args` is a valid clone_args of the size given, and `pidfd` outlives the call. Nobody else uses our memory
     // meanwhile: we are single-threaded, and sleep in the call until the child has ended.
     let pid = unsafe { clone_in_memory(&args, child) };
