@@ -13,13 +13,13 @@ fn main() -> std::io::Result<()> {
     std::fs::create_dir_all(&dir)?;
     man_pages(Path::new(&dir))?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut orlop::cli::command(), "orlop", &dir)?;
+        clap_complete::generate_to(shell, &mut orlop::cli::pages::command(), "orlop", &dir)?;
     }
     Ok(())
 }
 
 fn man_pages(dir: &Path) -> std::io::Result<()> {
-    let mut program = orlop::cli::command();
+    let mut program = orlop::cli::pages::command();
     program.build();
     page(dir, "orlop", program.clone())?;
     for verb in program.get_subcommands() {

@@ -1,12 +1,9 @@
-//! How an argv is read: by the rules of Go's `flag` and of runc, in front of clap.
+//! How an argv is read: by the rules of Go's `flag` and of runc.
 //!
 //! Engines rely on them: containerd passes `-no-subreaper` with one dash, `--rootless=true`, `delete ID --force`.
-//! The words are turned into `--name=value` here; clap then checks and converts the values.
-//! Only the verb at hand is defined for clap: that of all verbs costs more than everything else at start-up.
 
-use super::values::boolean;
-use super::{ABOUT, Arity, Command, GlobalArgs, Rest, Verb, command, global_command};
-use clap::FromArgMatches;
+use super::argument::{Argument, Arguments, Takes};
+use super::{Command, GlobalArgs, Verb, pages};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -40,7 +37,6 @@ pub struct Line {
     program: String,
     words: Vec<OsString>,
     help: bool,
-    version: bool,
 }
 
 impl Line {
@@ -51,13 +47,11 @@ impl Line {
     pub fn read(argv: impl IntoIterator<Item = OsString>) -> Result<Self, Misuse> {
         let mut argv = argv.into_iter();
         let program = program_name(argv.next());
-        let mut definition = global_command().no_binary_name(true);
-        let incorrect = |message| Misuse::incorrect(message, overview(&program));
-        let given = Given::read(&definition, argv.collect(), Rest::Verbatim).map_err(&incorrect)?;
-        let matches = definition.try_get_matches_from_mut(given.options).map_err(one_line);
-        let global = matches.and_then(|matches| GlobalArgs::from_arg_matches(&matches).map_err(one_line));
-        let global = global.map_err(incorrect)?;
-        Ok(Self { global, program, words: given.positional, help: given.help, version: given.version })
+        let mut global = GlobalArgs::default();
+        match read_options(&mut global.arguments(), argv, Rest::Verbatim) {
+            Ok(rest) => Ok(Self { global, program, words: rest.positional, help: rest.help }),
+            Err(message) => Err(Misuse::incorrect(message, pages::overview(&program))),
+        }
     }
 
     /// Reads the verb and what follows it.
@@ -66,20 +60,21 @@ impl Line {
     /// There is no such verb or option, a value is not one, or there are too few or too many arguments.
     pub fn asked(self) -> Result<Asked, Misuse> {
         let mut words = self.words.into_iter();
-        let Some(name) = words.next().filter(|_| !self.help && !self.version) else {
-            return Ok(Asked::Show(if self.version { version() } else { overview(&self.program) }));
+        let Some(name) = words.next().filter(|_| !self.help && !self.global.version) else {
+            let version = self.global.version;
+            return Ok(Asked::Show(if version { version_page() } else { pages::overview(&self.program) }));
         };
         let wants_help = name == "help" || name == "h";
         let name = if wants_help { words.next() } else { Some(name) };
-        let Some(name) = name else { return Ok(Asked::Show(overview(&self.program))) };
+        let Some(name) = name else { return Ok(Asked::Show(pages::overview(&self.program))) };
         let Some(verb) = name.to_str().and_then(Verb::find) else {
             let message = format!("No help topic for '{}'", name.to_string_lossy());
             return Err(Misuse { page: String::new(), message, code: 3 });
         };
         if wants_help {
-            return Ok(Asked::Show(page(&self.program, verb)));
+            return Ok(Asked::Show(pages::page(&self.program, verb)));
         }
-        verb_asked(&self.program, verb, words.collect())
+        verb_asked(&self.program, verb, words)
     }
 
     /// The name we were called by: `orlop`, or `runc` where we stand in for it.
@@ -94,115 +89,122 @@ impl Misuse {
     }
 }
 
-fn verb_asked(program: &str, verb: &Verb, words: Vec<OsString>) -> Result<Asked, Misuse> {
-    let mut definition = verb.command().no_binary_name(true);
-    let incorrect = |message| Misuse::incorrect(message, page(program, verb));
-    let given = Given::read(&definition, words, verb.rest).map_err(&incorrect)?;
+fn verb_asked(program: &str, verb: &Verb, words: impl Iterator<Item = OsString>) -> Result<Asked, Misuse> {
+    let mut command = (verb.blank)();
+    let mut arguments = command.arguments().arguments();
+    let incorrect = |message| Misuse::incorrect(message, pages::page(program, verb));
+    let is_list = |argument: &Argument<'_>| argument.is_positional && argument.field.takes() == Takes::Many;
+    let rest = if arguments.iter().any(is_list) { Rest::Verbatim } else { Rest::Options };
+    let given = read_options(&mut arguments, words, rest).map_err(&incorrect)?;
     if given.help {
-        return Ok(Asked::Show(page(program, verb)));
+        return Ok(Asked::Show(pages::page(program, verb)));
     }
-    if let Some(wants) = wrong_count(verb.arity, given.positional.len()) {
-        let page = format!("Incorrect Usage.\n\n{}", page(program, verb));
+    if let Some(wants) = wrong_count(&arguments, given.positional.len()) {
+        let page = format!("Incorrect Usage.\n\n{}", pages::page(program, verb));
         let message = format!("{program}: {:?} requires {wants} argument(s)", verb.name);
         return Err(Misuse { page, message, code: 1 });
     }
-    let line = given.options.into_iter().chain(["--".into()]).chain(given.positional);
-    let matches = definition.try_get_matches_from_mut(line).map_err(one_line).map_err(&incorrect)?;
-    (verb.read)(&matches).map(Asked::Do).map_err(one_line).map_err(incorrect)
+    read_positional(&mut arguments, given.positional).map_err(incorrect)?;
+    drop(arguments);
+    Ok(Asked::Do(command))
 }
 
-fn wrong_count(arity: Arity, count: usize) -> Option<String> {
-    match arity {
-        Arity::Exactly(n) if count != n => Some(format!("exactly {n}")),
-        Arity::AtLeast(n) | Arity::Between(n, _) if count < n => Some(format!("a minimum of {n}")),
-        Arity::Between(_, n) if count > n => Some(format!("a maximum of {n}")),
-        Arity::Exactly(_) | Arity::AtLeast(_) | Arity::Between(..) => None,
+/// What is wrong with so many positional arguments, if anything is.
+fn wrong_count(arguments: &[Argument<'_>], count: usize) -> Option<String> {
+    let all = || arguments.iter().filter(|argument| argument.is_positional);
+    let least = all().filter(|argument| argument.field.takes() == Takes::Always).count();
+    let most =
+        if all().any(|argument| argument.field.takes() == Takes::Many) { usize::MAX } else { all().count() };
+    match () {
+        () if (least..=most).contains(&count) => None,
+        () if least == most => Some(format!("exactly {least}")),
+        () if count < least => Some(format!("a minimum of {least}")),
+        () => Some(format!("a maximum of {most}")),
     }
 }
 
-/// The words of a command line, sorted.
+/// How arguments after the first positional one are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Options may follow: `delete ID --force`.
+    Options,
+    /// They belong to another program, `exec ID ls --all`, or to a verb.
+    Verbatim,
+}
+
+/// What is left of a command line when its options are read.
 #[derive(Default)]
 struct Given {
-    /// `--name` and `--name=value`, under the long names.
-    options: Vec<OsString>,
     positional: Vec<OsString>,
     help: bool,
-    version: bool,
 }
 
-impl Given {
-    fn read(definition: &clap::Command, words: Vec<OsString>, rest: Rest) -> Result<Self, String> {
-        let mut given = Self::default();
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            let Some((name, value)) = option(&word) else {
-                if word != "--" {
-                    given.positional.push(word);
-                }
-                if given.positional.is_empty() || rest == Rest::Verbatim {
-                    given.positional.extend(words);
-                    break;
-                }
-                continue;
-            };
-            match name {
-                "help" | "h" => given.help = true,
-                "version" | "v" if rest == Rest::Verbatim && definition.get_name() == "orlop" => {
-                    given.version = true;
-                }
-                _ => match find(definition, name) {
-                    Some(found) if found.get_action().takes_values() => {
-                        let next = || words.next().ok_or_else(|| format!("flag needs an argument: -{name}"));
-                        let value = value.map_or_else(next, |value| Ok(value.to_owned()))?;
-                        given.valued(found, &value);
-                    }
-                    Some(found) => given.switch(found, name, value)?,
-                    // `kill ID -9`: what follows an argument and is no option of ours is an argument too.
-                    None if !given.positional.is_empty() => given.positional.push(word),
-                    None => return Err(format!("flag provided but not defined: -{name}")),
-                },
+fn read_options(
+    arguments: &mut [Argument<'_>],
+    mut words: impl Iterator<Item = OsString>,
+    rest: Rest,
+) -> Result<Given, String> {
+    for argument in arguments.iter_mut().filter(|argument| !argument.default.is_empty()) {
+        argument.field.take(OsStr::new(argument.default))?;
+    }
+    let mut given = Given::default();
+    while let Some(word) = words.next() {
+        let Some((name, value)) = option(&word) else {
+            if word != "--" {
+                given.positional.push(word);
             }
-        }
-        Ok(given)
-    }
-
-    fn switch(&mut self, found: &clap::Arg, name: &str, value: Option<&OsStr>) -> Result<(), String> {
-        let text = value.map_or("true".into(), |value| value.to_string_lossy());
-        let is_on =
-            boolean(&text).map_err(|why| format!("invalid boolean value {text:?} for -{name}: {why}"))?;
-        let option = long(found);
-        self.options.retain(|given| *given != option);
-        if is_on {
-            self.options.push(option);
-        }
-        Ok(())
-    }
-
-    fn valued(&mut self, found: &clap::Arg, value: &OsStr) {
-        let mut option = long(found);
-        option.push("=");
-        // An empty string is Go's "not given", and the last one wins. But an empty --root is the working directory.
-        if value.is_empty() && !matches!(found.get_action(), clap::ArgAction::Append) {
-            self.options.retain(|given| !given.as_bytes().starts_with(option.as_bytes()));
-            if found.get_id() != "root" {
-                return;
+            if given.positional.is_empty() || rest == Rest::Verbatim {
+                given.positional.extend(words);
+                break;
             }
-            option.push(".");
+            continue;
+        };
+        match arguments.iter_mut().find(|argument| argument.is_called(name)) {
+            Some(found) if found.field.takes() == Takes::None => {
+                let text = value.unwrap_or(OsStr::new("true"));
+                found.field.take(text).map_err(|why| {
+                    format!("invalid boolean value {:?} for -{name}: {why}", text.to_string_lossy())
+                })?;
+            }
+            Some(found) => match value {
+                Some(value) => valued(found, name, value)?,
+                None => {
+                    let value = words.next().ok_or_else(|| format!("flag needs an argument: -{name}"))?;
+                    valued(found, name, &value)?;
+                }
+            },
+            None if matches!(name, "help" | "h") => given.help = true,
+            // `kill ID -9`: what follows an argument and is no option of ours is an argument too.
+            None if !given.positional.is_empty() => given.positional.push(word),
+            None => return Err(format!("flag provided but not defined: -{name}")),
         }
-        option.push(value);
-        self.options.push(option);
     }
+    Ok(given)
 }
 
-fn find<'a>(definition: &'a clap::Command, name: &str) -> Option<&'a clap::Arg> {
-    let is_short = |arg: &clap::Arg| arg.get_short().is_some_and(|short| name.chars().eq([short]));
-    definition.get_arguments().find(|arg| arg.get_long() == Some(name) || is_short(arg))
+fn valued(found: &mut Argument<'_>, name: &str, value: &OsStr) -> Result<(), String> {
+    let value = match (value.is_empty(), found.field.takes()) {
+        // As runc, and unlike all others: an empty --root is the working directory.
+        (true, _) if found.field_name == "root" => OsStr::new("."),
+        (true, Takes::Always) => OsStr::new(found.default),
+        _ => value,
+    };
+    let invalid = |why| format!("invalid value {:?} for flag -{name}: {why}", value.to_string_lossy());
+    found.field.take(value).map_err(invalid)
 }
 
-fn long(arg: &clap::Arg) -> OsString {
-    let mut option = OsString::from("--");
-    option.push(arg.get_long().unwrap_or_default());
-    option
+/// There are as many of them as there should be.
+fn read_positional(arguments: &mut [Argument<'_>], words: Vec<OsString>) -> Result<(), String> {
+    let mut words = words.into_iter();
+    for argument in arguments.iter_mut().filter(|argument| argument.is_positional) {
+        let count = if argument.field.takes() == Takes::Many { usize::MAX } else { 1 };
+        for word in words.by_ref().take(count) {
+            let invalid =
+                |why| format!("invalid value {:?} for {}: {why}", word.to_string_lossy(), argument.value);
+            argument.field.take(&word).map_err(invalid)?;
+        }
+    }
+    Ok(())
 }
 
 /// The name and the value of `-name`, `--name` or `--name=value`; `None` for `-`, `--` and everything else.
@@ -222,33 +224,9 @@ fn program_name(argv0: Option<OsString>) -> String {
     Path::new(&path).file_name().map_or("orlop".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The first line of what clap has to say: the page with the help is ours.
-fn one_line(error: clap::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
-}
-
-const PAGE: &str = "USAGE:\n   {usage}\n\nOPTIONS:\n{options}\n";
-const OVERVIEW: &str = "USAGE:\n   {usage}\n\nCOMMANDS:\n{subcommands}\n\nGLOBAL OPTIONS:\n{options}\n";
-
-fn page(program: &str, verb: &Verb) -> String {
-    let definition = verb.command().bin_name(format!("{program} {}", verb.name));
-    let about = definition.get_about().map(ToString::to_string).unwrap_or_default();
-    let help = definition.help_template(PAGE).render_help();
-    format!("NAME:\n   {program} {} - {about}\n\n{help}", verb.name)
-}
-
-fn overview(program: &str) -> String {
-    let definition = command().bin_name(program.to_owned()).help_template(OVERVIEW);
-    let usage = format!("{program} [global options] command [command options] [arguments...]");
-    let help = definition.override_usage(usage).render_help();
-    format!("NAME:\n   {program} - {ABOUT}\n\n{help}")
-}
-
 /// The first line is what engines look for: go-runc, nerdctl and runc's own tests want "runc version N",
 /// and moby takes the last line that has the word "version" in it. What follows the number says who we are.
-fn version() -> String {
+fn version_page() -> String {
     let commit = option_env!("ORLOP_COMMIT").unwrap_or("unknown");
     let version = env!("CARGO_PKG_VERSION");
     format!("runc version {version}+orlop\ncommit: {commit}\nspec: 1.3.0\norlop: {version}\n")

@@ -1,24 +1,28 @@
 //! The values of options: sizes, durations and words as Go's `flag` and runc read them.
 
+use super::argument::{Value, utf8};
+use std::ffi::OsStr;
 use std::time::Duration;
 
 /// `--log-format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// `time="…" level=error msg="…"`
+    #[default]
     Text,
     /// One object per line.
     Json,
 }
 
 /// `--rootless`: whether cgroups may be out of reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RootlessMode {
     /// Yes: errors of permission are passed over.
     True,
     /// No.
     False,
     /// Yes, unless we are root of the initial user namespace.
+    #[default]
     Auto,
 }
 
@@ -34,9 +38,10 @@ pub enum Driver {
 }
 
 /// `--format` of list and ps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ListFormat {
     /// For people.
+    #[default]
     Table,
     /// For programs.
     Json,
@@ -68,6 +73,25 @@ pub struct UserGroup {
     pub uid: u32,
     /// The group; without one, that of the container's process.
     pub gid: Option<u32>,
+}
+
+macro_rules! words {
+    ($($value:ty: $read:path),* $(,)?) => {$(
+        impl Value for $value {
+            fn read(text: &OsStr) -> Result<Self, String> {
+                $read(utf8(text)?)
+            }
+        }
+    )*};
+}
+
+words! {
+    LogFormat: log_format,
+    ListFormat: list_format,
+    RootlessMode: rootless,
+    Driver: driver,
+    MemorySize: memory_size,
+    Duration: duration,
 }
 
 /// Reads `--log-format`.

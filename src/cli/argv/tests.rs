@@ -32,11 +32,7 @@ fn shown(words: &str) -> String {
 
 #[test]
 fn the_definition_of_the_whole_command_line_is_sound() {
-    command().debug_assert();
-    global_command().debug_assert();
-    for verb in VERBS {
-        verb.command().debug_assert();
-    }
+    pages::command().debug_assert();
 }
 
 #[test]
@@ -149,6 +145,14 @@ fn a_switch_can_be_turned_off_and_the_last_word_counts() {
 }
 
 #[test]
+fn an_empty_value_is_none() {
+    assert_eq!(args!(Create, "create --preserve-fds 3 --preserve-fds= web").preserve_fds, 0);
+    assert_eq!(line("--log-format json --log-format= state web").unwrap().global.log_format, LogFormat::Text);
+    assert_eq!(line("--root= state web").unwrap().global.root.as_deref(), Some(Path::new(".")));
+    assert_eq!(args!(Exec, "exec --env= --cwd= web true").env, [""], "but an element of a list");
+}
+
+#[test]
 fn a_value_may_look_like_an_option() {
     assert_eq!(args!(Exec, "exec --env -x --cap --tty web true").env, ["-x"]);
     assert_eq!(args!(Checkpoint, "checkpoint --status-fd -1 web").status_fd, -1);
@@ -204,6 +208,8 @@ fn an_unknown_option_shows_help() {
     assert!(misuse.page.contains("orlop state - "));
     assert_eq!(line("--root").unwrap_err().message, "flag needs an argument: -root");
     assert!(line("--log-format xml state web").unwrap_err().message.ends_with("invalid log-format: xml"));
+    let message = "invalid value \"x\" for flag -preserve-fds: invalid digit found in string";
+    assert_eq!(asked("run --preserve-fds x web").unwrap_err().message, message);
 }
 
 #[test]
