@@ -144,9 +144,7 @@ fn make(
         if let Some(owner) = plan.cgroup_owner.filter(|_| !record.orlop.cgroup.waits_for_process()) {
             record.orlop.cgroup.give_to(owner)?;
         }
-        // What could not be had was dropped, and need not be removed.
-        record.cgroup_paths = record.orlop.cgroup.paths();
-        let untracked = record.cgroup_paths.is_empty() && !record.orlop.cgroup.waits_for_process();
+        let untracked = record.orlop.cgroup.paths().is_empty() && !record.orlop.cgroup.waits_for_process();
         if untracked && !plan.namespaces.private(Kind::Pid) {
             log::warn(
                 "a rootless container without a cgroup and without a pid namespace of its own: not all of its \
@@ -154,7 +152,7 @@ fn make(
             );
         }
     }
-    log::debug(|| format!("create {}: cgroups {:?}", plan.id, record.cgroup_paths));
+    log::debug(|| format!("create {}: cgroups {:?}", plan.id, record.orlop.cgroup.paths()));
     if let Some(rdt) = &plan.intel_rdt {
         record.orlop.resctrl = Some(rdt.create()?);
         dir.commit(record)?;

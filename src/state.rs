@@ -11,7 +11,7 @@ mod record;
 
 pub use lock::Lock;
 pub use process::{Process, Run, boot_id};
-pub use record::{Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Record};
+pub use record::{Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Record, Shown};
 
 use crate::parts::seccomp::Filter;
 use crate::sys::{self, Called};
@@ -339,7 +339,7 @@ impl ContainerDir {
 
     fn write(&self, name: &str, record: &Record) -> Result<()> {
         let shown = || format!("{:?}", self.path.join(name));
-        let text = serde_json::to_vec(record)?;
+        let text = serde_json::to_vec(&record::Written::of(record))?;
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600));
         std::fs::File::from(file.called("openat", shown)?).write_all(&text).called("write", shown)?;
@@ -359,7 +359,8 @@ impl ContainerDir {
         };
         let mut text = Vec::with_capacity(8 << 10);
         file.take(RECORD_LIMIT).read_to_end(&mut text).called("read", shown)?;
-        serde_json::from_slice(&text).with_context(shown)
+        let text = std::str::from_utf8(&text).with_context(shown)?;
+        serde_json::from_str(text).with_context(shown)
     }
 
     /// Keeps the compiled filter for `exec`.

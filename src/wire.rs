@@ -211,7 +211,7 @@ impl ParentEnd {
         if text.is_empty() {
             return Ok(None);
         }
-        Ok(Some((serde_json::from_slice(&text).context("message from init")?, fd)))
+        Ok(Some((parse(&text).context("message from init")?, fd)))
     }
 
     /// Waits for a message or EOF; `false` if there will be none, for init has ended.
@@ -381,9 +381,7 @@ impl InitEnd {
     /// The parent is gone.
     pub fn network(&self) -> Result<OwnedFd> {
         match fd::receive(self.as_fd(), LIMIT)? {
-            (text, Some(namespace)) if serde_json::from_slice::<Order>(&text)? == Order::Network => {
-                Ok(namespace)
-            }
+            (text, Some(namespace)) if parse::<Order>(&text)? == Order::Network => Ok(namespace),
             (text, _) if text.is_empty() => Err(anyhow!("the runtime is gone")),
             _ => Err(anyhow!("bug in orlop: no network namespace")),
         }
@@ -398,9 +396,12 @@ impl InitEnd {
                 other => break other.called("read", || "wire".into())?,
             }
         };
-        serde_json::from_slice(text.get(..length).unwrap_or_default())
-            .map_err(|_| anyhow!("the runtime is gone"))
+        parse(text.get(..length).unwrap_or_default()).map_err(|_| anyhow!("the runtime is gone"))
     }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T> {
+    Ok(serde_json::from_str(std::str::from_utf8(text)?)?)
 }
 
 #[cfg(test)]

@@ -222,7 +222,6 @@ impl Launch<'_> {
                 if let Some(owner) = self.plan.cgroup_owner {
                     record.orlop.cgroup.give_to(owner)?;
                 }
-                record.cgroup_paths = record.orlop.cgroup.paths();
                 dir.commit(record)?;
                 let private = self.plan.namespaces.private(Kind::Cgroup);
                 let sources = record.orlop.cgroup.mount_sources(private, CgroupMode::Unified)?;

@@ -6,9 +6,10 @@ use crate::host::Host;
 use crate::log;
 use crate::parts::namespaces::Kind;
 use crate::plan::Plan;
-use crate::state::{self, Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Phase, Record};
+use crate::state::{self, Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Phase, Record, Shown};
 use crate::sys;
 use anyhow::Result;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -25,6 +26,8 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
         },
     };
     let labels = annotations.iter().map(|(key, value)| format!("{key}={value}"));
+    let labels: Vec<_> = labels.chain([format!("bundle={}", bundle.path.display())]).collect();
+    let mounts: Vec<_> = spec.mounts.iter().flatten().map(|said| mount(said, &bundle.path)).collect();
     Ok(Record {
         id: plan.id.clone(),
         init_process_pid: 0,
@@ -38,18 +41,16 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
                 .map(|root| sys::path::as_path(&root.rootfs.path).into())
                 .unwrap_or_default(),
             readonlyfs: spec.root.as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
-            mounts: spec.mounts.iter().flatten().map(|said| mount(said, &bundle.path)).collect(),
+            mounts: shown(&mounts)?,
             namespaces: plan.namespaces.0.iter().map(namespace).collect(),
-            labels: labels.chain([format!("bundle={}", bundle.path.display())]).collect(),
-            uid_mappings: id_map(linux.and_then(|linux| linux.uid_mappings.as_deref())),
-            gid_mappings: id_map(linux.and_then(|linux| linux.gid_mappings.as_deref())),
+            labels: shown(&labels)?,
+            uid_mappings: id_map(linux.and_then(|linux| linux.uid_mappings.as_deref()))?,
+            gid_mappings: id_map(linux.and_then(|linux| linux.gid_mappings.as_deref()))?,
             rootless_euid: host.rootless(),
             rootless_cgroups: plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.rootless),
         },
         rootless: host.rootless(),
-        cgroup_paths: cgroup.paths(),
-        namespace_paths: Default::default(),
-        external_descriptors: external_descriptors(),
+        external_descriptors: shown(&external_descriptors())?,
         intel_rdt_path: plan
             .intel_rdt
             .as_ref()
@@ -87,13 +88,18 @@ fn mount(said: &oci_spec::runtime::Mount, bundle: &Path) -> MountEntry {
     }
 }
 
-fn id_map(said: Option<&[oci_spec::runtime::LinuxIdMapping]>) -> Vec<IdMapEntry> {
+fn shown(value: &impl Serialize) -> Result<Shown> {
+    Ok(serde_json::value::to_raw_value(value)?)
+}
+
+fn id_map(said: Option<&[oci_spec::runtime::LinuxIdMapping]>) -> Result<Option<Shown>> {
     let row = |row: &oci_spec::runtime::LinuxIdMapping| IdMapEntry {
         container_id: row.container_id(),
         host_id: row.host_id(),
         size: row.size(),
     };
-    said.unwrap_or_default().iter().map(row).collect()
+    let rows: Vec<_> = said.unwrap_or_default().iter().map(row).collect();
+    if rows.is_empty() { Ok(None) } else { shown(&rows).map(Some) }
 }
 
 /// What 0, 1 and 2 are, as runc records it for a later checkpoint.

@@ -4,10 +4,14 @@ use super::{Phase, Process};
 use crate::cgroup::Cgroup;
 use crate::oci_state::OciState;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What `state.json` holds.
+/// A part of the record that is there for other programs: no verb of ours takes it apart, it is kept as it was written.
+pub type Shown = Box<RawValue>;
+
+/// What `state.json` holds, but for what follows from it ([`Written`]).
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
     /// The container's id.
@@ -22,12 +26,8 @@ pub struct Record {
     pub config: Config,
     /// Made without root's rights.
     pub rootless: bool,
-    /// The container's cgroups: controller (empty on version 2) → path.
-    pub cgroup_paths: BTreeMap<String, PathBuf>,
-    /// `NEWNET` and so on → `/proc/PID/ns/net`.
-    pub namespace_paths: BTreeMap<String, String>,
     /// What 0, 1 and 2 of init were when it was made.
-    pub external_descriptors: Vec<String>,
+    pub external_descriptors: Shown,
     /// The resctrl group, if there is one.
     #[serde(default)]
     pub intel_rdt_path: String,
@@ -37,7 +37,7 @@ pub struct Record {
 
 /// The part of the configuration that runc's state.json shows under `config`, as far as there are readers of it: its
 /// `capabilities`, `cgroups` and `hooks` would be kilobytes that each verb reads, and that config.json has as well.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// `ociVersion`.
     #[serde(default)]
@@ -46,19 +46,18 @@ pub struct Config {
     pub rootfs: PathBuf,
     /// `root.readonly`.
     pub readonlyfs: bool,
-    /// `mounts`, as far as others ask for them.
-    #[serde(default)]
-    pub mounts: Vec<MountEntry>,
+    /// `mounts`, as far as others ask for them: a list of [`MountEntry`].
+    pub mounts: Shown,
     /// The namespaces that are not the host's.
     pub namespaces: Vec<NamespaceEntry>,
     /// `key=value` of each annotation, and `bundle=PATH`.
-    pub labels: Vec<String>,
-    /// `linux.uidMappings`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub uid_mappings: Vec<IdMapEntry>,
+    pub labels: Shown,
+    /// `linux.uidMappings`, a list of [`IdMapEntry`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid_mappings: Option<Shown>,
     /// `linux.gidMappings`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gid_mappings: Vec<IdMapEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid_mappings: Option<Shown>,
     /// Made by an ordinary user.
     pub rootless_euid: bool,
     /// Missing permission for cgroups was no error.
@@ -67,7 +66,7 @@ pub struct Config {
 }
 
 /// A row of `config.mounts`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct MountEntry {
     /// What is mounted.
     pub source: PathBuf,
@@ -78,7 +77,7 @@ pub struct MountEntry {
 }
 
 /// A row of `config.uid_mappings` and `config.gid_mappings`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct IdMapEntry {
     /// The first id in the container.
     pub container_id: u32,
@@ -142,6 +141,28 @@ pub struct Own {
     pub exec_cpu_affinity: Option<crate::parts::scheduling::SaidAffinity>,
 }
 
+/// The record as it is written: with what other programs look for, and follows from the rest.
+#[derive(Serialize)]
+pub struct Written<'a> {
+    #[serde(flatten)]
+    record: &'a Record,
+    /// The container's cgroups: controller (empty on version 2) → path.
+    cgroup_paths: BTreeMap<String, PathBuf>,
+    /// `NEWNET` and so on → `/proc/PID/ns/net`; nothing before there is an init.
+    namespace_paths: BTreeMap<&'static str, String>,
+}
+
+impl<'a> Written<'a> {
+    /// `record`, and what follows from it.
+    pub fn of(record: &'a Record) -> Self {
+        let pid = record.init_process_pid;
+        let path = |row: &(_, _, _, &str, &'static str)| (row.4, format!("/proc/{pid}/ns/{}", row.3));
+        let kinds = crate::parts::namespaces::TABLE.iter().filter(|_| pid > 0);
+        let namespace_paths = kinds.map(path).collect();
+        Self { record, cgroup_paths: record.orlop.cgroup.paths(), namespace_paths }
+    }
+}
+
 impl Record {
     /// Whether init is the first process of a pid namespace made for it: its death is then the death of all in it.
     pub fn makes_pid_namespace(&self) -> bool {
@@ -167,9 +188,6 @@ impl Record {
 
     /// Init is complete, and this is it.
     pub fn born(&mut self, init: Process) {
-        let path =
-            |row: &(_, _, _, &str, &str)| (row.4.to_owned(), format!("/proc/{}/ns/{}", init.pid, row.3));
-        self.namespace_paths = crate::parts::namespaces::TABLE.iter().map(path).collect();
         self.init_process_pid = init.pid;
         self.init_process_start = init.start;
         self.orlop.phase = Phase::Created;

@@ -15,8 +15,8 @@ fn an_id_has_no_slash_and_is_no_directory_entry() {
 pub fn record(id: &str) -> Record {
     let text = serde_json::json!({
         "id": id, "init_process_pid": 0, "init_process_start": 0, "created": "", "rootless": false,
-        "config": {"rootfs": "/r", "readonlyfs": false, "namespaces": [], "labels": [], "rootless_euid": false},
-        "cgroup_paths": {}, "namespace_paths": {}, "external_descriptors": [],
+        "config": {"rootfs": "/r", "readonlyfs": false, "mounts": [], "namespaces": [], "labels": [], "rootless_euid": false},
+        "external_descriptors": [],
         "orlop": {"phase": "creating", "owner": {"pid": 0, "start": 0}, "boot_id": "", "bundle": "/b",
             "cgroup": crate::cgroup::Cgroup::none(), "annotations": {}, "hooks_ran": false, "has_filter": false,
             "hooks": crate::parts::hooks::Hooks::default()},

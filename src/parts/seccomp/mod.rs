@@ -328,7 +328,7 @@ impl Filter {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let end = bytes.iter().position(|byte| *byte == b'\n').context("no seccomp filter")?;
         let (head, rest) = bytes.split_at(end);
-        let (flags, listener) = serde_json::from_slice(head)?;
+        let (flags, listener) = serde_json::from_str(std::str::from_utf8(head)?)?;
         let (rows, left) = rest.get(1..).unwrap_or_default().as_chunks::<8>();
         anyhow::ensure!(left.is_empty() && !rows.is_empty(), "a seccomp filter that is cut off");
         let program = rows.iter().map(|&[c0, c1, jt, jf, k0, k1, k2, k3]| Instruction {
