@@ -19,6 +19,14 @@ const DEATH_PATIENCE: i32 = 10_000;
 /// Something resists; the record is kept then, so that the next `delete` can finish.
 pub fn container(root: &Root, record: &Record) -> Result<()> {
     kill(record)?;
+    dead(root, record)
+}
+
+/// The same for a container whose processes have ended.
+///
+/// # Errors
+/// The same.
+pub fn dead(root: &Root, record: &Record) -> Result<()> {
     if record.orlop.phase == Phase::Created || record.orlop.hooks_ran {
         run_poststop(record);
     }

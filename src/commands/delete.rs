@@ -5,7 +5,7 @@ use crate::cli;
 use crate::cli::global::Global;
 use crate::destroy;
 use crate::host::Host;
-use crate::state::{Container, Error, Root, Status};
+use crate::state::{Container, Error, Phase, Root, Status};
 use crate::{log, sys};
 use anyhow::{Result, bail};
 
@@ -32,16 +32,22 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
         true => destroy::kill(&container.record),
         false => Ok(()),
     })?;
-    if !args.force {
-        match container.status()? {
-            // Nobody has seen it run yet: as runc, this is not what --force is for.
-            Status::Stopped | Status::Created => {}
-            status @ (Status::Creating | Status::Running | Status::Paused) => {
-                bail!("cannot delete container {} that is not stopped: {status}", args.id)
-            }
+    let root = Root::open(&global.root)?;
+    let record = &container.record;
+    if args.force {
+        return destroy::container(&root, record);
+    }
+    match container.status()? {
+        // pid_namespaces(7): all others have ended before the first process has.
+        Status::Stopped if record.orlop.phase == Phase::Created && record.makes_pid_namespace() => {
+            destroy::dead(&root, record)
+        }
+        // Nobody has seen one run yet that is created: as runc, this is not what --force is for.
+        Status::Stopped | Status::Created => destroy::container(&root, record),
+        status @ (Status::Creating | Status::Running | Status::Paused) => {
+            bail!("cannot delete container {} that is not stopped: {status}", args.id)
         }
     }
-    destroy::container(&Root::open(&global.root)?, &container.record)
 }
 
 /// A directory without a record that can be read: `create` died before it wrote one (then nothing else was made),
