@@ -95,20 +95,21 @@ fn read_from(file: impl Read, path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// It is no JSON, or not of these types: with the pointer to the first wrong property.
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    let text = std::str::from_utf8(text)?;
     if log::debugging() {
         report_unknown::<T>(text);
     }
     read_json(text, None).map_err(|_| misfit::<T>(text))
 }
 
-fn read_json<T: DeserializeOwned>(text: &[u8], trace: Option<&Trace>) -> serde_json::Result<T> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+fn read_json<T: DeserializeOwned>(text: &str, trace: Option<&Trace>) -> serde_json::Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(Reader::new(&mut deserializer, trace))?;
     deserializer.end().map(|()| value)
 }
 
-fn misfit<T: DeserializeOwned>(text: &[u8]) -> anyhow::Error {
-    match serde_json::from_slice(text) {
+fn misfit<T: DeserializeOwned>(text: &str) -> anyhow::Error {
+    match serde_json::from_str(text) {
         Ok(Value::Null) => return anyhow!("config cannot be null"),
         Ok(_) => {}
         Err(error) => return anyhow!(error),
@@ -132,7 +133,7 @@ fn in_runcs_words(pointer: &str, reason: &str) -> String {
 }
 
 /// The spec wants unknown properties to be ignored; a typing error should not be ignored in silence.
-fn report_unknown<T: DeserializeOwned>(text: &[u8]) {
+fn report_unknown<T: DeserializeOwned>(text: &str) {
     for path in unknown_properties::<T>(text) {
         log::debug(|| match crate::parts::nearest_known(&path) {
             Some(known) => format!("{path}: unknown property, ignored (nearest known: {known})"),
@@ -142,7 +143,7 @@ fn report_unknown<T: DeserializeOwned>(text: &[u8]) {
 }
 
 /// The properties of a text that `T` does not ask for, up to the first error.
-pub fn unknown_properties<T: DeserializeOwned>(text: &[u8]) -> Vec<String> {
+pub fn unknown_properties<T: DeserializeOwned>(text: &str) -> Vec<String> {
     let trace = Trace::default();
     let _ = read_json::<T>(text, Some(&trace));
     trace.unknown()

@@ -36,6 +36,7 @@ use crate::spec::{self, Linux, Spec};
 use crate::state::Record;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -336,9 +337,9 @@ fn root(
         label: linux.mount_label.as_deref(),
         rootfs_propagation: linux.rootfs_propagation.as_deref(),
     };
-    let mut said = spec.mounts.clone().unwrap_or_default();
+    let mut said = Cow::Borrowed(spec.mounts.as_deref().unwrap_or_default());
     if let Some(directory) = &request.notify {
-        said.push(notify_mount(directory));
+        said.to_mut().push(notify_mount(directory));
     }
     let mounts = mounts::plan(&said, &facts)?;
     let own_mounts = facts.own_mount_namespace;

@@ -328,10 +328,11 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
     let said = mount.destination();
     ensure!(!said.as_os_str().is_empty(), "no destination");
     c_string("destination", said.as_os_str().as_bytes())?;
-    let destination = match clean(said).strip_prefix(clean(facts.rootfs)) {
+    let (said, rootfs) = (clean(said), clean(facts.rootfs));
+    let destination = match said.strip_prefix(&rootfs) {
         // As in runc: a path that says where the root is on the host is meant inside of it.
         Ok(below) => Path::new("/").join(below),
-        Err(_) => clean(said),
+        Err(_) => said,
     };
     ensure!(destination != Path::new("/"), "mountpoint is on the top of the rootfs");
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
@@ -353,7 +354,7 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
             options.data.join(",")
         );
         let source = facts.bundle.join(&source);
-        let in_root = clean(&source).starts_with(clean(facts.rootfs));
+        let in_root = clean(&source).starts_with(rootfs);
         let source = c_string("source", source.as_os_str().as_bytes())?;
         What::Bind(Bind { source, in_root, depth, idmap })
     } else if fstype == "cgroup" || (fstype == "cgroup2" && facts.unified_cgroups) {

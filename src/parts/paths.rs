@@ -45,7 +45,8 @@ pub fn plan(
     );
     let mut seen = BTreeSet::new();
     let mut masked = planned("linux.maskedPaths", masked)?;
-    masked.retain(|path| seen.insert(crate::sys::path::clean(as_path(path))));
+    // As bytes: paths are compared name by name.
+    masked.retain(|path| seen.insert(crate::sys::path::clean(as_path(path)).into_os_string()));
     let label = label.filter(|label| !label.is_empty());
     Ok(Paths {
         masked,

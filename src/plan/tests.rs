@@ -111,7 +111,7 @@ fn no_property_is_read_past_but_those_that_are_said_to_be() {
     let text = every_property().to_string();
     let spec: Spec = serde_json::from_str(&text).unwrap();
     assert_eq!(spec.oci_version, "1.3.0");
-    let ignored = crate::bundle::unknown_properties::<Spec>(text.as_bytes());
+    let ignored = crate::bundle::unknown_properties::<Spec>(&text);
     assert!(!ignored.is_empty());
     for path in &ignored {
         let row = fields::UNSUPPORTED.iter().find(|row| row.0 == path);

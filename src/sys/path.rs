@@ -340,17 +340,23 @@ pub fn as_path(path: &CStr) -> &Path {
 /// `path` made absolute and free of ".", ".." and double slashes by its spelling alone, as from the
 /// container's root.
 pub fn clean(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
+    // By its bytes: for std each name is a look at what is there of the path.
+    let path = path.as_os_str().as_bytes();
+    let mut clean = Vec::with_capacity(path.len() + 1);
+    for name in path.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => clean.truncate(clean.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
+            name => {
+                clean.push(b'/');
+                clean.extend_from_slice(name);
             }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }
-    clean
+    if clean.is_empty() {
+        clean.push(b'/');
+    }
+    path_of(clean)
 }
 
 /// Owned bytes as a path.
@@ -440,6 +446,7 @@ mod tests {
     #[test]
     fn clean_knows_no_way_above_the_root() {
         assert_eq!(clean(Path::new("a//b/../../../c/.")), PathBuf::from("/c"));
+        assert_eq!(clean(Path::new("/a/.../b./")), PathBuf::from("/a/.../b."));
         assert_eq!(clean(Path::new("/../..")), PathBuf::from("/"));
     }
 }
