@@ -2,7 +2,7 @@
 //!
 //! Only what `plan` needs to decide is probed here; a kernel feature is better probed by the call that uses it.
 
-use crate::sys::Called;
+use crate::sys::{self, Called};
 use anyhow::Result;
 use rustix::fs::statfs;
 
@@ -53,8 +53,9 @@ impl Host {
 /// The kernel gives the first user namespace a number of its own (PROC_USER_INIT_INO).
 fn initial_user_namespace() -> bool {
     const FIRST: u64 = 0xefff_fffd;
+    let number = || Some(rustix::fs::fstat(sys::ns::own(libc::CLONE_NEWUSER).ok()?).ok()?.st_ino);
     // Without a procfs nothing else will work, and says so better.
-    rustix::fs::stat("/proc/self/ns/user").map_or(true, |found| found.st_ino == FIRST)
+    number().is_none_or(|number| number == FIRST)
 }
 
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;

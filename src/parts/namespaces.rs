@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A kind of namespace, in the order in which they are joined: what is owned by a user namespace comes
 /// after it, and the mount namespace last, since paths mean something else behind it.
@@ -274,7 +274,7 @@ impl Namespaces {
     /// See above.
     pub fn check_user(&self, joins: &Joins, maps_given: bool) -> Result<()> {
         let Some(fd) = joins.get(Kind::User) else { return Ok(()) };
-        let own = ns::open(Path::new("/proc/self/ns/user"), libc::CLONE_NEWUSER)?;
+        let own = ns::own(libc::CLONE_NEWUSER)?;
         ensure!(
             !(maps_given && ns::same(fd, own.as_fd())?),
             "linux.uidMappings: id maps for the user namespace that the runtime itself is in"
@@ -387,13 +387,11 @@ pub fn foreign(pid: i32) -> Result<Vec<Kind>> {
 /// # Errors
 /// Those of unshare(2), open(2) and setns(2), and `give`'s.
 pub fn make_network(give: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
-    let path = Path::new("/proc/self/ns").join(Kind::Network.proc_name());
-    let open = || ns::open(&path, Kind::Network.flag());
     let made = || -> Result<()> {
-        let own = open()?;
+        let own = ns::own(Kind::Network.flag())?;
         ns::unshare(Kind::Network.flag())?;
         // At once: init may be waiting.
-        give(open()?.as_fd())?;
+        give(ns::own(Kind::Network.flag())?.as_fd())?;
         sys::netlink::loopback_up()?;
         Ok(ns::join(own.as_fd(), Kind::Network.flag())?)
     };
@@ -491,7 +489,7 @@ mod tests {
             return;
         }
         in_child(|| {
-            let own = || ns::open(Path::new("/proc/self/ns/net"), libc::CLONE_NEWNET);
+            let own = || ns::open("/proc/self/ns/net".as_ref(), libc::CLONE_NEWNET);
             let before = own()?;
             let mut made = None;
             make_network(|fd| {
