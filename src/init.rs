@@ -6,6 +6,7 @@
 
 use crate::log;
 use crate::oci_state::OciState;
+use crate::parts::devices::Devices;
 use crate::parts::hooks::Kind as HookKind;
 use crate::parts::mounts::{self, CgroupSource, Source};
 use crate::parts::namespaces::{self, Entry, Joins, Kind};
@@ -184,15 +185,25 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
         let null = plan_root.paths.hold()?;
         // From here on no path is resolved from the host's root, but those of mount sources.
         let root = plan_root.rootfs.open()?;
-        let network = || join_network(&held.network_to_come, wire);
+        let (network, devices_are_made) = (&held.network_to_come, Cell::new(false));
         let map_ids = |mount, fd: BorrowedFd<'_>| {
-            network()?;
+            join_network(network, wire)?;
             wire.ask(&Event::MapMount { mount }, Some(fd))
         };
-        let parent = mounts::Parent { map_ids: &map_ids, network: &network };
+        let parent = mounts::Parent {
+            map_ids: &map_ids,
+            network: &|halfway| {
+                if network.get() {
+                    devices_are_made.set(devices_meanwhile(&plan_root.devices, &root, halfway)?);
+                }
+                join_network(network, wire)
+            },
+        };
         let late = plan_root.mounts.apply(&root, &mut held.mounts, held.cgroup_mount.take(), &parent)?;
-        plan_root.devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd))?;
-        network()?;
+        if !devices_are_made.get() {
+            plan_root.devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd))?;
+        }
+        join_network(network, wire)?;
         if runtime_is_needed(plan) {
             wire.ask(&Event::RunHooks, None)?;
         }
@@ -341,6 +352,17 @@ fn ask_for_cgroup(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the devices while the parent makes the network namespace, which takes the kernel longer than all else, unless
+/// they would be in the way of what is still to be mounted. Gives whether nothing of that can come in between.
+fn devices_meanwhile(devices: &Devices, root: &Root, halfway: &mounts::Halfway<'_>) -> Result<bool> {
+    let rest = halfway.rest.iter().map(|mount| mount.destination.as_path());
+    if halfway.dev.is_none() || !devices.can_precede(rest) {
+        return Ok(false);
+    }
+    devices.apply(root, halfway.dev)?;
+    Ok(halfway.is_sysfs_only())
 }
 
 /// Joins the network namespace that the parent has made, if it has not been done.

@@ -62,6 +62,23 @@ fn mounts_are_made_in_the_order_of_the_config() {
 }
 
 #[test]
+fn devices_are_there_whatever_is_mounted_behind_sysfs() {
+    // They are made before it, while the kernel makes the network namespace that it is of.
+    Bundle::new()
+        .mount("/late", tmpfs(&[]))
+        .mount("/dev/late", tmpfs(&[]))
+        .guest("multi stat /dev/zero -- stat /dev/ptmx -- mountinfo /dev/late")
+        .run()
+        .says("1:5");
+    Bundle::new().mount("/dev", tmpfs(&[])).guest("stat /dev/zero").run().says("1:5");
+    // A link of the image that leads a mount to one of them.
+    let bundle = Bundle::new().symlink("here", "/dev/zero");
+    let source = format!("{}/file", bundle.host_directory("source"));
+    let attempt = bundle.mount("/here", bind(&source, &[])).guest("exit 0").run();
+    attempt.fails_with("what is there is a RegularFile, not a Char device");
+}
+
+#[test]
 fn mount_points_are_made_with_their_parents() {
     let bundle = Bundle::new();
     let source = bundle.host_directory("host");

@@ -13,7 +13,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev};
 use rustix::io::Errno;
 use serde::Serialize;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -150,7 +150,26 @@ fn plan_one(index: usize, device: &oci::LinuxDevice) -> Result<Node> {
 }
 
 impl Devices {
-    /// Makes the devices and links. `dev` is the container's /dev where it is a new tmpfs (see `mounts::Late`).
+    /// Whether the devices can be made, in a /dev that is a new tmpfs, before what is mounted at `rest`: nothing of that
+    /// takes their place.
+    pub fn can_precede<'a>(&self, mut rest: impl Iterator<Item = &'a Path>) -> bool {
+        let dev = Path::new("/dev");
+        let leaves_them = |path: &Path| match path.strip_prefix(dev).map(|below| below.components().next()) {
+            Ok(None) => false,
+            Ok(Some(name)) => !self.takes(name.as_os_str()),
+            Err(_) => true,
+        };
+        self.nodes.iter().all(|node| node.path.parent() == Some(dev)) && rest.all(leaves_them)
+    }
+
+    /// Whether a device or a link has this name in /dev.
+    fn takes(&self, name: &OsStr) -> bool {
+        let links = LINKS.iter().map(|(_, link)| *link).chain(["ptmx", "core"]);
+        self.nodes.iter().any(|node| node.path.file_name() == Some(name))
+            || links.into_iter().any(|link| name == link)
+    }
+
+    /// Makes the devices and links, or finds that they are there. `dev` is the container's /dev where it is a new tmpfs (see `mounts::Late`).
     ///
     /// # Errors
     /// Something else is in the place of a device, or it cannot be made.
@@ -370,6 +389,23 @@ mod tests {
         let found: Vec<_> = plan.nodes.iter().filter(|node| node.path == Path::new("/dev/null")).collect();
         assert_eq!(plan.nodes.len(), 6);
         assert_eq!((found.len(), found[0].mode, found[0].index), (1, 0o600, Some(0)));
+    }
+
+    #[test]
+    fn devices_precede_mounts_that_do_not_take_their_place() {
+        let defaults = plan(&[], false, false).unwrap();
+        let precede = |devices: &Devices, rest: &[&str]| devices.can_precede(rest.iter().map(Path::new));
+        assert!(precede(
+            &defaults,
+            &["/sys", "/sys/fs/cgroup", "/dev/mqueue", "/dev/pts", "/run", "/device"]
+        ));
+        for taken in ["/dev", "/dev/null", "/dev/ptmx", "/dev/core", "/dev/fd/3", "/dev/stdin"] {
+            assert!(!precede(&defaults, &["/sys", taken]), "{taken}");
+        }
+        let given = plan(&[device("/dev/fuse", LinuxDeviceType::C, 10, 229)], false, false).unwrap();
+        assert!(precede(&given, &["/sys"]) && !precede(&given, &["/dev/fuse"]));
+        let elsewhere = plan(&[device("/run/fuse", LinuxDeviceType::C, 10, 229)], false, false).unwrap();
+        assert!(!precede(&elsewhere, &["/sys"]), "a mount may cover it");
     }
 
     #[test]

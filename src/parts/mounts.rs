@@ -7,10 +7,12 @@
 mod apply;
 mod attributes;
 mod copy_up;
+mod parent;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{CgroupSource, Held, Late, Parent, Source};
+pub use apply::{CgroupSource, Held, Late, Source};
+pub use parent::{Halfway, Parent};
 
 use super::idmap::{Map, Range};
 use super::mount_options::{self, Options};

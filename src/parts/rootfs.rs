@@ -289,7 +289,7 @@ mod tests {
         let mut held = mounts.hold().unwrap();
         let group = mounts::Source::Held(mount::clone_path(&group, Depth::One).unwrap());
         let root = rootfs.open().unwrap();
-        let parent = mounts::Parent { map_ids: &|_, _| bail!("nothing has id maps"), network: &|| Ok(()) };
+        let parent = mounts::Parent { map_ids: &|_, _| bail!("nothing has id maps"), network: &|_| Ok(()) };
         let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group)), &parent).unwrap();
         devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd)).unwrap();
         let null = paths.hold().unwrap();

@@ -3,6 +3,7 @@
 use super::attributes::{
     Lock, bind_calls, change_attached, change_attributes, propagate_new, set_attached, set_readonly,
 };
+use super::parent::{Halfway, Parent};
 use super::{Attributes, Bind, IdMapping, IdMaps, Mount, Mounts, New, Remount, SourcesFrom, What, copy_up};
 use crate::log;
 use crate::sys::mount::{self as sys, Change, Context, Depth, NODEV, NOEXEC, NOSUID, RDONLY};
@@ -46,14 +47,6 @@ pub enum Source {
     Path(CString),
     /// A mount of it that is in the container already.
     Attached(OwnedFd),
-}
-
-/// What the parent does for mounts.
-pub struct Parent<'a> {
-    /// It gives the mount of that index its id maps.
-    pub map_ids: &'a dyn Fn(usize, BorrowedFd<'_>) -> Result<()>,
-    /// It has made the network namespace: whoever mounts is in it from here on.
-    pub network: &'a dyn Fn() -> Result<()>,
 }
 
 /// A mount that only waits to be attached.
@@ -147,6 +140,7 @@ impl Mounts {
     ) -> Result<Late> {
         let mut late = Late::default();
         let mut fresh = Vec::new();
+        let is_dev = |fresh: &Fresh| fresh.path == Path::new("/dev");
         for mount in &self.list {
             log::debug(|| {
                 format!("init: mounts[{}] {} {:?}", mount.index, mount.destination.display(), mount.source)
@@ -156,7 +150,9 @@ impl Mounts {
                 What::Bind(bind) => self.bind(root, mount, bind, held, parent),
                 What::New(new) => {
                     if new.needs_network() {
-                        (parent.network)()?;
+                        let rest = self.list.get(mount.index..).unwrap_or_default();
+                        let dev = fresh.iter().find(|fresh| is_dev(fresh)).map(|fresh| fresh.fd.as_fd());
+                        (parent.network)(&Halfway { dev, rest })?;
                     }
                     self.fresh_fs(root, mount, new, &mut fresh, &mut late)
                 }
@@ -165,7 +161,7 @@ impl Mounts {
             }
             .with_context(|| at(mount))?;
         }
-        late.dev = fresh.into_iter().find(|fresh| fresh.path == Path::new("/dev")).map(|fresh| fresh.fd);
+        late.dev = fresh.into_iter().find(is_dev).map(|fresh| fresh.fd);
         Ok(late)
     }
 

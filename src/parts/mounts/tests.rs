@@ -7,7 +7,7 @@ use crate::sys::path::Root;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 
 const IN_PLACE: Parent<'_> =
-    Parent { map_ids: &|index, _| bail!("mounts[{index}]: nobody to ask"), network: &|| Ok(()) };
+    Parent { map_ids: &|index, _| bail!("mounts[{index}]: nobody to ask"), network: &|_| Ok(()) };
 
 fn facts() -> Facts<'static> {
     Facts {
@@ -145,7 +145,7 @@ impl Place {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
         let rootfs = crate::parts::rootfs::plan(facts.bundle, Path::new("rootfs"), false, None, true, false)?;
         let root: Root = rootfs.open()?;
-        let parent = Parent { map_ids: &|index, fd| plan.map_ids(index, fd), network: &|| Ok(()) };
+        let parent = Parent { map_ids: &|index, fd| plan.map_ids(index, fd), network: &|_| Ok(()) };
         plan.apply(&root, &mut held, None, &parent)
     }
 
