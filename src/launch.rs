@@ -93,8 +93,10 @@ pub fn create(
             return Err(error);
         }
     };
-    let made = make(plan, host, by, &mut held, &dir, &mut record)
-        .and_then(|()| converse(plan, held, handover, Subject::Container { dir: &dir, record: &mut record }));
+    let made = make(plan, host, by, &mut held, &dir, &mut record).and_then(|()| {
+        let subject = Subject::Container { dir: &dir, record: &mut record, bundle };
+        converse(plan, held, handover, subject)
+    });
     match made {
         Ok(launched) => Ok((Container { dir, record }, Launched { notify, ..launched })),
         Err(error) => {

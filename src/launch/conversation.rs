@@ -1,6 +1,7 @@
 //! The parent's side of the conversation with init (`wire.rs`): one answer for each thing that init asks for.
 
-use super::{Handover, Launched, pid_file};
+use super::{Handover, Launched, intent, pid_file};
+use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::host::CgroupMode;
 use crate::init::{self, Held};
@@ -29,7 +30,7 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(60);
 /// What the conversation is about.
 pub enum Subject<'a> {
     /// A new container.
-    Container { dir: &'a ContainerDir, record: &'a mut Record },
+    Container { dir: &'a ContainerDir, record: &'a mut Record, bundle: &'a Bundle },
     /// A process in one that runs.
     Process { record: &'a Record, cgroup: &'a Cgroup },
 }
@@ -184,14 +185,17 @@ impl Launch<'_> {
         if self.plan.entry.network_comes_later() {
             namespaces::make_network(|network| wire.network(network))?;
         }
-        let Subject::Container { record, .. } = &self.subject else { return Ok(()) };
+        let Subject::Container { dir, record, bundle } = &mut self.subject else { return Ok(()) };
         if let Some(asked) = &self.plan.cgroup {
             record.orlop.cgroup.set_late(asked)?;
         }
         if let Entry::Direct { .. } = self.plan.entry {
             self.seen = Some(state::Process::of(child.pid)?);
         }
-        Ok(())
+        if let Some(filter) = &self.plan.process.seccomp {
+            dir.store_filter(filter)?;
+        }
+        intent::show(record, bundle)
     }
 
     /// Only an agent is given a time.
@@ -216,7 +220,7 @@ impl Launch<'_> {
     /// Puts init (or the hop) into the container's cgroup, and says what a mount of type `cgroup` shows.
     fn join_cgroup(&mut self, pid: i32) -> Result<PathBuf> {
         match &mut self.subject {
-            Subject::Container { dir, record } => {
+            Subject::Container { dir, record, .. } => {
                 let asked = self.plan.cgroup.as_ref().context("linux.cgroupsPath: none")?;
                 record.orlop.cgroup.adopt(pid, asked)?;
                 if let Some(owner) = self.plan.cgroup_owner {
@@ -241,7 +245,7 @@ impl Launch<'_> {
     }
 
     fn run_hooks(&mut self, child: &Child) -> Result<()> {
-        if let Subject::Container { dir, record } = &mut self.subject {
+        if let Subject::Container { dir, record, .. } = &mut self.subject {
             // From here on hooks may have made things that only poststop hooks can undo.
             record.orlop.hooks_ran = true;
             dir.commit(record)?;
@@ -274,7 +278,7 @@ impl Launch<'_> {
     fn announce(&mut self, child: &Child) -> Result<()> {
         let pid = Pid::from_raw(child.pid).context("process id 0")?;
         let name: &[u8] = match &mut self.subject {
-            Subject::Container { dir, record } => {
+            Subject::Container { dir, record, .. } => {
                 if let (Some(rdt), Some(group)) = (&self.plan.intel_rdt, &record.orlop.resctrl) {
                     rdt.apply_from_parent(group, pid)?;
                 }
@@ -282,9 +286,6 @@ impl Launch<'_> {
                     record.orlop.cgroup.delegate(asked, child.pid)?;
                 }
                 record.born(self.seen.take().map_or_else(|| state::Process::of(child.pid), Ok)?);
-                if let Some(filter) = &self.plan.process.seccomp {
-                    dir.store_filter(filter)?;
-                }
                 dir.commit(record)?;
                 b"standard"
             }

@@ -1,4 +1,4 @@
-//! What is written down before the first side effect.
+//! What is written down before the first side effect, and what can wait until init is at work.
 
 use crate::bundle::{Bundle, CONFIG};
 use crate::cgroup::Cgroup;
@@ -10,10 +10,14 @@ use crate::state::{self, Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Ph
 use crate::sys;
 use anyhow::Result;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The record as it is written before the first side effect.
+/// The record as it is written before the first side effect: [`show`] has yet to complete it.
+///
+/// # Errors
+/// Those of /proc.
 pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Result<Record> {
     let spec = &bundle.spec;
     let annotations = spec.annotations.clone().unwrap_or_default();
@@ -25,9 +29,6 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
             crate::parts::namespaces::Request::Join(path) => path.clone(),
         },
     };
-    let labels = annotations.iter().map(|(key, value)| format!("{key}={value}"));
-    let labels: Vec<_> = labels.chain([format!("bundle={}", bundle.path.display())]).collect();
-    let mounts: Vec<_> = spec.mounts.iter().flatten().map(|said| mount(said, &bundle.path)).collect();
     Ok(Record {
         id: plan.id.clone(),
         init_process_pid: 0,
@@ -41,16 +42,16 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
                 .map(|root| sys::path::as_path(&root.rootfs.path).into())
                 .unwrap_or_default(),
             readonlyfs: spec.root.as_ref().is_some_and(|root| root.readonly().unwrap_or(false)),
-            mounts: shown(&mounts)?,
+            mounts: nothing(),
             namespaces: plan.namespaces.0.iter().map(namespace).collect(),
-            labels: shown(&labels)?,
-            uid_mappings: id_map(linux.and_then(|linux| linux.uid_mappings.as_deref()))?,
-            gid_mappings: id_map(linux.and_then(|linux| linux.gid_mappings.as_deref()))?,
+            labels: nothing(),
+            uid_mappings: None,
+            gid_mappings: None,
             rootless_euid: host.rootless(),
             rootless_cgroups: plan.cgroup.as_ref().is_some_and(|cgroup| cgroup.rootless),
         },
         rootless: host.rootless(),
-        external_descriptors: shown(&external_descriptors())?,
+        external_descriptors: nothing(),
         intel_rdt_path: plan
             .intel_rdt
             .as_ref()
@@ -77,6 +78,24 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
     })
 }
 
+/// Completes the record with what only other programs look for: `delete` needs none of it.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub fn show(record: &mut Record, bundle: &Bundle) -> Result<()> {
+    let spec = &bundle.spec;
+    let labels = record.orlop.annotations.iter().map(|(key, value)| format!("{key}={value}"));
+    let labels: Vec<_> = labels.chain([format!("bundle={}", bundle.path.display())]).collect();
+    let mounts: Vec<_> = spec.mounts.iter().flatten().map(|said| mount(said, &bundle.path)).collect();
+    let linux = spec.linux.as_ref();
+    record.config.mounts = shown(&mounts)?;
+    record.config.labels = shown(&labels)?;
+    record.config.uid_mappings = id_map(linux.and_then(|linux| linux.uid_mappings.as_deref()))?;
+    record.config.gid_mappings = id_map(linux.and_then(|linux| linux.gid_mappings.as_deref()))?;
+    record.external_descriptors = shown(&external_descriptors())?;
+    Ok(())
+}
+
 fn mount(said: &oci_spec::runtime::Mount, bundle: &Path) -> MountEntry {
     let options = said.options().as_deref().unwrap_or_default();
     let bind = options.iter().any(|option| option == "bind" || option == "rbind");
@@ -86,6 +105,10 @@ fn mount(said: &oci_spec::runtime::Mount, bundle: &Path) -> MountEntry {
         destination: said.destination().clone(),
         device: if bind { "bind".into() } else { said.typ().clone().unwrap_or_default() },
     }
+}
+
+fn nothing() -> Shown {
+    RawValue::NULL.to_owned()
 }
 
 fn shown(value: &impl Serialize) -> Result<Shown> {
