@@ -29,8 +29,9 @@ pub struct Bundle {
     pub path: PathBuf,
     /// The name of its configuration, below `path`.
     pub file: String,
-    /// config.json as it was said.
-    pub spec: Spec,
+    /// config.json as it was said. Boxed, for it is large: each function that hands a bundle on would touch a page more
+    /// of stack.
+    pub spec: Box<Spec>,
 }
 
 /// Reads the bundle in the directory `path`, whose configuration is in `file` (usually `config.json`).
@@ -52,7 +53,7 @@ pub fn load_again(path: PathBuf, file: &str) -> Result<Bundle> {
         }
         other => other?,
     };
-    let spec: Spec = parse(&text).context(file.to_owned())?;
+    let spec: Box<Spec> = parse(&text).context(file.to_owned())?;
     check_version(&spec.oci_version)?;
     Ok(Bundle { path, file: file.to_owned(), spec })
 }

@@ -93,8 +93,9 @@ def pattern(name, archive):
     if name.startswith("_ZN"):
         name = re.sub("17h[0-9a-f]{16}E", "17h*", name)
     elif name.startswith("_R"):
-        # Their length too, and with it the places in the name that it refers back to.
-        name = re.sub(r"\.[0-9]+$", "*", re.sub("Cs[0-9A-Za-z]+_", "Cs*_", re.sub("B[0-9A-Za-z]{0,3}_", "B*_", name)))
+        # Their length too, and with it the places in the name that it refers back to; they first, for they may look
+        # like one of these.
+        name = re.sub(r"\.[0-9]+$", "*", re.sub("B[0-9A-Za-z]{0,3}_", "B*_", re.sub("Cs[0-9A-Za-z]+_", "Cs*_", name)))
     if name.startswith("_"):
         # Those marked as cold, though they are executed, have sections of their own.
         return archive.get(name, f"*(.text.{name} .text.unlikely.{name})")

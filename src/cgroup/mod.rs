@@ -62,7 +62,7 @@ pub struct Plan {
     /// Whether we lack root's powers over the host: what nobody asked for may then be missing.
     pub rootless: bool,
     /// What was asked for, kept for `update`.
-    pub resources: Resources,
+    pub resources: Box<Resources>,
     /// The same as writes.
     pub limits: Limits,
     /// Which devices may be used.
@@ -88,7 +88,7 @@ pub fn plan(
     if path.contains('\0') {
         bail!("linux.cgroupsPath: {path:?} has a NUL byte");
     }
-    let resources = said.cloned().unwrap_or_default();
+    let resources = Box::new(said.cloned().unwrap_or_default());
     if systemd.is_some() && host.cgroup_mode != CgroupMode::Unified {
         bail!(
             "--systemd-cgroup: needs a host whose cgroups are of version 2 alone \
@@ -122,7 +122,7 @@ pub struct Cgroup {
     keeper: Keeper,
     named: bool,
     rootless: bool,
-    resources: Resources,
+    resources: Box<Resources>,
     /// Below it, where the container's process is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delegated: Option<PathBuf>,
@@ -150,7 +150,7 @@ impl Cgroup {
             keeper: Keeper::Us,
             named: false,
             rootless: false,
-            resources: Resources::default(),
+            resources: Box::default(),
             delegated: None,
         }
     }
@@ -429,7 +429,7 @@ impl Cgroup {
     /// The kernel refuses a value; what was set before is then set again.
     pub fn update(&mut self, asked: &Resources) -> Result<()> {
         let (unified, beside_systemd) = (self.version_2(), matches!(self.keeper, Keeper::Systemd(_)));
-        let new = self.resources.updated(asked);
+        let new = Box::new(self.resources.updated(asked));
         let limits = limits_for(&new, unified, beside_systemd)?;
         if let Some((memory, both)) = limits.check_usage {
             self.check_usage(memory, both)?;

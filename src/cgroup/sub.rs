@@ -1,6 +1,6 @@
 //! The cgroup of an `exec`: the container's, a sub-cgroup of it, or the one that its init has moved to.
 
-use super::{Cgroup, Hierarchy, Resources, Tree, locate};
+use super::{Cgroup, Hierarchy, Tree, locate};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ impl Cgroup {
             Tree::V1(all) => Tree::V1(all.iter().map(at).collect::<Result<_>>()?),
             Tree::Nowhere => Tree::Nowhere,
         };
-        let (named, rootless, resources) = (self.named, self.rootless, Resources::default());
+        let (named, rootless, resources) = (self.named, self.rootless, Box::default());
         Ok(Self { tree, keeper, named, rootless, resources, delegated: None })
     }
 
@@ -52,7 +52,7 @@ impl Cgroup {
             keeper: self.keeper.clone(),
             named: self.named,
             rootless: self.rootless,
-            resources: Resources::default(),
+            resources: Box::default(),
             delegated: None,
         }))
     }

@@ -29,7 +29,7 @@ pub fn run(args: &cli::Create, global: &Global) -> Result<i32> {
 
 /// A plan, and what it was made from.
 pub struct Prepared {
-    plan: Plan,
+    plan: Box<Plan>,
     bundle: Bundle,
     host: Host,
 }
@@ -68,7 +68,7 @@ pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
         inherited: inherited(listen_fds(), args.preserve_fds)?,
         notify: notify::asked_for().map(|_| global.root.join(&args.id).join(notify::DIRECTORY)),
     };
-    let plan = Plan::create(&bundle, &host, &request)?;
+    let plan = Box::new(Plan::create(&bundle, &host, &request)?);
     Ok(Prepared { plan, bundle, host })
 }
 

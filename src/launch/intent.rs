@@ -57,7 +57,7 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
             .as_ref()
             .map(|rdt| rdt.dir().to_string_lossy().into())
             .unwrap_or_default(),
-        orlop: Own {
+        orlop: Box::new(Own {
             phase: Phase::Creating,
             owner: state::Process::own()?,
             boot_id: state::boot_id()?,
@@ -74,7 +74,7 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
             intel_rdt: linux.and_then(|linux| linux.intel_rdt.clone()),
             keyring: plan.process.keyring.is_some(),
             exec_cpu_affinity: spec.process.as_ref().and_then(|process| process.exec_cpu_affinity.clone()),
-        },
+        }),
     })
 }
 

@@ -121,7 +121,7 @@ fn no_property_is_read_past_but_those_that_are_said_to_be() {
 
 fn planned(config: &Value, mode: CgroupMode) -> Result<Value> {
     let spec: Spec = serde_json::from_value(config.clone())?;
-    let bundle = Bundle { path: "/b".into(), file: crate::bundle::CONFIG.into(), spec };
+    let bundle = Bundle { path: "/b".into(), file: crate::bundle::CONFIG.into(), spec: Box::new(spec) };
     let host = Host { cgroup_mode: mode, euid: 0, egid: 0, initial_user_namespace: true };
     let request = Request {
         systemd: None,

@@ -31,8 +31,8 @@ pub struct Record {
     /// The resctrl group, if there is one.
     #[serde(default)]
     pub intel_rdt_path: String,
-    /// What only we need.
-    pub orlop: Own,
+    /// What only we need. Boxed, for it is large: each function that hands a record on would touch a page more of stack.
+    pub orlop: Box<Own>,
 }
 
 /// The part of the configuration that runc's state.json shows under `config`, as far as there are readers of it: its
