@@ -38,6 +38,8 @@ pub struct Held {
     pub cgroup_mount: Option<mounts::CgroupSource>,
     /// The parent makes the network namespace, and we have not joined it yet.
     pub network_to_come: Cell<bool>,
+    /// The capabilities' bounding set has been cut.
+    pub is_bound: Cell<bool>,
     /// Sources of mounts.
     pub mounts: mounts::Held,
     /// The engine that wants the terminal.
@@ -185,7 +187,8 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
         let null = plan_root.paths.hold()?;
         // From here on no path is resolved from the host's root, but those of mount sources.
         let root = plan_root.rootfs.open()?;
-        let (network, devices_are_made) = (&held.network_to_come, Cell::new(false));
+        let (network, is_bound) = (&held.network_to_come, &held.is_bound);
+        let devices_are_made = Cell::new(false);
         let map_ids = |mount, fd: BorrowedFd<'_>| {
             join_network(network, wire)?;
             wire.ask(&Event::MapMount { mount }, Some(fd))
@@ -195,6 +198,7 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
             network: &|halfway| {
                 if network.get() {
                     devices_are_made.set(devices_meanwhile(&plan_root.devices, &root, halfway)?);
+                    bound_meanwhile(plan, is_bound)?;
                 }
                 join_network(network, wire)
             },
@@ -365,6 +369,15 @@ fn devices_meanwhile(devices: &Devices, root: &Root, halfway: &mounts::Halfway<'
     Ok(halfway.is_sysfs_only())
 }
 
+/// Cuts the bounding set, which takes a call for each capability, at the same time. We keep what we have; a hook that is
+/// executed from here would not get it.
+fn bound_meanwhile(plan: &Plan, is_bound: &Cell<bool>) -> Result<()> {
+    if plan.hooks.of(HookKind::CreateContainer).is_empty() && !is_bound.replace(true) {
+        plan.process.capabilities.bound()?;
+    }
+    Ok(())
+}
+
 /// Joins the network namespace that the parent has made, if it has not been done.
 fn join_network(to_come: &Cell<bool>, wire: &InitEnd) -> Result<()> {
     if to_come.take() { namespaces::join_network(wire.network()?.as_fd()) } else { Ok(()) }
@@ -427,7 +440,9 @@ fn take_identity(process: &mut Process, held: &Held, wire: &InitEnd) -> Result<(
         load_filter(process, wire)?;
     }
     // While CAP_SETPCAP is ours.
-    process.capabilities.bound()?;
+    if !held.is_bound.get() {
+        process.capabilities.bound()?;
+    }
     // Keeps the permitted set over setuid(2), which would clear what the next line keeps.
     let mut warnings = process.user.apply(&held.proc)?;
     warnings.extend(process.capabilities.apply()?);

@@ -207,6 +207,7 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         asks_for_cgroup: false,
         cgroup_mount: None,
         network_to_come: Cell::new(plan.entry.network_comes_later()),
+        is_bound: Cell::new(false),
         mounts: mounts::Held::default(),
         console_socket: match (&plan.process.console, handover.console_socket) {
             (Some(_), Some(path)) => Some(console::connect(path).context("--console-socket")?),

@@ -252,6 +252,11 @@ impl Root {
             Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => return Ok(()),
             other => other?,
         };
+        // Mostly there is no more to it than that.
+        let _ = rustix::fs::unlinkat(&fd, RECORD, AtFlags::empty());
+        if rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).is_ok() {
+            return Ok(());
+        }
         clear_files(fd.as_fd(), 1).with_context(shown)?;
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Err(rustix::io::Errno::NOENT) => Ok(()),
