@@ -40,22 +40,23 @@ pub fn open(path: &Path, flag: i32) -> Result<OwnedFd, Error> {
 /// # Errors
 /// Those of [`open`].
 pub fn own(flag: i32) -> Result<OwnedFd, Error> {
+    let path = if flag == libc::CLONE_NEWNET { "/proc/self/ns/net" } else { "/proc/self/ns/user" };
+    by_pidfd(flag).map_or_else(|| open(Path::new(path), flag), Ok)
+}
+
+fn by_pidfd(flag: i32) -> Option<OwnedFd> {
     //                             linux/pidfd.h
     const PIDFD_GET_NET_NAMESPACE: libc::Ioctl = 0xff04;
     const PIDFD_GET_USER_NAMESPACE: libc::Ioctl = 0xff09;
-    let (request, path) = match flag {
-        libc::CLONE_NEWNET => (PIDFD_GET_NET_NAMESPACE, "/proc/self/ns/net"),
-        libc::CLONE_NEWUSER => (PIDFD_GET_USER_NAMESPACE, "/proc/self/ns/user"),
-        other => return Err(Error::new("setns", format!("({other:#x})"), libc::EINVAL)),
+    let request = match flag {
+        libc::CLONE_NEWNET => PIDFD_GET_NET_NAMESPACE,
+        _ => PIDFD_GET_USER_NAMESPACE,
     };
-    if let Ok(this) = pidfd_open(getpid(), PidfdFlags::empty()) {
-        // SAFETY: these take no argument, and return a new descriptor.
-        if let Ok(fd) = check(unsafe { libc::ioctl(this.as_raw_fd(), request) }.into()) {
-            // SAFETY: nobody else knows it yet.
-            return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
-        }
-    }
-    open(Path::new(path), flag)
+    let this = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+    // SAFETY: these take 0, and return a new descriptor.
+    let fd = check(unsafe { libc::ioctl(this.as_raw_fd(), request, 0) }.into()).ok()?;
+    // SAFETY: nobody else knows it yet.
+    Some(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Joins what `fd` refers to: one namespace, or with a pidfd all the kinds in `flags` at once.
@@ -102,6 +103,10 @@ mod tests {
             assert!(same(own.as_fd(), there.as_fd()).unwrap(), "{path}");
             let flags = rustix::io::fcntl_getfd(&own).unwrap();
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "{path}");
+            let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+            let mut numbers = kernel.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+            let can = (numbers.next(), numbers.next()) >= (Some(6), Some(11));
+            assert_eq!(by_pidfd(flag).is_some(), can, "{path}: Linux {kernel}");
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct Parent<'a> {
 
 /// Where the mounts wait for the network namespace: what may be done meanwhile depends on it.
 pub struct Halfway<'a> {
-    /// As in [`Late`].
+    /// As in [`super::Late`].
     pub dev: Option<BorrowedFd<'a>>,
     /// The mounts that are still to be made.
     pub rest: &'a [Mount],
