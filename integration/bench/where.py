@@ -4,7 +4,8 @@
 
 Samples of the CPU clock, of the commands and of all processes that they make, payload included: what waits or sleeps is
 not in them. The samples slow down what they count, so the sums are above what `make bench` says: it is the differences
-that tell. environment: ORLOP, CASES, SECONDS_PER_CELL as for bench.py, LEAST (default 5): no rows below that many µs
+that tell. environment: ORLOP, CASES, SECONDS_PER_CELL as for bench.py, VIEW (default v2), LEAST (default 5): no rows below
+that many µs
 """
 
 import os
@@ -17,6 +18,7 @@ import bench
 
 # Not those that make a container in each round first: what is not timed is sampled all the same.
 CASES = ["run", "create+start+delete", "exec", "state"]
+VIEW = os.environ.get("VIEW", "v2")
 # Those of the measurement itself.
 NOT_OURS = {"timer", "perf", "sh"}
 ENTRY = re.compile(r"__(?:x64|arm64|se|do)_sys_(\w+)")
@@ -41,9 +43,9 @@ def kind(frames):
 def samples(name, program, case, seconds):
     """Microseconds of CPU per round, by kind."""
     data = bench.OUT / f"where-{name}.data"
-    steps = bench.steps_of(name, program, "v2", case)
+    steps = bench.steps_of(name, program, VIEW, case)
     script = "\n".join([f"peer {name}", *steps]) + "\n"
-    done = bench.in_view("v2", ["perf", "record", "-q", "-e", "cpu-clock", "-F", "20000", "-g", "-o", str(data),
+    done = bench.in_view(VIEW, ["perf", "record", "-q", "-e", "cpu-clock", "-F", "20000", "-g", "-o", str(data),
                                 str(bench.OUT / "timer"), "100000", str(seconds), "0"], script)
     if done.returncode:
         sys.exit(f"{case} {name}: {done.stderr}")
@@ -84,7 +86,7 @@ def main():
     cases = os.environ["CASES"].split(",") if "CASES" in os.environ else CASES
     text = "\n".join(table(case, seconds, least) for case in cases)
     (bench.OUT / "where.md").write_text(text)
-    bench.clean("v2")
+    bench.clean(VIEW)
     print(text)
     print(f"written: {bench.OUT}/where.md")
 
