@@ -15,7 +15,7 @@ fn host(cgroup_mode: CgroupMode, id: u32, initial_user_namespace: bool) -> Host 
 }
 
 fn plan(text: &[u8], which: usize) -> anyhow::Result<Plan> {
-    let spec: Spec = bundle::parse(text)?;
+    let spec: Box<Spec> = bundle::parse(text)?;
     bundle::check_version(&spec.oci_version)?;
     let (host, systemd) = match which {
         0 => (host(CgroupMode::Unified, 0, true), None),
