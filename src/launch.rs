@@ -146,8 +146,9 @@ fn make(
         if let Some(owner) = plan.cgroup_owner.filter(|_| !record.orlop.cgroup.waits_for_process()) {
             record.orlop.cgroup.give_to(owner)?;
         }
-        let untracked = record.orlop.cgroup.paths().is_empty() && !record.orlop.cgroup.waits_for_process();
-        if untracked && !plan.namespaces.private(Kind::Pid) {
+        let cgroup = &record.orlop.cgroup;
+        let untracked = || cgroup.paths().is_empty() && !cgroup.waits_for_process();
+        if !plan.namespaces.private(Kind::Pid) && untracked() {
             log::warn(
                 "a rootless container without a cgroup and without a pid namespace of its own: not all of its \
                  processes can be killed. Such configuration is strongly discouraged",

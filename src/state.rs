@@ -252,8 +252,10 @@ impl Root {
             Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => return Ok(()),
             other => other?,
         };
-        // Mostly there is no more to it than that.
-        let _ = rustix::fs::unlinkat(&fd, RECORD, AtFlags::empty());
+        // Mostly there is no more to it than these, and no list is needed.
+        for file in [RECORD, FILTER] {
+            let _ = rustix::fs::unlinkat(&fd, file, AtFlags::empty());
+        }
         if rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).is_ok() {
             return Ok(());
         }
