@@ -416,7 +416,7 @@ arguments! {
 
 /// Defines [`Command`] and the table of verbs, from the names and structs in the order of the help.
 macro_rules! verbs {
-    ($($name:literal $variant:ident($args:ident)),* $(,)?) => {
+    ($($variant:ident($args:ident) = $name:expr),* $(,)?) => {
         /// The verb and its arguments.
         #[derive(Clone, Debug)]
         #[allow(missing_docs, clippy::large_enum_variant)] // the structs say it; one value lives, once
@@ -440,24 +440,24 @@ macro_rules! verbs {
 }
 
 verbs! {
-    "checkpoint" Checkpoint(Checkpoint),
-    "create" Create(Create),
-    "delete" Delete(Delete),
-    "events" Events(Events),
-    "exec" Exec(Exec),
-    "features" Features(Features),
-    "kill" Kill(Kill),
-    "list" List(List),
-    "pause" Pause(Pause),
-    "ps" Ps(Ps),
-    "restore" Restore(Restore),
-    "resume" Resume(Resume),
-    "run" Run(Run),
-    "spec" Spec(Spec),
-    "start" Start(Start),
-    "state" State(State),
-    "update" Update(Update),
-    "plan" Plan(Create),
+    Checkpoint(Checkpoint) = "checkpoint",
+    Create(Create) = "create",
+    Delete(Delete) = "delete",
+    Events(Events) = "events",
+    Exec(Exec) = "exec",
+    Features(Features) = "features",
+    Kill(Kill) = "kill",
+    List(List) = "list",
+    Pause(Pause) = "pause",
+    Ps(Ps) = "ps",
+    Restore(Restore) = "restore",
+    Resume(Resume) = "resume",
+    Run(Run) = "run",
+    Spec(Spec) = "spec",
+    Start(Start) = "start",
+    State(State) = "state",
+    Update(Update) = "update",
+    Plan(Create) = PLAN,
 }
 
 /// The verb that is for developers.

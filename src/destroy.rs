@@ -50,13 +50,9 @@ pub fn kill(record: &Record) -> Result<()> {
     if record.orlop.phase == Phase::Creating && record.orlop.owner != crate::state::Process::own()? {
         end(record.orlop.owner.open()?, "the runtime that creates it")?;
     }
-    let own_pids = record.makes_pid_namespace();
     let init = record.init().open()?;
-    // Init's death is the death of its pid namespace. A frozen version 1 cgroup would not let it die.
-    if !own_pids
-        || record.orlop.phase == Phase::Creating
-        || (init.is_some() && record.orlop.cgroup.frozen()?)
-    {
+    // A frozen version 1 cgroup would not let it die.
+    if !record.ends_with_init() || (init.is_some() && record.orlop.cgroup.frozen()?) {
         record.orlop.cgroup.kill_all()?;
     }
     end(init, "container init")

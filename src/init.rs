@@ -372,8 +372,9 @@ fn devices_meanwhile(devices: &Devices, root: &Root, halfway: &mounts::Halfway<'
 /// Cuts the bounding set, which takes a call for each capability, at the same time. We keep what we have; a hook that is
 /// executed from here would not get it.
 fn bound_meanwhile(plan: &Plan, is_bound: &Cell<bool>) -> Result<()> {
-    if plan.hooks.of(HookKind::CreateContainer).is_empty() && !is_bound.replace(true) {
+    if plan.hooks.of(HookKind::CreateContainer).is_empty() {
         plan.process.capabilities.bound()?;
+        is_bound.set(true);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::cli;
 use crate::cli::global::Global;
 use crate::destroy;
 use crate::host::Host;
-use crate::state::{Container, Error, Phase, Root, Status};
+use crate::state::{Container, Error, Root, Status};
 use crate::{log, sys};
 use anyhow::{Result, bail};
 
@@ -38,10 +38,7 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
         return destroy::container(&root, record);
     }
     match container.status()? {
-        // pid_namespaces(7): all others have ended before the first process has.
-        Status::Stopped if record.orlop.phase == Phase::Created && record.makes_pid_namespace() => {
-            destroy::dead(&root, record)
-        }
+        Status::Stopped if record.ends_with_init() => destroy::dead(&root, record),
         // Nobody has seen one run yet that is created: as runc, this is not what --force is for.
         Status::Stopped | Status::Created => destroy::container(&root, record),
         status @ (Status::Creating | Status::Running | Status::Paused) => {

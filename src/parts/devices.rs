@@ -169,7 +169,8 @@ impl Devices {
             || links.into_iter().any(|link| name == link)
     }
 
-    /// Makes the devices and links, or finds that they are there. `dev` is the container's /dev where it is a new tmpfs (see `mounts::Late`).
+    /// Makes the devices and links, or finds that they are there. `dev` is the container's /dev where it is a new tmpfs
+    /// (see `mounts::Late`).
     ///
     /// # Errors
     /// Something else is in the place of a device, or it cannot be made.

@@ -170,6 +170,12 @@ impl Record {
         self.config.namespaces.iter().any(|row| row.kind == key && row.path.as_os_str().is_empty())
     }
 
+    /// Whether the container has no processes but those that end with init (pid_namespaces(7)): it has been made, and
+    /// makes such a namespace.
+    pub fn ends_with_init(&self) -> bool {
+        self.orlop.phase == Phase::Created && self.makes_pid_namespace()
+    }
+
     /// Init, if there is one.
     pub fn init(&self) -> Process {
         Process { pid: self.init_process_pid, start: self.init_process_start }

@@ -2,7 +2,6 @@
 
 use super::{Called, Error, check};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
@@ -11,6 +10,8 @@ pub const NEWTIME: i32 = 0x80;
 
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+const PIDFD_GET_NET_NAMESPACE: libc::Ioctl = 0xff04;
+const PIDFD_GET_USER_NAMESPACE: libc::Ioctl = 0xff09;
 
 /// Opens the namespace file `path` and checks that it is a namespace of the kind `flag` (CLONE_NEW*).
 ///
@@ -40,20 +41,16 @@ pub fn open(path: &Path, flag: i32) -> Result<OwnedFd, Error> {
 /// # Errors
 /// Those of [`open`].
 pub fn own(flag: i32) -> Result<OwnedFd, Error> {
-    let path = if flag == libc::CLONE_NEWNET { "/proc/self/ns/net" } else { "/proc/self/ns/user" };
-    by_pidfd(flag).map_or_else(|| open(Path::new(path), flag), Ok)
+    let (request, path) = match flag {
+        libc::CLONE_NEWNET => (PIDFD_GET_NET_NAMESPACE, "/proc/self/ns/net"),
+        _ => (PIDFD_GET_USER_NAMESPACE, "/proc/self/ns/user"),
+    };
+    by_pidfd(request).map_or_else(|| open(Path::new(path), flag), Ok)
 }
 
-fn by_pidfd(flag: i32) -> Option<OwnedFd> {
-    //                             linux/pidfd.h
-    const PIDFD_GET_NET_NAMESPACE: libc::Ioctl = 0xff04;
-    const PIDFD_GET_USER_NAMESPACE: libc::Ioctl = 0xff09;
-    let request = match flag {
-        libc::CLONE_NEWNET => PIDFD_GET_NET_NAMESPACE,
-        _ => PIDFD_GET_USER_NAMESPACE,
-    };
-    let this = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
-    // SAFETY: these take 0, and return a new descriptor.
+fn by_pidfd(request: libc::Ioctl) -> Option<OwnedFd> {
+    let this = super::pidfd::open(rustix::process::getpid().as_raw_pid()).ok()?;
+    // SAFETY: these requests take 0, and return a new descriptor.
     let fd = check(unsafe { libc::ioctl(this.as_raw_fd(), request, 0) }.into()).ok()?;
     // SAFETY: nobody else knows it yet.
     Some(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -96,9 +93,10 @@ mod tests {
 
     #[test]
     fn our_own_namespace_is_that_of_proc() {
-        for (flag, path) in
-            [(libc::CLONE_NEWNET, "/proc/self/ns/net"), (libc::CLONE_NEWUSER, "/proc/self/ns/user")]
-        {
+        for (flag, request, path) in [
+            (libc::CLONE_NEWNET, PIDFD_GET_NET_NAMESPACE, "/proc/self/ns/net"),
+            (libc::CLONE_NEWUSER, PIDFD_GET_USER_NAMESPACE, "/proc/self/ns/user"),
+        ] {
             let (own, there) = (own(flag).unwrap(), open(Path::new(path), flag).unwrap());
             assert!(same(own.as_fd(), there.as_fd()).unwrap(), "{path}");
             let flags = rustix::io::fcntl_getfd(&own).unwrap();
@@ -106,7 +104,7 @@ mod tests {
             let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
             let mut numbers = kernel.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
             let can = (numbers.next(), numbers.next()) >= (Some(6), Some(11));
-            assert_eq!(by_pidfd(flag).is_some(), can, "{path}: Linux {kernel}");
+            assert_eq!(by_pidfd(request).is_some(), can, "{path}: Linux {kernel}");
         }
     }
 }
