@@ -53,7 +53,7 @@ impl Host {
 /// The kernel gives the first user namespace a number of its own (PROC_USER_INIT_INO).
 fn initial_user_namespace() -> bool {
     const FIRST: u64 = 0xefff_fffd;
-    let number = || Some(rustix::fs::fstat(sys::ns::own(libc::CLONE_NEWUSER).ok()?).ok()?.st_ino);
+    let number = || Some(rustix::fs::fstat(sys::ns::own(sys::ns::Flags::USER).ok()?).ok()?.st_ino);
     // Without a procfs nothing else will work, and says so better.
     number().is_none_or(|number| number == FIRST)
 }

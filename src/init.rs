@@ -13,7 +13,7 @@ use crate::parts::namespaces::{self, Entry, Joins, Kind};
 use crate::parts::{hooks, scheduling, user};
 use crate::plan::{Plan, Process};
 use crate::sys::spawn::{self, Parentage};
-use crate::sys::{self, Called, path::Root, prctl, proc::Proc};
+use crate::sys::{self, Called, ns::Flags, path::Root, prctl, proc::Proc};
 use crate::wire::{self, Event, Failure, Gate, InitEnd};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
@@ -80,7 +80,7 @@ pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<Borr
         if visible {
             close_all_but(plan, wire, &[cgroup, console_of(held)])?;
         }
-        Ok(spawn::spawn(clone as u64, Parentage::Sibling, cgroup, || match visible {
+        Ok(spawn::spawn(clone, Parentage::Sibling, cgroup, || match visible {
             true => visible_main(plan, held, wire),
             false => main(plan, held, wire),
         })?)
@@ -113,7 +113,7 @@ pub fn brief_hop(
 ) -> Result<i32> {
     let clone = enter(plan, held)?;
     closed.close()?;
-    let init = spawn::spawn(clone as u64, Parentage::Sibling, cgroup, || visible_main(plan, held, wire))?;
+    let init = spawn::spawn(clone, Parentage::Sibling, cgroup, || visible_main(plan, held, wire))?;
     Ok(init.pid)
 }
 
@@ -142,8 +142,8 @@ fn visible_main(plan: &mut Plan, held: &mut Held, wire: &InitEnd) -> i32 {
     }
 }
 
-fn enter(plan: &Plan, held: &Held) -> Result<i32> {
-    let Entry::Hop { unshare, clone, .. } = plan.entry else { return Ok(0) };
+fn enter(plan: &Plan, held: &Held) -> Result<Flags> {
+    let Entry::Hop { unshare, clone, .. } = plan.entry else { return Ok(Flags::NONE) };
     if !held.joins.is_empty() {
         // Before the first foreign namespace: a process in there must not be able to look into us. Who may trace the
         // host's root (CAP_SYS_PTRACE where no user namespace is) still can, until the last rights are gone.
@@ -155,7 +155,7 @@ fn enter(plan: &Plan, held: &Held) -> Result<i32> {
     spawn::join_cgroups(&held.cgroup_tasks).context("linux.cgroupsPath")?;
     // Before a new user namespace, which leaves no right to join what the host owns.
     held.joins.enter()?;
-    if unshare != 0 {
+    if !unshare.is_empty() {
         sys::ns::unshare(unshare).context("linux.timeOffsets")?;
         // Not thread-self: a thread has no such file.
         held.proc

@@ -34,6 +34,7 @@ use crate::parts::{
 };
 use crate::spec::{self, Linux, Spec};
 use crate::state::Record;
+use crate::sys::ns::Flags;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -272,7 +273,12 @@ impl Plan {
         let hop_joins_cgroup = namespaces.private(Kind::User) || namespaces.private(Kind::Cgroup);
         Ok(Self {
             id: record.id.clone(),
-            entry: Entry::Hop { join: Vec::new(), unshare: 0, clone: 0, hop_joins_cgroup },
+            entry: Entry::Hop {
+                join: Vec::new(),
+                unshare: Flags::NONE,
+                clone: Flags::NONE,
+                hop_joins_cgroup,
+            },
             time_offsets: TimeOffsets::default(),
             maps: None,
             cgroup: None,

@@ -421,7 +421,7 @@ mod tests {
             let (parent, init) = pair()?;
             let silent = parent.event(own().as_fd(), Some(Duration::from_millis(20))).unwrap_err();
             anyhow::ensure!(sys::errno_of(&silent) == Some(libc::ETIMEDOUT), "{silent:#}");
-            let child = spawn::spawn(0, spawn::Parentage::Child, None, || {
+            let child = spawn::spawn(sys::ns::Flags::NONE, spawn::Parentage::Child, None, || {
                 i32::from(init.tell(&Event::MapIds, None).is_err())
             })?;
             // What it said before its death counts.

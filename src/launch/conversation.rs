@@ -13,7 +13,7 @@ use crate::parts::{console, seccomp};
 use crate::plan::Plan;
 use crate::state::{self, ContainerDir, Record};
 use crate::sys::spawn::{self, Child, Parentage};
-use crate::sys::{self, Called, fd, pidfd, prctl, proc::Proc};
+use crate::sys::{self, Called, fd, ns, pidfd, prctl, proc::Proc};
 use crate::wire::{self, Event, Failure, InitEnd, Order, ParentEnd};
 use anyhow::{Context, Result, anyhow};
 use rustix::fs::{Mode, OFlags};
@@ -98,7 +98,7 @@ impl Launch<'_> {
         let directory = if held.asks_for_cgroup { None } else { cgroup.dir()? };
         let refused = |error| cgroup.refusal(error);
         let child = match plan.entry {
-            Entry::Direct { clone, .. } => spawn::spawn(clone as u64, Parentage::Child, directory, || {
+            Entry::Direct { clone, .. } => spawn::spawn(clone, Parentage::Child, directory, || {
                 drop(wire.take());
                 init::main(plan, held, &init_end)
             })
@@ -109,7 +109,7 @@ impl Launch<'_> {
                     brief_hop(plan, held, &init_end, first, second, refused)
                 } else {
                     self.hops = true;
-                    spawn::spawn(0, Parentage::Child, first, || {
+                    spawn::spawn(ns::Flags::NONE, Parentage::Child, first, || {
                         drop(wire.take());
                         init::hop(plan, held, &init_end, second)
                     })

@@ -2,7 +2,10 @@
 //!
 //! Not for: id maps (`idmap.rs`) and what is set up inside a namespace (its own part).
 
-use crate::sys::{self, Called, ns};
+use crate::sys::{
+    self, Called,
+    ns::{self, Flags},
+};
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset};
 use serde::{Deserialize, Serialize};
@@ -33,27 +36,27 @@ pub enum Kind {
     Mount,
 }
 
-/// kind · CLONE_NEW* flag · name in config.json · file in /proc/PID/ns · key in runc's state.json
-pub const TABLE: [(Kind, i32, &str, &str, &str); 8] = [
-    (Kind::User, libc::CLONE_NEWUSER, "user", "user", "NEWUSER"),
-    (Kind::Ipc, libc::CLONE_NEWIPC, "ipc", "ipc", "NEWIPC"),
-    (Kind::Uts, libc::CLONE_NEWUTS, "uts", "uts", "NEWUTS"),
-    (Kind::Network, libc::CLONE_NEWNET, "network", "net", "NEWNET"),
-    (Kind::Cgroup, libc::CLONE_NEWCGROUP, "cgroup", "cgroup", "NEWCGROUP"),
-    (Kind::Time, ns::NEWTIME, "time", "time", "NEWTIME"),
-    (Kind::Pid, libc::CLONE_NEWPID, "pid", "pid", "NEWPID"),
-    (Kind::Mount, libc::CLONE_NEWNS, "mount", "mnt", "NEWNS"),
+/// kind · flag · name in config.json · file in /proc/PID/ns · key in runc's state.json
+pub const TABLE: [(Kind, Flags, &str, &str, &str); 8] = [
+    (Kind::User, Flags::USER, "user", "user", "NEWUSER"),
+    (Kind::Ipc, Flags::IPC, "ipc", "ipc", "NEWIPC"),
+    (Kind::Uts, Flags::UTS, "uts", "uts", "NEWUTS"),
+    (Kind::Network, Flags::NETWORK, "network", "net", "NEWNET"),
+    (Kind::Cgroup, Flags::CGROUP, "cgroup", "cgroup", "NEWCGROUP"),
+    (Kind::Time, Flags::TIME, "time", "time", "NEWTIME"),
+    (Kind::Pid, Flags::PID, "pid", "pid", "NEWPID"),
+    (Kind::Mount, Flags::MOUNT, "mount", "mnt", "NEWNS"),
 ];
 
 impl Kind {
     #[allow(clippy::indexing_slicing, reason = "the table has a row for each kind, which a test walks")]
-    fn row(self) -> &'static (Kind, i32, &'static str, &'static str, &'static str) {
+    fn row(self) -> &'static (Kind, Flags, &'static str, &'static str, &'static str) {
         // TABLE stands in the order of the enum; a test walks it.
         &TABLE[self as usize]
     }
 
     /// The CLONE_NEW* flag.
-    pub fn flag(self) -> i32 {
+    pub fn flag(self) -> Flags {
         self.row().1
     }
 
@@ -111,10 +114,10 @@ pub enum Entry {
     /// The parent clones init into all new namespaces at once; init itself joins the others.
     Direct {
         /// CLONE_NEW* flags of the one clone.
-        clone: i32,
+        clone: Flags,
         /// CLONE_NEW* flags of what the parent makes while init mounts, and init joins then: the network namespace
         /// takes the kernel longer than all others together, and the others are what mounting needs.
-        later: i32,
+        later: Flags,
         /// Joined by init, in this order.
         join: Vec<Kind>,
     },
@@ -125,9 +128,9 @@ pub enum Entry {
         join: Vec<Kind>,
         /// Unshared by the hop: a time namespace that gets offsets takes only children. A new user namespace comes
         /// with it, for an ordinary user may make the one only in the other.
-        unshare: i32,
+        unshare: Flags,
         /// CLONE_NEW* flags of the second clone.
-        clone: i32,
+        clone: Flags,
         /// The hop enters the cgroup, not init: once in the user namespace it has no right to, and behind a cgroup
         /// namespace (where the tree is mounted with `nsdelegate`, as systemd does) it may not cross its root.
         hop_joins_cgroup: bool,
@@ -137,7 +140,7 @@ pub enum Entry {
 impl Entry {
     /// Whether the parent makes the network namespace, with its loopback device up, and init joins it.
     pub fn network_comes_later(&self) -> bool {
-        matches!(self, Entry::Direct { later, .. } if later & Kind::Network.flag() != 0)
+        matches!(self, Entry::Direct { later, .. } if later.contains(Kind::Network.flag()))
     }
 }
 
@@ -228,18 +231,18 @@ impl Namespaces {
     pub fn entry(&self, offsets: &TimeOffsets, rootless: bool) -> Entry {
         // The root of a new cgroup namespace is the cgroup of the process that asks for it, in clone3 the
         // parent's: init unshares it itself, once it is in its cgroup.
-        let clone = self.flags(|request| *request == Request::New) & !libc::CLONE_NEWCGROUP;
+        let clone = self.flags(|request| *request == Request::New) & !Flags::CGROUP;
         let join: Vec<Kind> = self.0.keys().copied().filter(|kind| self.joined(*kind)).collect();
         let offset_time = self.made(Kind::Time) && !offsets.0.is_empty();
         let needs_hop = [Kind::User, Kind::Pid, Kind::Time].iter().any(|kind| self.joined(*kind))
             || (self.made(Kind::User) && !join.is_empty())
             || offset_time;
         if !needs_hop {
-            let apart = if rootless || self.private(Kind::User) { 0 } else { libc::CLONE_NEWNET };
+            let apart = if rootless || self.private(Kind::User) { Flags::NONE } else { Flags::NETWORK };
             return Entry::Direct { clone: clone & !apart, later: clone & apart, join };
         }
-        let unshare = if offset_time { clone & (ns::NEWTIME | libc::CLONE_NEWUSER) } else { 0 };
-        let hop_leaves_user = self.joined(Kind::User) || unshare & libc::CLONE_NEWUSER != 0;
+        let unshare = if offset_time { clone & (Flags::TIME | Flags::USER) } else { Flags::NONE };
+        let hop_leaves_user = self.joined(Kind::User) || unshare.contains(Flags::USER);
         Entry::Hop {
             join,
             unshare,
@@ -248,8 +251,11 @@ impl Namespaces {
         }
     }
 
-    fn flags(&self, wanted: impl Fn(&Request) -> bool) -> i32 {
-        self.0.iter().filter(|(_, request)| wanted(request)).fold(0, |flags, (kind, _)| flags | kind.flag())
+    fn flags(&self, wanted: impl Fn(&Request) -> bool) -> Flags {
+        self.0
+            .iter()
+            .filter(|(_, request)| wanted(request))
+            .fold(Flags::NONE, |flags, (kind, _)| flags | kind.flag())
     }
 
     /// Opens the namespaces that are to be joined, in the order of joining.
@@ -274,7 +280,7 @@ impl Namespaces {
     /// See above.
     pub fn check_user(&self, joins: &Joins, maps_given: bool) -> Result<()> {
         let Some(fd) = joins.get(Kind::User) else { return Ok(()) };
-        let own = ns::own(libc::CLONE_NEWUSER)?;
+        let own = ns::own(Flags::USER)?;
         ensure!(
             !(maps_given && ns::same(fd, own.as_fd())?),
             "linux.uidMappings: id maps for the user namespace that the runtime itself is in"
@@ -333,7 +339,7 @@ impl Joins {
             }
         }
         if let Some(user) = self.get(Kind::User) {
-            ns::join(user, libc::CLONE_NEWUSER).with_context(|| place(Kind::User))?;
+            ns::join(user, Flags::USER).with_context(|| place(Kind::User))?;
         }
         for (kind, fd) in later {
             ns::join(fd.as_fd(), kind.flag()).with_context(|| place(*kind))?;
@@ -349,8 +355,8 @@ fn place(kind: Kind) -> String {
 /// All at once: the kernel checks the rights against the user namespace that is joined in the same call.
 /// A kind that is already ours is left out by the caller: joining one's own user namespace is `EINVAL`.
 fn enter_process(pidfd: BorrowedFd<'_>, kinds: &[Kind]) -> Result<()> {
-    let flags = kinds.iter().fold(0, |flags, kind| flags | kind.flag());
-    if flags != 0 {
+    let flags = kinds.iter().fold(Flags::NONE, |flags, kind| flags | kind.flag());
+    if !flags.is_empty() {
         ns::join(pidfd, flags).context("namespaces of the container's init")?;
     }
     Ok(())
@@ -411,7 +417,7 @@ pub fn join_network(fd: BorrowedFd<'_>) -> Result<()> {
 /// # Errors
 /// unshare(2)'s.
 pub fn unshare_cgroup() -> Result<(), sys::Error> {
-    ns::unshare(libc::CLONE_NEWCGROUP)
+    ns::unshare(Flags::CGROUP)
 }
 
 #[cfg(test)]
@@ -447,8 +453,8 @@ mod tests {
         use Kind::{Network, Pid, Time, Uts};
         let none = TimeOffsets::default();
         let offset = TimeOffsets("monotonic 1 0\n".into());
-        let (new, pid, uts, net) = (Request::New, libc::CLONE_NEWPID, libc::CLONE_NEWUTS, libc::CLONE_NEWNET);
-        let user = libc::CLONE_NEWUSER;
+        let (new, no) = (Request::New, Flags::NONE);
+        let (user, pid, uts, net) = (Flags::USER, Flags::PID, Flags::UTS, Flags::NETWORK);
         let hop = |join: &[Kind], unshare, clone, hop_joins_cgroup| Entry::Hop {
             join: join.to_vec(),
             unshare,
@@ -458,28 +464,28 @@ mod tests {
         let direct = |clone, later, join: &[Kind]| Entry::Direct { clone, later, join: join.to_vec() };
         type Case<'a> = (Vec<(Kind, Request)>, &'a TimeOffsets, Entry);
         let cases: Vec<Case<'_>> = vec![
-            (vec![(Pid, new.clone()), (Uts, new.clone())], &none, direct(pid | uts, 0, &[])),
-            (vec![(Pid, new.clone()), (Network, join())], &none, direct(pid, 0, &[Network])),
+            (vec![(Pid, new.clone()), (Uts, new.clone())], &none, direct(pid | uts, no, &[])),
+            (vec![(Pid, new.clone()), (Network, join())], &none, direct(pid, no, &[Network])),
             (vec![(Pid, new.clone()), (Network, new.clone())], &none, direct(pid, net, &[])),
-            (vec![(Kind::User, new.clone()), (Network, new.clone())], &none, direct(user | net, 0, &[])),
-            (vec![(Kind::User, new.clone()), (Network, join())], &none, hop(&[Network], 0, user, false)),
-            (vec![(Kind::User, join()), (Pid, new.clone())], &none, hop(&[Kind::User], 0, pid, true)),
-            (vec![(Pid, join())], &none, hop(&[Pid], 0, 0, false)),
-            (vec![(Time, join())], &none, hop(&[Time], 0, 0, false)),
-            (vec![(Time, new.clone())], &none, direct(ns::NEWTIME, 0, &[])),
-            (vec![(Time, new.clone()), (Pid, new.clone())], &offset, hop(&[], ns::NEWTIME, pid, false)),
+            (vec![(Kind::User, new.clone()), (Network, new.clone())], &none, direct(user | net, no, &[])),
+            (vec![(Kind::User, new.clone()), (Network, join())], &none, hop(&[Network], no, user, false)),
+            (vec![(Kind::User, join()), (Pid, new.clone())], &none, hop(&[Kind::User], no, pid, true)),
+            (vec![(Pid, join())], &none, hop(&[Pid], no, no, false)),
+            (vec![(Time, join())], &none, hop(&[Time], no, no, false)),
+            (vec![(Time, new.clone())], &none, direct(Flags::TIME, no, &[])),
+            (vec![(Time, new.clone()), (Pid, new.clone())], &offset, hop(&[], Flags::TIME, pid, false)),
             (
                 vec![(Kind::User, new.clone()), (Time, new.clone()), (Pid, new.clone())],
                 &offset,
-                hop(&[], ns::NEWTIME | user, pid, true),
+                hop(&[], Flags::TIME | user, pid, true),
             ),
-            (vec![(Kind::Cgroup, new)], &none, direct(0, 0, &[])),
+            (vec![(Kind::Cgroup, new)], &none, direct(no, no, &[])),
         ];
         for (requests, offsets, entry) in cases {
             assert_eq!(namespaces(&requests).entry(offsets, false), entry, "{requests:?}");
         }
         let network = namespaces(&[(Pid, Request::New), (Network, Request::New)]);
-        assert_eq!(network.entry(&none, true), direct(pid | net, 0, &[]), "whose root could not come back");
+        assert_eq!(network.entry(&none, true), direct(pid | net, no, &[]), "whose root could not come back");
     }
 
     #[test]
@@ -489,7 +495,7 @@ mod tests {
             return;
         }
         in_child(|| {
-            let own = || ns::open("/proc/self/ns/net".as_ref(), libc::CLONE_NEWNET);
+            let own = || ns::open("/proc/self/ns/net".as_ref(), Flags::NETWORK);
             let before = own()?;
             let mut made = None;
             make_network(|fd| {

@@ -2,22 +2,115 @@
 
 use super::{Called, Error, check};
 use rustix::fs::{Mode, OFlags};
+use serde::Serialize;
+use std::fmt;
+use std::ops::{BitAnd, BitOr, Not};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-/// CLONE_NEWTIME; libc has it only as part of a comment on the signal mask of clone(2).
-pub const NEWTIME: i32 = 0x80;
+/// Kinds of namespaces, as clone3(2), unshare(2) and setns(2) take them.
+///
+/// It holds nothing but CLONE_NEW* bits. A safe function that took any number for them could be given CLONE_VM, and two
+/// processes would then run on one stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Flags(i32);
+
+impl Flags {
+    /// No kind.
+    pub const NONE: Self = Self(0);
+    /// CLONE_NEWUSER
+    pub const USER: Self = Self(libc::CLONE_NEWUSER);
+    /// CLONE_NEWIPC
+    pub const IPC: Self = Self(libc::CLONE_NEWIPC);
+    /// CLONE_NEWUTS
+    pub const UTS: Self = Self(libc::CLONE_NEWUTS);
+    /// CLONE_NEWNET
+    pub const NETWORK: Self = Self(libc::CLONE_NEWNET);
+    /// CLONE_NEWCGROUP
+    pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP);
+    /// CLONE_NEWTIME. In clone(2) this bit belongs to the exit signal; libc has no name for it.
+    pub const TIME: Self = Self(0x80);
+    /// CLONE_NEWPID
+    pub const PID: Self = Self(libc::CLONE_NEWPID);
+    /// CLONE_NEWNS
+    pub const MOUNT: Self = Self(libc::CLONE_NEWNS);
+
+    /// All kinds with the names of their bits.
+    const NAMES: [(Self, &str); 8] = [
+        (Self::USER, "CLONE_NEWUSER"),
+        (Self::IPC, "CLONE_NEWIPC"),
+        (Self::UTS, "CLONE_NEWUTS"),
+        (Self::NETWORK, "CLONE_NEWNET"),
+        (Self::CGROUP, "CLONE_NEWCGROUP"),
+        (Self::TIME, "CLONE_NEWTIME"),
+        (Self::PID, "CLONE_NEWPID"),
+        (Self::MOUNT, "CLONE_NEWNS"),
+    ];
+
+    /// The bits.
+    pub fn bits(self) -> i32 {
+        self.0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self == Self::NONE
+    }
+
+    /// Whether all of `other` are in it.
+    pub fn contains(self, other: Self) -> bool {
+        self & other == other
+    }
+
+    /// The names of the bits.
+    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.iter().filter(move |(kind, _)| self.contains(*kind)).map(|(_, name)| *name)
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Flags {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+/// All other kinds, and still no bit that is not a kind.
+impl Not for Flags {
+    type Output = Self;
+
+    fn not(self) -> Self {
+        let all = Self::NAMES.iter().fold(0, |all, (kind, _)| all | kind.0);
+        Self(all & !self.0)
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({})", self.names().collect::<Vec<_>>().join(" | "))
+    }
+}
 
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 const PIDFD_GET_NET_NAMESPACE: libc::Ioctl = 0xff04;
 const PIDFD_GET_USER_NAMESPACE: libc::Ioctl = 0xff09;
 
-/// Opens the namespace file `path` and checks that it is a namespace of the kind `flag` (CLONE_NEW*).
+/// Opens the namespace file `path` and checks that it is a namespace of the kind `flag`.
 ///
 /// # Errors
 /// `EINVAL` when the file is no namespace, or one of another kind (ioctl_ns(2)).
-pub fn open(path: &Path, flag: i32) -> Result<OwnedFd, Error> {
+pub fn open(path: &Path, flag: Flags) -> Result<OwnedFd, Error> {
     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .called("open", || format!("{path:?}"))?;
     let magic = rustix::fs::fstatfs(&fd).called("fstatfs", || format!("{path:?}"))?.f_type as i64;
@@ -27,22 +120,22 @@ pub fn open(path: &Path, flag: i32) -> Result<OwnedFd, Error> {
     // SAFETY: NS_GET_NSTYPE takes no argument and returns the CLONE_NEW* flag of the namespace.
     let found = check(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) }.into())
         .called("ioctl", || format!("{path:?} (NS_GET_NSTYPE)"))?;
-    if found != i64::from(flag) {
+    if found != i64::from(flag.bits()) {
         return Err(Error::new("setns", format!("{path:?} (a namespace of another kind)"), libc::EINVAL));
     }
     Ok(fd)
 }
 
-/// The namespace of the kind `flag` (CLONE_NEWNET, CLONE_NEWUSER) that this process is in.
+/// The namespace of the kind `flag` (a network or user namespace) that this process is in.
 ///
 /// Of a pidfd, where the kernel can (6.11): to open /proc/self/ns/net it makes the file first, and takes ten times as
 /// long.
 ///
 /// # Errors
 /// Those of [`open`].
-pub fn own(flag: i32) -> Result<OwnedFd, Error> {
+pub fn own(flag: Flags) -> Result<OwnedFd, Error> {
     let (request, path) = match flag {
-        libc::CLONE_NEWNET => (PIDFD_GET_NET_NAMESPACE, "/proc/self/ns/net"),
+        Flags::NETWORK => (PIDFD_GET_NET_NAMESPACE, "/proc/self/ns/net"),
         _ => (PIDFD_GET_USER_NAMESPACE, "/proc/self/ns/user"),
     };
     by_pidfd(request).map_or_else(|| open(Path::new(path), flag), Ok)
@@ -60,20 +153,20 @@ fn by_pidfd(request: libc::Ioctl) -> Option<OwnedFd> {
 ///
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN in the user namespace that owns it.
-pub fn join(fd: BorrowedFd<'_>, flags: i32) -> Result<(), Error> {
+pub fn join(fd: BorrowedFd<'_>, flags: Flags) -> Result<(), Error> {
     // SAFETY: setns(2) changes kernel state of this thread only; the process is single-threaded.
-    check(unsafe { libc::setns(fd.as_raw_fd(), flags) }.into())
+    check(unsafe { libc::setns(fd.as_raw_fd(), flags.bits()) }.into())
         .map(drop)
-        .called("setns", || format!("fd {} ({flags:#x})", fd.as_raw_fd()))
+        .called("setns", || format!("fd {} {flags}", fd.as_raw_fd()))
 }
 
-/// Moves this process into new namespaces of the kinds `flags` (CLONE_NEW*).
+/// Moves this process into new namespaces of the kinds `flags`.
 ///
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN.
-pub fn unshare(flags: i32) -> Result<(), Error> {
+pub fn unshare(flags: Flags) -> Result<(), Error> {
     // SAFETY: as for `join`.
-    check(unsafe { libc::unshare(flags) }.into()).map(drop).called("unshare", || format!("({flags:#x})"))
+    check(unsafe { libc::unshare(flags.bits()) }.into()).map(drop).called("unshare", || flags.to_string())
 }
 
 /// Whether both descriptors are the same namespace (same inode of nsfs).
@@ -92,10 +185,22 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
+    fn flags_hold_nothing_but_kinds_of_namespaces() {
+        let other = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_THREAD | libc::CLONE_PARENT;
+        for flags in [!Flags::NONE, !Flags::USER | Flags::USER, !(Flags::PID | Flags::TIME)] {
+            assert_eq!(flags.bits() & other, 0, "{flags}");
+        }
+        assert_eq!(!!Flags::NETWORK, Flags::NETWORK);
+        assert_eq!((!Flags::NONE).names().count(), Flags::NAMES.len(), "each kind has a bit of its own");
+        assert_eq!((Flags::PID | Flags::TIME).to_string(), "(CLONE_NEWTIME | CLONE_NEWPID)");
+        assert_eq!((Flags::PID | Flags::TIME).bits(), libc::CLONE_NEWPID | 0x80);
+    }
+
+    #[test]
     fn our_own_namespace_is_that_of_proc() {
         for (flag, request, path) in [
-            (libc::CLONE_NEWNET, PIDFD_GET_NET_NAMESPACE, "/proc/self/ns/net"),
-            (libc::CLONE_NEWUSER, PIDFD_GET_USER_NAMESPACE, "/proc/self/ns/user"),
+            (Flags::NETWORK, PIDFD_GET_NET_NAMESPACE, "/proc/self/ns/net"),
+            (Flags::USER, PIDFD_GET_USER_NAMESPACE, "/proc/self/ns/user"),
         ] {
             let (own, there) = (own(flag).unwrap(), open(Path::new(path), flag).unwrap());
             assert!(same(own.as_fd(), there.as_fd()).unwrap(), "{path}");

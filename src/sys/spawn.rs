@@ -4,7 +4,7 @@
 //! (allocation, anyhow, serde) is sound in it. That is why [`spawn`] refuses to run in a threaded process.
 
 use super::pidfd::Ended;
-use super::{Called, Error, check};
+use super::{Called, Error, check, ns::Flags};
 use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -31,10 +31,10 @@ struct CloneArgs {
 
 impl CloneArgs {
     /// For a child of ours, in `cgroup` if given, whose descriptor the kernel is to write to `pidfd`.
-    fn new(flags: u64, pidfd: *mut libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> Self {
+    fn new(flags: libc::c_int, pidfd: *mut libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> Self {
         let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
         Self {
-            flags: flags | libc::CLONE_PIDFD as u64 | into,
+            flags: flags as u64 | libc::CLONE_PIDFD as u64 | into,
             pidfd: pidfd as u64,
             exit_signal: libc::SIGCHLD as u64,
             cgroup: cgroup.map_or(0, |cgroup| cgroup.as_raw_fd() as u64),
@@ -61,7 +61,7 @@ pub enum Parentage {
     Sibling,
 }
 
-/// Clones the process with `flags` (CLONE_NEW*), into `cgroup` if given, and runs `child` in the copy.
+/// Clones the process into new namespaces of the kinds `flags`, into `cgroup` if given, and runs `child` in the copy.
 ///
 /// The child never returns into the caller's frames: it ends by `_exit` with what `child` gives,
 /// and with 1 if it panics (the panic's text goes where the panic hook sends it).
@@ -69,21 +69,21 @@ pub enum Parentage {
 /// # Errors
 /// clone3(2)'s; `EINVAL` also for a process with more than one thread.
 pub fn spawn(
-    flags: u64,
+    flags: Flags,
     parentage: Parentage,
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> i32,
 ) -> Result<Child, Error> {
     assert_single_threaded()?;
     let mut pidfd: libc::c_int = -1;
-    let mut args = CloneArgs::new(flags, &raw mut pidfd, cgroup);
+    let mut args = CloneArgs::new(flags.bits(), &raw mut pidfd, cgroup);
     if parentage == Parentage::Sibling {
         // The kernel takes over our own exit signal then, and refuses another one.
         args.flags |= libc::CLONE_PARENT as u64;
         args.exit_signal = 0;
     }
-    // SAFETY: `args` is a valid clone_args of the size given, `pidfd` outlives the call, and without
-    // CLONE_VM and a stack the child goes on in a copy of our memory, as after fork(2). We are
+    // SAFETY: `args` is a valid clone_args of the size given, `pidfd` outlives the call, and without a stack and
+    // CLONE_VM, which is no kind of namespace and so not in `flags`, the child goes on in a copy of our memory, as after fork(2). We are
     // single-threaded (checked above), so no lock can be held by a thread that the copy lacks.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     match check(pid) {
@@ -96,7 +96,7 @@ pub fn spawn(
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Child { pid: pid as i32, pidfd })
         }
-        Err(error) => Err(error).called("clone3", || flag_names(flags, cgroup.is_some())),
+        Err(error) => Err(error).called("clone3", || flag_names(flags.names(), cgroup)),
     }
 }
 
@@ -112,13 +112,14 @@ pub const SHARES_MEMORY: bool = cfg!(target_arch = "x86_64");
 pub fn in_our_memory(cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> i32) -> Result<Ended, Error> {
     assert_single_threaded()?;
     let mut pidfd: libc::c_int = -1;
-    let flags = libc::CLONE_VM as u64 | libc::CLONE_VFORK as u64;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK;
     let args = CloneArgs::new(flags, &raw mut pidfd, cgroup);
     // SAFETY: `args` is a valid clone_args of the size given, and `pidfd` outlives the call. Nobody else uses our memory
     // meanwhile: we are single-threaded, and sleep in the call until the child has ended.
     let pid = unsafe { clone_in_memory(&args, child) };
     if pid < 0 {
-        return Err(Error::new("clone3", flag_names(flags, cgroup.is_some()), -pid as i32));
+        let flags = flag_names(["CLONE_VM", "CLONE_VFORK"].into_iter(), cgroup);
+        return Err(Error::new("clone3", flags, -pid as i32));
     }
     // SAFETY: clone3 succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor, ours alone.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -318,21 +319,8 @@ fn assert_single_threaded() -> Result<(), Error> {
     }
 }
 
-fn flag_names(flags: u64, into_cgroup: bool) -> String {
-    const NAMES: [(i32, &str); 10] = [
-        (libc::CLONE_VM, "CLONE_VM"),
-        (libc::CLONE_VFORK, "CLONE_VFORK"),
-        (libc::CLONE_NEWUSER, "CLONE_NEWUSER"),
-        (libc::CLONE_NEWIPC, "CLONE_NEWIPC"),
-        (libc::CLONE_NEWUTS, "CLONE_NEWUTS"),
-        (libc::CLONE_NEWNET, "CLONE_NEWNET"),
-        (libc::CLONE_NEWCGROUP, "CLONE_NEWCGROUP"),
-        (0x80, "CLONE_NEWTIME"),
-        (libc::CLONE_NEWPID, "CLONE_NEWPID"),
-        (libc::CLONE_NEWNS, "CLONE_NEWNS"),
-    ];
-    let given = NAMES.iter().filter(|(bit, _)| flags & *bit as u64 != 0).map(|(_, name)| *name);
-    let names: Vec<_> = given.chain(into_cgroup.then_some("CLONE_INTO_CGROUP")).collect();
+fn flag_names(flags: impl Iterator<Item = &'static str>, cgroup: Option<BorrowedFd<'_>>) -> String {
+    let names: Vec<_> = flags.chain(cgroup.map(|_| "CLONE_INTO_CGROUP")).collect();
     format!("({})", names.join(" | "))
 }
 
@@ -387,7 +375,7 @@ mod tests {
     #[test]
     fn a_threaded_process_is_refused() {
         // The test harness runs this test in a thread of its own, so this very process is threaded.
-        let error = spawn(0, Parentage::Child, None, || 0).unwrap_err();
+        let error = spawn(Flags::NONE, Parentage::Child, None, || 0).unwrap_err();
         assert_eq!(error.errno(), libc::EINVAL);
     }
 }
