@@ -5,7 +5,7 @@
 
 use crate::log;
 use crate::notify::Notify;
-use crate::sys::{Called, fd, pidfd, pidfd::Ended, signal, spawn::Child, tty};
+use crate::sys::{Called, pidfd, pidfd::Ended, signal, spawn::Child, tty};
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -50,8 +50,9 @@ struct HostTerminal {
 impl HostTerminal {
     /// The first of our standard streams that is a terminal, or else /dev/tty.
     fn find() -> Result<OwnedFd> {
-        for number in 0..3 {
-            if let Some(stream) = fd::borrow(number).filter(|stream| tty::is_tty(*stream)) {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+            if tty::is_tty(stream) {
                 return Ok(rustix::io::fcntl_dupfd_cloexec(stream, 3).called("fcntl", || "(F_DUPFD)".into())?);
             }
         }
@@ -109,10 +110,9 @@ fn relay(
     terminal: Option<(&OwnedFd, &OwnedFd)>,
     mut notify: Option<Notify>,
 ) -> Result<()> {
-    let mut typed =
-        terminal.and_then(|(_, master)| fd::borrow(0).map(|stdin| Copy::new(stdin, master.as_fd())));
-    let mut shown =
-        terminal.and_then(|(_, master)| fd::borrow(1).map(|stdout| Copy::new(master.as_fd(), stdout)));
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    let mut typed = terminal.map(|(_, master)| Copy::new(stdin.as_fd(), master.as_fd()));
+    let mut shown = terminal.map(|(_, master)| Copy::new(master.as_fd(), stdout.as_fd()));
     loop {
         let mut polled = vec![
             PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN),
@@ -239,7 +239,8 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
 
 /// What the container wrote before it ended; until somebody who does not want to wait for it sends a signal.
 fn drain(master: BorrowedFd<'_>, signals: &Signals) {
-    let Some(stdout) = fd::borrow(1) else { return };
+    let stdout = std::io::stdout();
+    let stdout = stdout.as_fd();
     let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     loop {
         let mut polled = [PollFd::from_borrowed_fd(master, PollFlags::IN)];
