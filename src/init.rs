@@ -16,7 +16,7 @@ use crate::sys::spawn::{self, Parentage};
 use crate::sys::{self, Called, ns::Flags, path::Root, prctl, proc::Proc};
 use crate::wire::{self, Event, Failure, Gate, InitEnd};
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal};
+use nix::sys::signal::Signal;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::Write;
@@ -299,8 +299,7 @@ fn run(plan: &mut Plan, held: &mut Held, wire: &InitEnd, start: &mut Option<Owne
 
 fn reset_signals(held: &Held) -> Result<()> {
     // Rust's runtime ignores SIGPIPE; an ignored signal stays ignored over execve.
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    sys::spawn::set_signal_action(Signal::SIGPIPE, &default)?;
+    sys::spawn::set_default_action(Signal::SIGPIPE)?;
     sys::signal::block(held.mask)?;
     Ok(())
 }

@@ -201,16 +201,13 @@ extern "C" fn abort() -> ! {
     exit(128 + libc::SIGABRT)
 }
 
-/// Sets what this process does on `signal`.
+/// Gives `signal` its default action.
 ///
 /// # Errors
 /// sigaction(2)'s.
-pub fn set_signal_action(
-    signal: nix::sys::signal::Signal,
-    action: &nix::sys::signal::SigAction,
-) -> Result<(), Error> {
-    // SAFETY: the actions that orlop sets are SIG_DFL and SIG_IGN, which run no code of ours.
-    unsafe { nix::sys::signal::sigaction(signal, action) }
+pub fn set_default_action(signal: nix::sys::signal::Signal) -> Result<(), Error> {
+    // SAFETY: SIG_DFL runs no code of ours.
+    unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }
         .map(drop)
         .called("sigaction", || signal.to_string())
 }
