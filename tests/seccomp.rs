@@ -119,6 +119,29 @@ fn a_filter_may_forbid_getcwd() {
 }
 
 #[test]
+fn a_profile_that_allows_nothing_is_an_error_and_nothing_spins() {
+    crate::skip_unless!(!under_runc(), "runc words it in its own way");
+    for no_new_privileges in [true, false] {
+        Bundle::new()
+            .set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ERRNO"}))
+            .set("/process/noNewPrivileges", json!(no_new_privileges))
+            .run()
+            .fails_with("(linux.seccomp: does the profile allow write and exit_group?)");
+    }
+}
+
+#[test]
+fn a_hook_that_the_profile_refuses_to_execute_ends_and_is_named() {
+    crate::skip_unless!(!under_runc(), "runc words it in its own way");
+    // The copy of init that cannot become the hook may not exit either.
+    let rule = json!([{"names": ["execve", "execveat", "exit_group", "exit"], "action": "SCMP_ACT_ERRNO"}]);
+    with(rule)
+        .set("/hooks/startContainer", json!([{"path": "/guest", "args": ["guest", "pid"]}]))
+        .run()
+        .fails_with("hooks.startContainer[0] /guest");
+}
+
+#[test]
 fn with_no_new_privileges_the_runtimes_own_calls_need_not_be_allowed() {
     let own = json!(["capset", "setuid", "setgid", "setgroups", "chdir", "prctl", "mount", "pivot_root"]);
     getpriority(with(json!([{"names": own, "action": "SCMP_ACT_KILL_PROCESS"}])), 0).says("= ");

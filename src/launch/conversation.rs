@@ -330,6 +330,12 @@ impl Launch<'_> {
             // Or another one of the container was.
             Subject::Process { .. } => ("process", if killed { " (possibly OOM-killed)" } else { "" }),
         };
+        let perhaps = match ended {
+            Ok(pidfd::Ended::Killed(spawn::FAULT)) if self.plan.process.seccomp.is_some() => {
+                " (linux.seccomp: does the profile allow write and exit_group?)"
+            }
+            _ => perhaps,
+        };
         match ended {
             Ok(ended) => anyhow!("{who} ended before it was ready: {ended}{perhaps}"),
             Err(error) => anyhow!(error).context(format!("{who} ended before it was ready{perhaps}")),

@@ -188,9 +188,53 @@ pub fn join_cgroups(tasks: &[OwnedFd]) -> Result<(), Error> {
 }
 
 /// Ends this process at once: no destructors, no atexit handlers, which belong to the process we were copied from.
+///
+/// It ends for certain. A container's filter may refuse exit_group(2) and exit(2); C libraries then ask for ever (musl)
+/// or take their own way out (glibc). No filter can refuse a fault: the kernel resets its action to the default and kills
+/// the process, also the first one of a pid namespace.
 pub fn exit(code: i32) -> ! {
-    // SAFETY: _exit(2) has no preconditions.
-    unsafe { libc::_exit(code) }
+    // SAFETY: both calls take an integer, and touch no memory. The process has one thread, so that to end it is enough.
+    unsafe {
+        libc::syscall(libc::SYS_exit_group, code);
+        libc::syscall(libc::SYS_exit, code);
+    }
+    fault()
+}
+
+/// The signal that kills a process which may not end in any other way.
+pub const FAULT: i32 = if cfg!(target_arch = "powerpc64") { libc::SIGTRAP } else { libc::SIGILL };
+
+/// Executes an instruction that no processor of the architecture knows.
+fn fault() -> ! {
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    // SAFETY: ud2 is undefined on purpose; the process does not survive it.
+    unsafe {
+        std::arch::asm!("ud2", options(noreturn, nomem, nostack))
+    }
+    #[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("udf #0", options(noreturn, nomem, nostack))
+    }
+    // An instruction of zeros is undefined on all of these.
+    #[cfg(any(target_arch = "riscv64", target_arch = "loongarch64", target_arch = "s390x"))]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!(".long 0", options(noreturn, nomem, nostack))
+    }
+    #[cfg(target_arch = "powerpc64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("trap", options(noreturn, nomem, nostack))
+    }
+}
+
+/// The C library's `_exit`, in place of musl's, which asks for ever where a filter refuses it. std calls it in the copy
+/// of init that cannot execute a hook, behind the container's filter.
+#[cfg(target_env = "musl")]
+#[unsafe(no_mangle)]
+extern "C" fn _Exit(code: libc::c_int) -> ! {
+    exit(code)
 }
 
 /// The end when memory runs out, in place of musl's: that one sends SIGABRT to the thread whose number the C library
@@ -365,6 +409,33 @@ mod tests {
             // There is a tree of cgroups, but not at this descriptor.
             let refused = in_our_memory(Some(null.as_fd()), || 0).map_err(|error| error.errno());
             anyhow::ensure!(refused == Err(libc::EBADF), "{refused:?}");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_process_whose_filter_refuses_every_call_ends_all_the_same() {
+        // Also as the first process of a pid namespace, for which the kernel drops signals that only other processes send.
+        const REFUSE: u32 = 0x0005_0000 | libc::EPERM as u32;
+        let refuse = super::super::seccomp::Instruction { code: 6, jt: 0, jf: 0, k: REFUSE };
+        crate::sys::prctl::testing::in_child(|| {
+            let kinds = match crate::sys::prctl::capget()?.effective & (1 << 21) {
+                0 => [Flags::USER | Flags::PID, Flags::NONE],
+                _ => [Flags::PID, Flags::NONE],
+            };
+            for kinds in kinds {
+                let child = spawn(kinds, Parentage::Child, None, || {
+                    let ready = crate::sys::prctl::set_no_new_privs();
+                    ready.and_then(|()| super::super::seccomp::set_filter(&[refuse], 0)).map_or(9, |_| 0)
+                })?;
+                let ended = super::super::pidfd::poll_ended(child.pidfd.as_fd(), 10_000)?;
+                if !ended {
+                    super::super::pidfd::end(child.pidfd.as_fd(), 1000)?;
+                }
+                anyhow::ensure!(ended, "it is still there");
+                let ended = super::super::pidfd::wait(child.pidfd.as_fd())?;
+                anyhow::ensure!(ended == Ended::Killed(FAULT), "{ended:?}");
+            }
             Ok(())
         });
     }
