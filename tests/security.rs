@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::support::{Bundle, bind, is_root, under_runc};
+use crate::support::{Bundle, bind, eventually, is_root, under_runc};
 
 /// A container that may look into other processes of its pid namespace, and open whatever it finds there.
 fn tracer() -> Bundle {
@@ -81,6 +81,80 @@ fn the_runtimes_own_executable_is_not_writable_from_inside() {
     container.start();
     assert!(reopen(&naive).is_ok(), "the attack does not work on an ordinary file");
     assert_eq!(reopen(&held).err().flatten(), Some(30), "EROFS is what a read-only mount says");
+}
+
+/// A mount namespace in which the program `runtime` of the bundle is on a mount of its own. The process that holds it
+/// makes that mount writable when it is told so, as an administrator does for an upgrade.
+struct ReadOnlyMount(std::process::Child);
+
+impl ReadOnlyMount {
+    fn of(dir: &std::path::Path) -> Self {
+        let script = "mount --bind runtime runtime && mount -o remount,bind,ro runtime && echo done && read -r now \
+            && mount -o remount,bind,rw runtime && echo done && read -r now";
+        let child = std::process::Command::new("unshare")
+            .args(["-m", "--propagation", "private", "sh", "-c", script])
+            .current_dir(dir)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("unshare(1)");
+        let mut this = Self(child);
+        this.wait();
+        this
+    }
+
+    fn wait(&mut self) {
+        let mut said = [0; 5];
+        std::io::Read::read_exact(self.0.stdout.as_mut().expect("a pipe"), &mut said).expect("it is mounted");
+    }
+
+    fn remount_writable(&mut self) {
+        std::io::Write::write_all(self.0.stdin.as_mut().expect("a pipe"), b"now\n")
+            .expect("the script reads");
+        self.wait();
+    }
+}
+
+impl Drop for ReadOnlyMount {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // It may have ended.
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_runtimes_executable_stays_unwritable_when_a_read_only_mount_of_the_host_becomes_writable() {
+    // CVE-2019-5736, with patience: what was opened on a read-only mount is written to during the next upgrade.
+    crate::skip_unless!(is_root() && !under_runc(), "mounting needs root");
+    let bundle = Bundle::new();
+    crate::support::copy_program(crate::support::runtime(), bundle.dir.join("runtime"));
+    let mut mount = ReadOnlyMount::of(&bundle.dir);
+    let enter = format!(
+        "shift; exec nsenter --mount=/proc/{}/ns/mnt sh -c 'cd \"$0\" && exec ./runtime \"$@\"' \"$PWD\" \"$@\"",
+        mount.0.id()
+    );
+    let naive = fs::File::open(format!("/proc/{}/root{}/runtime", mount.0.id(), bundle.dir.display()));
+    let container = bundle.through(&enter).guest("pause").container();
+    let open = |pid| fs::File::open(format!("/proc/{pid}/exe")).expect("the runtime of this process");
+    let init = open(container.pid() as i32);
+    container.start();
+    let entering = container.start_exec(&["--pid-file", "pid"], "sleep 0.5");
+    let pid_file = container.bundle.dir.join("pid");
+    eventually("it has entered", || fs::read_to_string(&pid_file).is_ok_and(|pid| !pid.is_empty()));
+    let line = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let parent =
+        crate::support::processes(&container.bundle).into_iter().find(|pid| line(pid).contains("\0exec\0"));
+    let exec = open(parent.expect("the runtime that waits for the process"));
+    entering.finish().ok();
+    mount.remount_writable();
+    let reopen = |held: &fs::File| {
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(held));
+        fs::OpenOptions::new().write(true).open(path).map_err(|error| error.raw_os_error()).map(drop)
+    };
+    assert_eq!(reopen(&naive.expect("the program")), Ok(()), "the mount of the host is writable by now");
+    for (what, held) in [("init", &init), ("exec", &exec)] {
+        assert_eq!(reopen(held), Err(Some(30)), "{what}: EROFS is what a mount of our own says");
+    }
 }
 
 #[test]

@@ -1,17 +1,28 @@
 //! The runtime's own executable, made unwritable before any container can see it (CVE-2019-5736).
 //!
-//! A container process that gets hold of `/proc/PID/exe` of the runtime could write to the host's file
-//! behind it as soon as nobody executes it. So the process that enters containers runs from a read-only
-//! detached mount of the executable: opening it for writing gives `EROFS`, whatever the container's powers.
-//! The mount is made in the host's mount namespace, appears in no mount table, and goes with the process.
+//! A container process that gets hold of `/proc/PID/exe` of the runtime could write to the host's file behind it as
+//! soon as nobody executes it. So the process that enters containers runs from a detached clone of the executable's
+//! mount, and the clone is read-only: opening it for writing gives `EROFS`, whatever the container's powers. The clone
+//! is made in the host's mount namespace and appears in no mount table. It belongs to no mount namespace as soon as its
+//! descriptor is closed, and the kernel changes no attributes of such a mount. A read-only mount of the host proves
+//! nothing: the administrator may make it writable, and the container may have kept the file open until then.
 
 use super::{Called, Error, check};
-use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{
+    AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, StatFs, Statx, StatxAttributes, StatxFlags,
+};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const SELF: &str = "/proc/self/exe";
+
+/// What `/proc/self/exe` leads to if the executable is the root of a detached mount: no path of any namespace leads
+/// there.
+pub(super) const DETACHED: &CStr = c"/";
+/// The same when the host's file has been removed or replaced since.
+pub(super) const DETACHED_AND_REMOVED: &CStr = c"/ (deleted)";
 
 /// Returns when this process runs from an executable that no container can write; re-executes itself
 /// from such a one first if need be.
@@ -25,34 +36,28 @@ pub unsafe fn seal(args: *const *const c_char, env: *const *const c_char) -> Res
     if is_sealed()? {
         return Ok(());
     }
-    let exe = match read_only_mount() {
+    let exe = match read_only_clone() {
         Ok(exe) => exe,
-        // No right to mount (rootless), or Linux before 5.12: a sealed copy in memory.
+        // No right to mount (rootless), or an executable that is in no mount of our namespace.
+        Err(_) if is_of_the_hosts_root()? => return Ok(()),
         Err(_) => sealed_copy()?,
     };
     // SAFETY: the caller's promise.
     unsafe { execute(exe.as_fd(), args, env) }
 }
 
-/// Our executable cannot be opened for writing by a container: its mount is read-only, it is a sealed
-/// memfd, or (for an ordinary user) it belongs to another user who is not mapped into our containers.
+/// Whether nobody can ever write to the file that this process runs from: it is our own read-only clone, it has
+/// fs-verity, or it is a sealed memfd.
 fn is_sealed() -> Result<bool, Error> {
-    const READ_ONLY: i64 = libc::ST_RDONLY as i64;
-    let found = rustix::fs::statfs(SELF).called("statfs", || SELF.into())?;
-    if found.f_flags & READ_ONLY != 0 {
+    if is_own_clone()? {
         return Ok(true);
     }
-    let euid = rustix::process::geteuid().as_raw();
-    // A memfd says that it is of a tmpfs. For root, all others are writable: enough is known.
-    if euid == 0 && found.f_type != libc::TMPFS_MAGIC {
-        return Ok(false);
-    }
-    let file = rustix::fs::stat(SELF).called("stat", || SELF.into())?;
-    if euid != 0 && file.st_uid != euid && rustix::fs::access(SELF, rustix::fs::Access::WRITE_OK).is_err() {
-        return Ok(true);
+    let file = file_of_self()?;
+    if file.stx_attributes.contains(StatxAttributes::VERITY) {
+        return Ok(keeps_verity(kind_of_self()?.f_type));
     }
     // Only a memfd has no link: an unlinked file on disk is not sealed, F_GET_SEALS refuses it.
-    if file.st_nlink > 0 {
+    if file.stx_nlink > 0 {
         return Ok(false);
     }
     let exe = rustix::fs::open(SELF, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -61,9 +66,49 @@ fn is_sealed() -> Result<bool, Error> {
         .is_ok_and(|seals| seals.contains(SealFlags::WRITE | SealFlags::SEAL)))
 }
 
-fn read_only_mount() -> Result<OwnedFd, Error> {
+/// Whether we run from a detached read-only mount. Nothing that the caller can set says so, but the kernel's own names
+/// and flags: a variable or a descriptor could come from anybody.
+fn is_own_clone() -> Result<bool, Error> {
+    const READ_ONLY: i64 = libc::ST_RDONLY as i64;
+    let mut place = [MaybeUninit::<u8>::uninit(); 16];
+    let (name, _) = rustix::fs::readlinkat_raw(CWD, SELF, &mut place).called("readlink", || SELF.into())?;
+    let detached = *name == *DETACHED.to_bytes() || *name == *DETACHED_AND_REMOVED.to_bytes();
+    Ok(detached && kind_of_self()?.f_flags & READ_ONLY != 0)
+}
+
+/// Whether a file with the attribute of fs-verity cannot be written on a file system of this type. An overlay shows the
+/// attribute of the file below, and copies that file when somebody writes.
+fn keeps_verity(kind: i64) -> bool {
+    const EXT4: i64 = 0xef53;
+    const F2FS: i64 = 0xf2f5_2010;
+    const BTRFS: i64 = 0x9123_683e;
+    [EXT4, F2FS, BTRFS].contains(&kind)
+}
+
+/// Whether the file belongs to the host's root and only root may write to it, while we are an ordinary user: then no
+/// container of ours maps the owner. The mode decides, not access(2), which also refuses where a mount is read-only
+/// for the moment.
+fn is_of_the_hosts_root() -> Result<bool, Error> {
+    // The owner as seen from a user namespace that does not map it.
+    const OVERFLOW: u32 = 65534;
+    let file = file_of_self()?;
+    let mode = Mode::from_raw_mode(file.stx_mode.into());
+    Ok(!rustix::process::geteuid().is_root()
+        && [0, OVERFLOW].contains(&file.stx_uid)
+        && !mode.intersects(Mode::WGRP | Mode::WOTH))
+}
+
+fn file_of_self() -> Result<Statx, Error> {
+    rustix::fs::statx(CWD, SELF, AtFlags::empty(), StatxFlags::BASIC_STATS).called("statx", || SELF.into())
+}
+
+fn kind_of_self() -> Result<StatFs, Error> {
+    rustix::fs::statfs(SELF).called("statfs", || SELF.into())
+}
+
+fn read_only_clone() -> Result<OwnedFd, Error> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(rustix::fs::CWD, SELF, flags).called("open_tree", || SELF.into())?;
+    let tree = open_tree(CWD, SELF, flags).called("open_tree", || SELF.into())?;
     set_read_only(tree.as_fd())?;
     Ok(tree)
 }
@@ -127,4 +172,22 @@ unsafe fn execute(
     })
     .map(drop)
     .called("execveat", || SELF.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_attribute_of_verity_is_believed_only_of_file_systems_that_keep_it() {
+        const OVERLAY: i64 = 0x794c_7630;
+        const FUSE: i64 = 0x6573_5546;
+        assert!([0xef53, 0xf2f5_2010, 0x9123_683e].into_iter().all(keeps_verity));
+        assert!(![OVERLAY, FUSE, libc::TMPFS_MAGIC].into_iter().any(keeps_verity));
+    }
+
+    #[test]
+    fn a_program_that_runs_from_a_mount_of_the_host_is_not_its_own_clone() {
+        assert!(!is_own_clone().unwrap());
+    }
 }

@@ -25,6 +25,7 @@ pub(super) fn sealed_already() -> bool {
 mod early {
     use super::{Ordering, SEALED_ALREADY, anew};
     use crate::sys::entry::SEALED;
+    use crate::sys::selfexe::{DETACHED, DETACHED_AND_REMOVED};
     use libc::{AT_EMPTY_PATH, AT_FDCWD, MOUNT_ATTR_RDONLY, O_CLOEXEC, OPEN_TREE_CLONE, ST_RDONLY};
     use std::arch::{asm, global_asm};
     use std::ffi::{CStr, c_char};
@@ -125,18 +126,31 @@ mod early {
         false
     }
 
-    /// We run from a read-only mount already; also if that cannot be found out.
+    /// Whether this attempt has nothing to do: we run from our own clone already, or `selfexe` must decide.
     fn sealed() -> bool {
-        let mut found = MaybeUninit::<rustix::fs::StatFs>::uninit();
-        let place = found.as_mut_ptr();
-        // SAFETY: statfs(2) fills what `place` points to, of which only the flags are read, and only if it did.
+        let mut name = MaybeUninit::<[u8; 16]>::uninit();
+        let name = name.as_mut_ptr();
+        let mut mount = MaybeUninit::<rustix::fs::StatFs>::uninit();
+        let mount = mount.as_mut_ptr();
+        let mut file = MaybeUninit::<libc::statx>::uninit();
+        let file = file.as_mut_ptr();
+        let path = SELF.as_ptr() as usize;
+        // SAFETY: the calls write no more than what the pointers point to; of that, only what they did write is read.
+        // The name becomes a C string.
         unsafe {
-            if call(libc::SYS_statfs, SELF.as_ptr() as usize, place as usize, 0, 0, 0, 0) < 0 {
+            let length = call(libc::SYS_readlink, path, name as usize, 15, 0, 0, 0);
+            if length < 0 {
                 return true;
             }
-            let found = (*place).f_flags & ST_RDONLY as i64 != 0;
-            SEALED_ALREADY.store(found, Ordering::Relaxed);
-            found
+            name.cast::<u8>().wrapping_add(length as usize).write_volatile(0);
+            if same(name.cast(), DETACHED.as_ptr()) || same(name.cast(), DETACHED_AND_REMOVED.as_ptr()) {
+                let known = call(libc::SYS_statfs, path, mount as usize, 0, 0, 0, 0) == 0;
+                let found = known && (*mount).f_flags & ST_RDONLY as i64 != 0;
+                SEALED_ALREADY.store(found, Ordering::Relaxed);
+                return found || !known;
+            }
+            call(libc::SYS_statx, AT_FDCWD as usize, path, 0, 0, file as usize, 0) != 0
+                || (*file).stx_attributes & libc::STATX_ATTR_VERITY as u64 != 0
         }
     }
 
