@@ -30,6 +30,11 @@ impl Signals {
         Ok(Self { fd: signal::collect(signal::Mask::ALL)?, before })
     }
 
+    /// Where they are read.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// The mask that the caller of orlop had; init restores it.
     pub fn before(&self) -> signal::Mask {
         self.before

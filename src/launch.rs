@@ -6,6 +6,8 @@
 mod conversation;
 mod intent;
 mod pid_file;
+mod script;
+mod verify;
 
 use self::conversation::{Subject, converse};
 use self::intent::intent;
@@ -27,7 +29,7 @@ use crate::sys::{self, Called, mount, proc::Proc, signal};
 use anyhow::{Context, Result};
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// How the caller wants to be told of the process, and by whom it is started.
@@ -41,6 +43,8 @@ pub struct Handover<'a> {
     pub pidfd_socket: Option<&'a Path>,
     /// The signal mask that orlop was called with.
     pub mask: Option<signal::Mask>,
+    /// Where signals are collected, in the foreground.
+    pub signals: Option<BorrowedFd<'a>>,
     /// The host's notify socket, if we start the process ourselves.
     pub notify: Option<OsString>,
 }

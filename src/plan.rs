@@ -167,7 +167,41 @@ pub struct Process {
     pub open_to_caller: bool,
 }
 
+/// When the seccomp filter is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterTime {
+    /// There is none.
+    Never,
+    /// Before the parent looks at init: loading takes a right that init gives up then (no no_new_privs), or the parent
+    /// must be there to hand the listener to the agent.
+    BeforeReady,
+    /// As late as can be, so that the profile need not allow our own calls.
+    Last,
+}
+
+impl Process {
+    /// Whether an agent answers for the seccomp filter.
+    pub fn has_agent(&self) -> bool {
+        self.seccomp.as_ref().is_some_and(|filter| filter.listener().is_some())
+    }
+
+    /// When the seccomp filter is loaded.
+    pub fn filter_time(&self) -> FilterTime {
+        match &self.seccomp {
+            None => FilterTime::Never,
+            Some(_) if !self.no_new_privileges || self.has_agent() => FilterTime::BeforeReady,
+            Some(_) => FilterTime::Last,
+        }
+    }
+}
+
 impl Plan {
+    /// Whether the parent has something to do when the container's namespaces and mounts are there, before the pivot.
+    pub fn parent_acts_before_pivot(&self) -> bool {
+        let hooks = [hooks::Kind::Prestart, hooks::Kind::CreateRuntime];
+        hooks.iter().any(|kind| !self.hooks.of(*kind).is_empty()) || !self.net_devices.is_empty()
+    }
+
     /// The plan of `create` and `run`.
     ///
     /// # Errors
@@ -270,14 +304,14 @@ impl Plan {
         let own = &record.orlop;
         let namespaces = recorded_namespaces(record);
         let annotations = annotations(Some(&own.annotations));
-        let hop_joins_cgroup = namespaces.private(Kind::User) || namespaces.private(Kind::Cgroup);
         Ok(Self {
             id: record.id.clone(),
             entry: Entry::Hop {
                 join: Vec::new(),
                 unshare: Flags::NONE,
                 clone: Flags::NONE,
-                hop_joins_cgroup,
+                // No descriptor of the host's tree is open where the container can see us.
+                hop_joins_cgroup: true,
             },
             time_offsets: TimeOffsets::default(),
             maps: None,

@@ -2,42 +2,43 @@
 //! one descriptor with it. No length prefixes; EOF means that the other side is dead.
 //!
 //! ```text
-//!   parent (launch.rs)                      init (init.rs)                  hop (only if there is one)
-//!        │                                       │                             │
-//!        │◀───────────────────────────────────── Born{pid} ────────────────────┤ then exits
-//!        │◀─ JoinCgroup ─────────────────────────┤ only if systemd is to make the cgroup; if there is a hop,
-//!        ├─ Joined{cgroup} ─────────────────────▶│   it is the hop that asks, and init is born there
-//!        │◀─ MapIds ─────────────────────────────┤ only with a new user namespace
-//!        ├─ Proceed ────────────────────────────▶│
-//!        ├─ Network + fd ───────────────────────▶│ only if the parent makes the network namespace: not asked for, and
-//!        │                                       │   before any other order
-//!        │                                       │ mounts, devices …
-//!        │◀─ MapMount + fd ──────────────────────┤ only for id-mapped mounts whose source is in the root
-//!        ├─ Proceed ────────────────────────────▶│
-//!        │◀─ RunHooks ───────────────────────────┤ only if there are prestart or createRuntime hooks,
-//!        ├─ Proceed ────────────────────────────▶│   network devices to be moved
-//!        │                                       │ createContainer hooks, pivot_root …
-//!        │◀─ Console + fd ───────────────────────┤ only for a foreground terminal
-//!        │◀─ SetLimits ──────────────────────────┤ only if init may not raise a limit itself
-//!        ├─ Proceed ────────────────────────────▶│
-//!        │◀─ SeccompFd + fd ─────────────────────┤ only with a notify listener
-//!        ├─ Proceed ────────────────────────────▶│
-//!        │◀─ Ready ──────────────────────────────┤
-//!        ├─ Proceed ────────────────────────────▶│ create: init closes the wire and waits on the fifo
-//!        │                                       │ run, exec: startContainer hooks, execve
-//!        │◀─ EOF ────────────────────────────────┤ execve closed the wire: the container runs
+//!   parent (launch)                         hop (only if one is needed)   init
+//!        │                                       │                          │
+//!        │◀─ JoinCgroup ─────────────────────────┤ or init, without a hop: systemd makes the cgroup
+//!        ├─ Joined{cgroup} ─────────────────────▶│                          │
+//!        │◀─ Console + fd ───────────────────────┤ exec on a terminal that the parent serves
+//!        ├─ Proceed ────────────────────────────▶│                          │
+//!        │◀─ Born{pid} ──────────────────────────┤ and the hop ends         │
+//!        │◀─ MapIds ────────────────────────────────────────────────────────┤ a new user namespace
+//!        ├─ Proceed ───────────────────────────────────────────────────────▶│
+//!        ├─ Network + fd ──────────────────────────────────────────────────▶│ the parent makes the network namespace:
+//!        │                                                                  │   not asked for, before any other order
+//!        │◀─ MapMount + fd ─────────────────────────────────────────────────┤ an id-mapped mount whose source is in
+//!        ├─ Proceed ───────────────────────────────────────────────────────▶│   the root
+//!        │◀─ RunHooks ──────────────────────────────────────────────────────┤ prestart and createRuntime hooks, network
+//!        ├─ Proceed ───────────────────────────────────────────────────────▶│   devices to be moved
+//!        │◀─ Console + fd ──────────────────────────────────────────────────┤ create, run: as above
+//!        ├─ Proceed ───────────────────────────────────────────────────────▶│
+//!        │◀─ SetLimits ─────────────────────────────────────────────────────┤ init may not raise a limit itself
+//!        ├─ Proceed ───────────────────────────────────────────────────────▶│
+//!        │◀─ SeccompFd ─────────────────────────────────────────────────────┤ a filter with an agent
+//!        ├─ Proceed ───────────────────────────────────────────────────────▶│
+//!        │◀─ Ready ─────────────────────────────────────────────────────────┤
+//!        │   verifies init from outside, records it                         │
+//!        ├─ Proceed ───────────────────────────────────────────────────────▶│ create: init waits for `start`
+//!        │                                                                  │ run, exec: hooks, execve
+//!        │◀─ EOF ───────────────────────────────────────────────────────────┤ execve closed the wire
 //! ```
-//! `Failed` may stand in place of any message of init.
+//! `Failed` may stand in place of any message. Which of these the parent listens to, and from whom, follows from the
+//! plan (`launch/script.rs`); the sender of each message is named by the kernel (SO_PASSCRED).
 
 use crate::sys::{self, Called, fd};
 use anyhow::{Context, Result, anyhow};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The fifo that holds init back until `start`, in the container's directory.
@@ -86,9 +87,9 @@ const TEXT_LIMIT: usize = 1000;
 /// Init (or the hop) to parent.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub enum Event {
-    /// The hop has made init; its id in the hop's pid namespace, which is ours.
+    /// The hop has made init.
     Born {
-        /// Init's process id.
+        /// Init's process id in the hop's pid namespace, which is the parent's.
         pid: i32,
     },
     /// Have me put into the container's cgroup.
@@ -112,7 +113,7 @@ pub enum Event {
         /// Its number in init.
         fd: i32,
     },
-    /// Everything is done but the last steps of `start`; for `run` and `exec`, all that others can see.
+    /// Who I am is settled: look at me. Nothing is left but the last steps of `start`.
     Ready,
     /// I am ending, for this reason.
     Failed(Failure),
@@ -167,11 +168,7 @@ pub struct ParentEnd(OwnedFd);
 
 /// Init's end.
 #[derive(Debug)]
-pub struct InitEnd {
-    socket: OwnedFd,
-    /// An answer of the parent's that we have not waited for (atomic only because a panic hook must be `Sync`).
-    owed: AtomicBool,
-}
+pub struct InitEnd(OwnedFd);
 
 /// A new pair of ends.
 ///
@@ -180,49 +177,78 @@ pub struct InitEnd {
 pub fn pair() -> Result<(ParentEnd, InitEnd)> {
     let (parent, init) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .called("socketpair", || "(AF_UNIX, SOCK_SEQPACKET)".into())?;
-    Ok((ParentEnd(parent), InitEnd { socket: init, owed: AtomicBool::new(false) }))
+    setsockopt(&parent, sockopt::PassCred, &true).called("setsockopt", || "(SO_PASSCRED)".into())?;
+    Ok((ParentEnd(parent), InitEnd(init)))
+}
+
+/// An event, and the process that the kernel says has sent it.
+#[derive(Debug)]
+pub struct Heard {
+    /// What was said.
+    pub event: Event,
+    /// The descriptor that came with it.
+    pub fd: Option<OwnedFd>,
+    /// Who said it.
+    pub sender: i32,
+}
+
+/// What ends the parent's wait for a message, beside the message.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch<'a> {
+    /// Our child: its end is the end of the conversation, whoever else may have the other end of the wire.
+    pub child: BorrowedFd<'a>,
+    /// A signalfd, where the signals of the caller are collected: a child that a container has stopped must not keep
+    /// us from being ended.
+    pub signals: Option<BorrowedFd<'a>>,
+    /// How long init may be silent.
+    pub patience: Option<Duration>,
+}
+
+/// How a wait ended.
+#[derive(Debug)]
+pub enum Next {
+    /// There is a message.
+    Said(Heard),
+    /// There will be none: EOF, or our child has ended.
+    Ended,
+    /// There is a signal to be read.
+    Signal,
 }
 
 impl ParentEnd {
-    /// The events, where a `hop` has yet to say which process init is. It and init write to the same wire, and init
-    /// may be the quicker: what it says has to wait, for it is about a process that we do not know.
-    pub fn inbox(&self, hop: bool) -> Inbox<'_> {
-        Inbox { wire: self, hop, early: VecDeque::new() }
-    }
-
-    /// The next event and the descriptor that came with it; `None` is EOF, or that `init` has ended: whoever else may
-    /// have the other end of the wire, we do not wait for them.
+    /// Waits for the next event.
     ///
     /// # Errors
-    /// The socket's, a message that is none of ours, or `ETIMEDOUT` after `patience`.
-    pub fn event(
-        &self,
-        init: BorrowedFd<'_>,
-        patience: Option<Duration>,
-    ) -> Result<Option<(Event, Option<OwnedFd>)>> {
-        if !self.speaks(init, patience)? {
-            return Ok(None);
+    /// The socket's, a message that is none of ours, or `ETIMEDOUT` when the time is over.
+    pub fn next(&self, watch: Watch<'_>) -> Result<Next> {
+        let timeout = watch.patience.and_then(|patience| Timespec::try_from(patience).ok());
+        let mut polled =
+            vec![PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(watch.child, PollFlags::IN)];
+        polled.extend(watch.signals.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let ready = rustix::io::retry_on_intr(|| poll(&mut polled, timeout.as_ref()));
+        if ready.called("poll", || "wire".into())? == 0 {
+            return Err(sys::Error::new("poll", "wire", libc::ETIMEDOUT).into());
         }
-        let (text, fd) = match fd::receive(self.0.as_fd(), LIMIT) {
+        let mut ready = polled.iter().map(|fd| !fd.revents().is_empty());
+        match (ready.next(), ready.next(), ready.next()) {
+            (Some(true), ..) => self.receive(),
+            (_, _, Some(true)) => Ok(Next::Signal),
+            _ => Ok(Next::Ended),
+        }
+    }
+
+    fn receive(&self) -> Result<Next> {
+        let message = match fd::receive(self.0.as_fd(), LIMIT) {
             // Init died with an order of ours unread. The kernel says that first, and once: behind it is what init said.
             Err(error) if error.errno() == libc::ECONNRESET => fd::receive(self.0.as_fd(), LIMIT)?,
             other => other?,
         };
-        if text.is_empty() {
-            return Ok(None);
+        if message.text.is_empty() {
+            return Ok(Next::Ended);
         }
-        Ok(Some((parse(&text).context("message from init")?, fd)))
-    }
-
-    /// Waits for a message or EOF; `false` if there will be none, for init has ended.
-    fn speaks(&self, init: BorrowedFd<'_>, patience: Option<Duration>) -> Result<bool, sys::Error> {
-        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
-        let mut polled = [PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(init, PollFlags::IN)];
-        let ready = rustix::io::retry_on_intr(|| poll(&mut polled, timeout.as_ref()));
-        match ready.called("poll", || "wire".into())? {
-            0 => Err(sys::Error::new("poll", "wire", libc::ETIMEDOUT)),
-            _ => Ok(polled.first().is_some_and(|wire| !wire.revents().is_empty())),
-        }
+        let event = parse(&message.text).context("message from init")?;
+        let sender = message.sender.context("message from init: the kernel names no sender")?;
+        Ok(Next::Said(Heard { event, fd: message.fd, sender }))
     }
 
     /// Lets init go on. That init is gone is not an error here: the next `event` says it.
@@ -256,47 +282,7 @@ impl ParentEnd {
 
 impl AsFd for InitEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-/// What is to be answered, in an order that makes sense.
-#[derive(Debug)]
-pub struct Inbox<'a> {
-    wire: &'a ParentEnd,
-    hop: bool,
-    early: VecDeque<(Event, Option<OwnedFd>)>,
-}
-
-impl Inbox<'_> {
-    /// As [`ParentEnd::event`].
-    ///
-    /// # Errors
-    /// The same.
-    pub fn event(
-        &mut self,
-        init: BorrowedFd<'_>,
-        patience: Option<Duration>,
-    ) -> Result<Option<(Event, Option<OwnedFd>)>> {
-        loop {
-            if !self.hop
-                && let Some(early) = self.early.pop_front()
-            {
-                return Ok(Some(early));
-            }
-            let Some((event, fd)) = self.wire.event(init, patience)? else { return Ok(None) };
-            match event {
-                Event::Born { .. } => self.hop = false,
-                // What the hop may say itself.
-                Event::Failed(_) | Event::JoinCgroup => {}
-                _ if self.hop => {
-                    self.early.push_back((event, fd));
-                    continue;
-                }
-                _ => {}
-            }
-            return Ok(Some((event, fd)));
-        }
+        self.0.as_fd()
     }
 }
 
@@ -306,8 +292,7 @@ impl InitEnd {
     /// # Errors
     /// fcntl(2)'s.
     pub fn try_clone(&self) -> std::io::Result<Self> {
-        let socket = rustix::io::fcntl_dupfd_cloexec(&self.socket, 3)?;
-        Ok(Self { socket, owed: AtomicBool::new(false) })
+        Ok(Self(rustix::io::fcntl_dupfd_cloexec(&self.0, 3)?))
     }
 
     /// Tells the parent `event`.
@@ -322,7 +307,7 @@ impl InitEnd {
         // write(2), not sendmsg(2): the container's filter may already be loaded, and need only allow what
         // every program needs. A dead parent may end us by SIGPIPE here, which is what we would do anyway.
         loop {
-            match rustix::io::write(&self.socket, &text) {
+            match rustix::io::write(&self.0, &text) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => return Ok(other.map(drop).called("write", || "wire".into())?),
             }
@@ -334,31 +319,11 @@ impl InitEnd {
     /// # Errors
     /// The parent is gone: then nobody records us, and we must end.
     pub fn ask(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        self.settle()?;
-        self.announce(event, fd)?;
-        self.settle()
-    }
-
-    /// Tells the parent `event`, and goes on: its order is waited for by [`settle`](Self::settle), or before
-    /// the next thing that is asked.
-    ///
-    /// # Errors
-    /// The parent is gone.
-    pub fn announce(&self, event: &Event, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         self.tell(event, fd)?;
-        self.owed.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Waits for the order to go on, if there is one to come.
-    ///
-    /// # Errors
-    /// The parent is gone: then nobody records us, and we must end.
-    pub fn settle(&self) -> Result<()> {
-        match self.owed.swap(false, Ordering::Relaxed).then(|| self.order()).transpose()? {
-            None | Some(Order::Proceed) => Ok(()),
-            Some(Order::Joined { .. } | Order::Network) => {
-                Err(anyhow!("bug in orlop: an order that was not asked for"))
+        match self.order()? {
+            Order::Proceed => Ok(()),
+            Order::Joined { .. } | Order::Network => {
+                Err(anyhow!("internal error: an order that was not asked for"))
             }
         }
     }
@@ -371,7 +336,7 @@ impl InitEnd {
         self.tell(&Event::JoinCgroup, None)?;
         match self.order()? {
             Order::Joined { cgroup } => Ok(cgroup),
-            Order::Proceed | Order::Network => Err(anyhow!("bug in orlop: no cgroup")),
+            Order::Proceed | Order::Network => Err(anyhow!("internal error: no cgroup")),
         }
     }
 
@@ -380,10 +345,11 @@ impl InitEnd {
     /// # Errors
     /// The parent is gone.
     pub fn network(&self) -> Result<OwnedFd> {
-        match fd::receive(self.as_fd(), LIMIT)? {
-            (text, Some(namespace)) if parse::<Order>(&text)? == Order::Network => Ok(namespace),
-            (text, _) if text.is_empty() => Err(anyhow!("the runtime is gone")),
-            _ => Err(anyhow!("bug in orlop: no network namespace")),
+        let message = fd::receive(self.as_fd(), LIMIT)?;
+        match message.fd {
+            Some(namespace) if parse::<Order>(&message.text)? == Order::Network => Ok(namespace),
+            _ if message.text.is_empty() => Err(anyhow!("the runtime is gone")),
+            _ => Err(anyhow!("internal error: no network namespace")),
         }
     }
 
@@ -391,7 +357,7 @@ impl InitEnd {
         // read(2) for the same reason as write(2) above. A path of the longest kind fits.
         let mut text = [0; 5000];
         let length = loop {
-            match rustix::io::read(&self.socket, &mut text) {
+            match rustix::io::read(&self.0, &mut text) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other.called("read", || "wire".into())?,
             }
@@ -414,21 +380,51 @@ mod tests {
         pidfd::open(rustix::process::getpid().as_raw_nonzero().get()).unwrap()
     }
 
+    fn watch(child: &OwnedFd) -> Watch<'_> {
+        Watch { child: child.as_fd(), signals: None, patience: None }
+    }
+
+    /// The next event; `None` at the end.
+    fn said(parent: &ParentEnd) -> Option<Event> {
+        match parent.next(watch(&own())).unwrap() {
+            Next::Said(heard) => Some(heard.event),
+            Next::Ended => None,
+            Next::Signal => panic!("no signals are watched"),
+        }
+    }
+
     #[test]
     fn nobody_waits_for_an_init_that_is_dead_or_for_a_silent_one_longer_than_told() {
         crate::sys::prctl::testing::in_child(|| {
             // The other end stays open, as if somebody had taken it out of init.
             let (parent, init) = pair()?;
-            let silent = parent.event(own().as_fd(), Some(Duration::from_millis(20))).unwrap_err();
+            let this = own();
+            let soon = Watch { patience: Some(Duration::from_millis(20)), ..watch(&this) };
+            let silent = parent.next(soon).unwrap_err();
             anyhow::ensure!(sys::errno_of(&silent) == Some(libc::ETIMEDOUT), "{silent:#}");
             let child = spawn::spawn(sys::ns::Flags::NONE, spawn::Parentage::Child, None, || {
                 i32::from(init.tell(&Event::MapIds, None).is_err())
             })?;
             // What it said before its death counts.
-            let said = parent.event(child.pidfd.as_fd(), None)?.map(|(event, _)| event);
-            anyhow::ensure!(said == Some(Event::MapIds), "{said:?}");
-            anyhow::ensure!(parent.event(child.pidfd.as_fd(), None)?.is_none());
+            let Next::Said(heard) = parent.next(watch(&child.pidfd))? else { anyhow::bail!("silence") };
+            anyhow::ensure!(heard.event == Event::MapIds, "{heard:?}");
+            anyhow::ensure!(heard.sender == child.pid, "{heard:?}, and not {}", child.pid);
+            anyhow::ensure!(matches!(parent.next(watch(&child.pidfd))?, Next::Ended));
             pidfd::wait(child.pidfd.as_fd())?;
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_signal_ends_the_wait_for_a_silent_init() {
+        crate::sys::prctl::testing::in_child(|| {
+            let (parent, _init) = pair()?;
+            sys::signal::block(sys::signal::Mask::ALL)?;
+            let signals = sys::signal::collect(sys::signal::Mask::ALL)?;
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM)?;
+            let this = own();
+            let next = parent.next(Watch { signals: Some(signals.as_fd()), ..watch(&this) })?;
+            anyhow::ensure!(matches!(next, Next::Signal), "{next:?}");
             Ok(())
         });
     }
@@ -439,9 +435,7 @@ mod tests {
         let error = anyhow::Error::from(sys::Error::new("open_tree", "\"/x\"", libc::ENOENT))
             .context("mounts[0] /mnt");
         init.tell(&Event::Failed(Failure::of(&error)), None).unwrap();
-        let Some((Event::Failed(failure), None)) = parent.event(own().as_fd(), None).unwrap() else {
-            panic!("no failure")
-        };
+        let Some(Event::Failed(failure)) = said(&parent) else { panic!("no failure") };
         let error = failure.into_error();
         assert_eq!(sys::errno_of(&error), Some(libc::ENOENT), "callers branch on it on this side too");
         assert_eq!(format!("{error:#}"), "mounts[0] /mnt: open_tree \"/x\": no such file or directory");
@@ -450,39 +444,21 @@ mod tests {
     #[test]
     fn a_reason_is_heard_though_init_has_not_read_our_last_order() {
         let (parent, init) = pair().unwrap();
-        init.announce(&Event::MapIds, None).unwrap();
-        assert_eq!(parent.event(own().as_fd(), None).unwrap().unwrap().0, Event::MapIds);
+        init.tell(&Event::MapIds, None).unwrap();
+        assert_eq!(said(&parent), Some(Event::MapIds));
         parent.proceed().unwrap();
         let failure = || Event::Failed(Failure::of(&anyhow!("process.cwd")));
         init.tell(&failure(), None).unwrap();
         drop(init);
-        assert_eq!(parent.event(own().as_fd(), None).unwrap().unwrap().0, failure());
-        assert!(parent.event(own().as_fd(), None).unwrap().is_none());
-    }
-
-    #[test]
-    fn what_init_says_waits_until_the_hop_has_named_it() {
-        let (parent, init) = pair().unwrap();
-        let mut inbox = parent.inbox(true);
-        // This one the hop asks, which goes no further before it has its answer.
-        init.tell(&Event::JoinCgroup, None).unwrap();
-        assert_eq!(inbox.event(own().as_fd(), None).unwrap().unwrap().0, Event::JoinCgroup);
-        for event in [Event::MapIds, Event::Console, Event::Born { pid: 7 }, Event::Ready] {
-            init.tell(&event, None).unwrap();
-        }
-        drop(init);
-        let mut events = Vec::new();
-        while let Some((event, _)) = inbox.event(own().as_fd(), None).unwrap() {
-            events.push(event);
-        }
-        assert_eq!(events, [Event::Born { pid: 7 }, Event::MapIds, Event::Console, Event::Ready]);
+        assert_eq!(said(&parent), Some(failure()));
+        assert_eq!(said(&parent), None);
     }
 
     #[test]
     fn a_dead_parent_is_an_error_and_a_dead_init_is_eof() {
         let (parent, init) = pair().unwrap();
         drop(init);
-        assert!(parent.event(own().as_fd(), None).unwrap().is_none());
+        assert_eq!(said(&parent), None);
         parent.proceed().unwrap();
         let (parent, init) = pair().unwrap();
         drop(parent);

@@ -195,14 +195,16 @@ fn an_rlimit_of_one_does_not_hinder_the_runtime() {
 fn a_first_process_without_memory_ends_itself_and_not_the_runtime() {
     crate::skip_unless!(!under_runc(), "this is about the runtime's own program");
     let path = format!("PATH=/{}", "a".repeat(300_000));
-    let attempt = Bundle::new()
+    // The environment is copied for the hook, when the limit is in force.
+    let container = Bundle::new()
         .without_namespace("pid")
         .set("/process/rlimits", json!([{"type": "RLIMIT_AS", "soft": 4096, "hard": 4096}]))
         .set("/process/env", json!([path]))
-        .args(["true"])
-        .create();
-    assert!(attempt.output.err.contains("container init ended before it was ready"), "{}", attempt.output);
-    attempt.exits(1);
+        .set("/hooks", json!({"startContainer": [{"path": "/guest"}]}))
+        .guest("pid")
+        .container();
+    let output = container.verb("start", "", "");
+    assert!(output.err.contains("ended before its program was executed"), "{output}");
 }
 
 #[test]

@@ -4,12 +4,13 @@ use crate::bundle::{self, Bundle};
 use crate::cgroup::systemd::Bus;
 use crate::cli::global::{Global, Systemd};
 use crate::cli::{self, values::RootlessMode};
+use crate::foreground::Signals;
 use crate::host::{CgroupMode, Host};
 use crate::launch::{self, Handover, Launched, StartedBy};
 use crate::notify;
 use crate::plan::{Inherited, Plan, Request, absolute};
 use crate::state::{self, Container};
-use crate::sys::{fd, signal};
+use crate::sys::fd;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
 
@@ -81,7 +82,7 @@ pub fn container(
     global: &Global,
     mut prepared: Prepared,
     by: StartedBy,
-    mask: Option<signal::Mask>,
+    signals: Option<&Signals>,
 ) -> Result<(Container, Launched)> {
     if args.console_socket.is_some() && prepared.plan.process.console.is_none() {
         bail!("cannot use console socket if runc will not detach or allocate tty");
@@ -93,7 +94,8 @@ pub fn container(
         pid_file: args.pid_file.as_deref().map(absolute).transpose()?,
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
-        mask,
+        mask: signals.map(Signals::before),
+        signals: signals.map(Signals::fd),
         notify: if by == StartedBy::Us { notify::asked_for() } else { None },
     };
     launch::create(&mut prepared.plan, &prepared.bundle, &prepared.host, &global.root, by, &handover)

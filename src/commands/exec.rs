@@ -50,6 +50,7 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         mask: signals.as_ref().map(Signals::before),
+        signals: signals.as_ref().map(Signals::fd),
         notify: None,
     };
     let cgroup = container.record.orlop.cgroup.sub(&args.cgroup)?;

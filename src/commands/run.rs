@@ -46,8 +46,7 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
         foreground::become_subreaper()?;
     }
     let signals = Signals::collect()?;
-    let mask = Some(signals.before());
-    let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, mask)?;
+    let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, Some(&signals))?;
     let started = start::run_poststart(&container, &launched.child.pidfd);
     let ended = foreground::wait(&launched.child, &signals, launched.terminal, launched.notify);
     if !args.keep {

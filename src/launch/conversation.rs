@@ -1,5 +1,7 @@
 //! The parent's side of the conversation with init (`wire.rs`): one answer for each thing that init asks for.
 
+use super::script::{Script, Speaker};
+use super::verify::{self, Expected};
 use super::{Handover, Launched, intent, pid_file};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
@@ -13,11 +15,12 @@ use crate::parts::{console, seccomp};
 use crate::plan::Plan;
 use crate::state::{self, ContainerDir, Record};
 use crate::sys::spawn::{self, Child, Parentage};
-use crate::sys::{self, Called, fd, ns, pidfd, prctl, proc::Proc};
-use crate::wire::{self, Event, Failure, InitEnd, Order, ParentEnd};
-use anyhow::{Context, Result, anyhow};
+use crate::sys::{self, Called, fd, ns::Flags, pidfd, proc::Proc, signal};
+use crate::wire::{self, Event, Failure, Heard, InitEnd, Next, Order, ParentEnd, Watch};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,8 +48,8 @@ struct Launch<'a> {
     seen: Option<state::Process>,
     /// The pid file is there.
     announced: bool,
-    /// Our child is the hop, which has yet to say who init is.
-    hops: bool,
+    /// Signals that came meanwhile, and are for the container's process.
+    early: Vec<i32>,
 }
 
 /// Makes init, answers it until the container is created (`create`) or runs (`run`, `exec`), and kills it if anything
@@ -60,14 +63,18 @@ pub fn converse(
     handover: &Handover<'_>,
     subject: Subject<'_>,
 ) -> Result<Launched> {
-    let mut launch = Launch { plan, held, handover, subject, seen: None, announced: false, hops: false };
+    let mut launch =
+        Launch { plan, held, handover, subject, seen: None, announced: false, early: Vec::new() };
     let (wire, init_end) = wire::pair()?;
     let mut wire = Some(wire);
     let child = launch.spawn(&mut wire, init_end).context("unable to start container process")?;
-    let wire = wire.context("the wire is init's")?;
+    let wire = wire.context("internal error: the parent's end of the wire was dropped")?;
     let mut launched = Launched { child, terminal: None, notify: None };
     log::debug(|| format!("{}: init is process {}", launch.plan.id, launched.child.pid));
     let served = launch.serve(&wire, &mut launched);
+    for signal in std::mem::take(&mut launch.early) {
+        signal::raise(signal)?;
+    }
     if served.is_err() {
         // Whatever state it is in: nobody but us knows of it. That it does not die is said by who removes its cgroup.
         let _ = pidfd::end(launched.child.pidfd.as_fd(), DEATH_PATIENCE);
@@ -105,16 +112,11 @@ impl Launch<'_> {
             .map_err(refused),
             Entry::Hop { hop_joins_cgroup, .. } => {
                 let (first, second) = if hop_joins_cgroup { (directory, None) } else { (None, directory) };
-                if init::hop_is_brief(plan, held) {
-                    brief_hop(plan, held, &init_end, first, second, refused)
-                } else {
-                    self.hops = true;
-                    spawn::spawn(ns::Flags::NONE, Parentage::Child, first, || {
-                        drop(wire.take());
-                        init::hop(plan, held, &init_end, second)
-                    })
-                    .map_err(refused)
-                }
+                spawn::spawn(Flags::NONE, Parentage::Child, first, || {
+                    drop(wire.take());
+                    init::hop(plan, held, &init_end, second)
+                })
+                .map_err(refused)
             }
         };
         if let Some(cpus) = cpus {
@@ -130,20 +132,13 @@ impl Launch<'_> {
     fn serve(&mut self, wire: &ParentEnd, launched: &mut Launched) -> Result<()> {
         self.meanwhile(wire, &launched.child)?;
         let mut ready = false;
-        let mut agent = None;
-        let mut inbox = wire.inbox(self.hops);
-        while let Some((event, fd)) =
-            inbox.event(launched.child.pidfd.as_fd(), agent).map_err(|error| self.silence(error))?
-        {
+        let mut talk = Talk::new(Script::of(self.plan, &self.held));
+        while let Some((event, fd)) = self.hear(wire, &mut talk, &mut launched.child)? {
             let child = &launched.child;
             log::debug(|| format!("init {}: {event:?}", child.pid));
             match event {
-                Event::Born { pid } => {
-                    let born = Child { pid, pidfd: pidfd::open(pid)? };
-                    let hop = std::mem::replace(&mut launched.child, born);
-                    pidfd::wait(hop.pidfd.as_fd())?;
-                    continue;
-                }
+                // `hear` has taken init for our child.
+                Event::Born { .. } => continue,
                 Event::JoinCgroup => {
                     let cgroup = self.join_cgroup(child.pid)?;
                     wire.order(&Order::Joined { cgroup })?;
@@ -152,20 +147,19 @@ impl Launch<'_> {
                 Event::MapIds => self.map_ids(child.pid)?,
                 Event::MapMount { mount } => self.map_mount(mount, fd)?,
                 Event::RunHooks => self.run_hooks(child)?,
-                Event::Console => {
-                    launched.terminal = fd;
-                    continue;
-                }
+                Event::Console => launched.terminal = Some(console::master(fd)?),
                 Event::SetLimits => self.plan.process.rlimits.apply(Pid::from_raw(child.pid))?,
                 Event::SeccompFd { fd } => {
                     self.announce_filter(child, fd)?;
-                    agent = Some(AGENT_PATIENCE);
+                    talk.patience = Some(AGENT_PATIENCE);
                 }
                 Event::Ready => {
+                    self.verify(child)?;
                     self.announce(child)?;
                     ready = true;
                     if self.held.gate.is_some() {
-                        return wire.proceed();
+                        wire.proceed()?;
+                        return talk.end();
                     }
                 }
                 Event::Failed(failure) => return Err(self.failed(failure)),
@@ -174,10 +168,88 @@ impl Launch<'_> {
         }
         // EOF: execve has closed the wire, or init is dead.
         if ready && state::Run::of_child(launched.child.pid)? == state::Run::Executed {
-            Ok(())
+            talk.end()
         } else {
             Err(self.death(&launched.child))
         }
+    }
+
+    /// The next event that is due; `None` when there will be none. `child` becomes init when the hop has named it.
+    fn hear(
+        &mut self,
+        wire: &ParentEnd,
+        talk: &mut Talk,
+        child: &mut Child,
+    ) -> Result<Option<(Event, Option<OwnedFd>)>> {
+        loop {
+            let hop_speaks = talk.script.hop_speaks();
+            let waiting = if hop_speaks { None } else { talk.early.pop_front() };
+            let heard = match waiting {
+                Some(heard) => heard,
+                None => match wire.next(self.watch(child, talk)).map_err(|error| self.silence(error))? {
+                    Next::Said(heard) => heard,
+                    Next::Ended => return Ok(None),
+                    Next::Signal => {
+                        self.signalled(child)?;
+                        continue;
+                    }
+                },
+            };
+            let speaker = match (heard.sender == child.pid, hop_speaks) {
+                (true, true) => Speaker::Hop,
+                (true, false) => Speaker::Init,
+                // Init may be quicker than the hop that names it.
+                (false, true) if talk.early.len() < MOST_EARLY => {
+                    talk.early.push_back(heard);
+                    continue;
+                }
+                (false, _) => bail!("message from process {}, which is not init", heard.sender),
+            };
+            talk.script.accept(speaker, &heard.event)?;
+            if let Event::Born { pid } = heard.event {
+                let init = Child::made_for_us(pid, child.pid)?;
+                talk.hop = Some(std::mem::replace(child, init));
+            }
+            return Ok(Some((heard.event, heard.fd)));
+        }
+    }
+
+    fn watch<'w>(&'w self, child: &'w Child, talk: &Talk) -> Watch<'w> {
+        Watch { child: child.pidfd.as_fd(), signals: self.handover.signals, patience: talk.patience }
+    }
+
+    /// Signals came: one may be meant to end us, and one may say that the child was stopped, perhaps by the container.
+    /// Nobody else would end our wait.
+    fn signalled(&mut self, child: &Child) -> Result<()> {
+        let Some(signals) = self.handover.signals else { return Ok(()) };
+        while let Some(signal) = signal::next(signals) {
+            match signal {
+                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT | libc::SIGHUP => {
+                    bail!("ended by {} before the process was executed", signal::name(signal))
+                }
+                libc::SIGCHLD if pidfd::is_stopped(child.pidfd.as_fd())? => {
+                    bail!("the process was stopped (SIGSTOP) before it was executed")
+                }
+                libc::SIGCHLD => {}
+                other => self.early.push(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets what only the parent may, and then looks at init from outside.
+    fn verify(&self, child: &Child) -> Result<()> {
+        let pid = Pid::from_raw(child.pid).context("process id 0")?;
+        if let Some(scheduler) = &self.plan.process.scheduler {
+            scheduler.apply(pid)?;
+        }
+        let expected = match &self.subject {
+            Subject::Container { .. } => Expected::New(&self.held.joins),
+            Subject::Process { record, .. } => {
+                Expected::Of(Pid::from_raw(record.init_process_pid).context("process id 0")?)
+            }
+        };
+        verify::process(self.plan, &self.held.proc, pid, &expected)
     }
 
     /// What need not be done before init is made, nor wait until it is ready.
@@ -266,6 +338,7 @@ impl Launch<'_> {
         let filter = self.plan.process.seccomp.as_ref();
         let listener = filter.and_then(seccomp::Filter::listener).context("linux.seccomp: no listener")?;
         let fd = pidfd::get_fd(child.pidfd.as_fd(), fd).context("linux.seccomp.listenerPath")?;
+        ensure_is_listener(&self.held.proc, fd.as_fd())?;
         let pid = match &self.subject {
             Subject::Container { .. } => child.pid,
             Subject::Process { record, .. } => record.init_process_pid,
@@ -317,7 +390,11 @@ impl Launch<'_> {
     fn death(&self, child: &Child) -> anyhow::Error {
         match pidfd::poll_ended(child.pidfd.as_fd(), DEATH_PATIENCE) {
             Ok(true) => {}
-            Ok(false) => return anyhow!("container init has hung up before it was ready, and lives"),
+            Ok(false) => {
+                return anyhow!(
+                    "container init closed its connection before it was ready, but is still running"
+                );
+            }
             Err(error) => return error.into(),
         }
         let ended = pidfd::wait(child.pidfd.as_fd());
@@ -343,31 +420,38 @@ impl Launch<'_> {
     }
 }
 
-/// Has init made by a process that joins the container's namespaces in our memory, in the cgroup `first`; `refused` says
-/// why it may not be there.
-fn brief_hop(
-    plan: &mut Plan,
-    held: &mut Held,
-    init_end: &InitEnd,
-    first: Option<BorrowedFd<'_>>,
-    second: Option<BorrowedFd<'_>>,
-    refused: impl FnOnce(sys::Error) -> anyhow::Error,
-) -> Result<Child> {
-    let closed = init::closed_by_hop(plan, held, init_end, second);
-    // Who hides its memory hides ours, and others of our user may need to see us.
-    let visible = prctl::dumpable()?;
-    let mut born = None;
-    let ended = spawn::in_our_memory(first, || {
-        born = Some(init::brief_hop(plan, held, init_end, second, &closed));
-        0
-    });
-    if visible {
-        prctl::set_dumpable()?;
+/// Refuses any other descriptor of init's, which the agent would take for a listener.
+fn ensure_is_listener(proc: &Proc, fd: BorrowedFd<'_>) -> Result<()> {
+    let link = proc.own_fd_link(fd).context("linux.seccomp.listenerPath")?;
+    ensure!(link == b"anon_inode:seccomp notify", "linux.seccomp.listenerPath: init has no listener there");
+    Ok(())
+}
+
+/// Where a conversation stands.
+struct Talk {
+    script: Script,
+    /// What init has said before the hop has named it.
+    early: VecDeque<Heard>,
+    /// The hop, when it has named init: it ends by itself, and is waited for when the conversation is over.
+    hop: Option<Child>,
+    /// How long init may be silent.
+    patience: Option<Duration>,
+}
+
+/// Init waits for an answer to nearly all that it says.
+const MOST_EARLY: usize = 4;
+
+impl Talk {
+    fn new(script: Script) -> Self {
+        Self { script, early: VecDeque::new(), hop: None, patience: None }
     }
-    let ended = ended.map_err(refused)?;
-    let pid =
-        born.with_context(|| format!("the process that joins the container's namespaces ended: {ended}"))??;
-    Ok(Child { pid, pidfd: pidfd::open(pid)? })
+
+    /// Reaps the hop, which has had nothing left to do since it named init.
+    fn end(self) -> Result<()> {
+        let Some(hop) = self.hop else { return Ok(()) };
+        pidfd::end(hop.pidfd.as_fd(), DEATH_PATIENCE)?;
+        Ok(())
+    }
 }
 
 /// Runs hooks in the bundle, where those of runc and crun begin; the paths that we were given are relative to where we

@@ -3,7 +3,7 @@
 //! A config without the field means no capability at all. Not for: noNewPrivileges, file capabilities.
 
 use crate::sys::prctl::{self, CapSets};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -18,6 +18,16 @@ impl Set {
 
     fn has(self, number: u8) -> bool {
         self.0 >> number & 1 == 1
+    }
+
+    /// The set as the kernel shows it.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The set of these bits, to be shown by names.
+    pub fn of_bits(bits: u64) -> Self {
+        Self(bits)
     }
 
     fn numbers(self) -> impl Iterator<Item = u8> {
@@ -135,24 +145,35 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Sets the other four. After the user is changed, with the permitted set kept. Returns what we do not know
-    /// and what the kernel refused, for the log: an ambient capability that is not inheritable is no error to
-    /// engines.
+    /// What cannot be had, for the log: names that we do not know, and capabilities beyond `available`, our own permitted
+    /// set. The specification wants a warning for them, and no failure.
+    pub fn warnings(&self, available: u64) -> Vec<String> {
+        let all = self.effective.0 | self.permitted.0 | self.inheritable.0 | self.ambient.0;
+        let missing = Set(all & !available).numbers().map(name_of);
+        let names: Vec<_> = self.unknown.iter().cloned().chain(missing).collect();
+        match names.as_slice() {
+            [] => Vec::new(),
+            names => vec![format!("ignoring unknown or unavailable capabilities: {}", names.join(", "))],
+        }
+    }
+
+    /// Sets the other four, as far as they are `available`; `kept` are permitted and effective beside them, until
+    /// [`Self::confine`]. After the user is changed, with the permitted set kept. Returns what the kernel refused, for
+    /// the log: an ambient capability that is not inheritable is no error to engines.
     ///
     /// # Errors
     /// A set would hold more than the present ones allow.
-    pub fn apply(&self) -> Result<Vec<String>> {
-        prctl::capset(&self.known_to_the_kernel()?).context("process.capabilities")?;
+    pub fn apply(&self, available: u64, kept: u64) -> Result<Vec<String>> {
+        let mut sets = self.within(available);
+        sets.effective |= kept & available;
+        sets.permitted |= kept & available;
+        prctl::capset(&sets).context("process.capabilities")?;
         // The former ambient set is a subset of what is inheritable now.
         if self.inheritable != Set::default() {
             prctl::ambient_clear().context("process.capabilities.ambient")?;
         }
         let mut warnings = Vec::new();
-        if !self.unknown.is_empty() {
-            warnings
-                .push(format!("ignoring unknown or unavailable capabilities: {}", self.unknown.join(", ")));
-        }
-        for number in self.ambient.numbers() {
+        for number in Set(self.ambient.0 & available).numbers() {
             if let Err(error) = prctl::ambient_raise(number) {
                 warnings.push(format!("can't raise ambient capability {}: {error}", name_of(number)));
             }
@@ -160,52 +181,24 @@ impl Capabilities {
         Ok(warnings)
     }
 
-    // An older kernel does not know all names of ours: it drops those bits from capset(2) by itself in the
-    // permitted set, and then refuses an effective set that is bigger.
-    fn known_to_the_kernel(&self) -> Result<CapSets> {
-        let wanted = self.effective.0 | self.permitted.0 | self.inheritable.0;
-        let newest = Set(wanted).numbers().last();
-        let sets = |mask: u64| CapSets {
-            effective: self.effective.0 & mask,
-            permitted: self.permitted.0 & mask,
-            inheritable: self.inheritable.0 & mask,
-        };
-        match newest {
-            Some(number) if prctl::bounding_has(number)?.is_none() => {
-                let mut mask = 0;
-                for number in NUMBERS {
-                    if prctl::bounding_has(number)?.is_none() {
-                        break;
-                    }
-                    mask |= 1 << number;
-                }
-                Ok(sets(mask))
-            }
-            _ => Ok(sets(u64::MAX)),
-        }
-    }
-
-    /// Reads the sets back: an error where the isolation is not what was planned.
+    /// Gives up what was `kept`. Behind the container's filter, which may say that it was done when it was not: the
+    /// parent looks.
     ///
     /// # Errors
-    /// A set holds more, or (except for ambient) less, than the plan.
-    pub fn verify(&self) -> Result<()> {
-        let (is, wanted) = (prctl::capget()?, self.known_to_the_kernel()?);
-        ensure!(is == wanted, "process.capabilities: wanted {wanted:x?}, is {is:x?}");
-        // The runtime may lack some of the planned ones itself: those cannot be given, so only more is wrong.
-        for number in NUMBERS.filter(|&number| !self.bounding.has(number)) {
-            let Some(bounded) = prctl::bounding_has(number)? else { break };
-            ensure!(!bounded, "process.capabilities.bounding: {} is still there", name_of(number));
+    /// The filter refuses.
+    pub fn confine(&self, available: u64, kept: u64) -> Result<()> {
+        if kept & available & !(self.effective.0 & self.permitted.0) == 0 {
+            return Ok(());
         }
-        // The kernel keeps ambient within inheritable: only there can one be left.
-        for number in self.inheritable.numbers().filter(|&number| !self.ambient.has(number)) {
-            ensure!(
-                !prctl::ambient_has(number),
-                "process.capabilities.ambient: {} is still there",
-                name_of(number)
-            );
+        prctl::capset(&self.within(available)).context("process.capabilities: behind the seccomp filter")
+    }
+
+    fn within(&self, available: u64) -> CapSets {
+        CapSets {
+            effective: self.effective.0 & available,
+            permitted: self.permitted.0 & available,
+            inheritable: self.inheritable.0 & available,
         }
-        Ok(())
     }
 }
 
@@ -214,7 +207,7 @@ mod tests {
     use super::*;
     use crate::parts::user::{self, OriginalGroups};
     use crate::sys::prctl::testing::{in_child, privileged};
-    use crate::sys::proc::Proc;
+    use anyhow::ensure;
 
     fn planned(json: &str, added: &[&str]) -> Capabilities {
         let said: Said = serde_json::from_str(json).unwrap();
@@ -275,11 +268,14 @@ mod tests {
                 );
                 let user = serde_json::from_str(&format!(r#"{{"uid":{uid},"gid":{uid}}}"#))?;
                 let user = user::plan(&user, OriginalGroups::Drop)?;
-                ensure!(caps.verify().is_err(), "verified before it was done");
                 caps.bound()?;
-                user.apply(&Proc::open_host()?)?;
-                ensure!(caps.apply()?.is_empty());
-                caps.verify()?;
+                user.apply()?;
+                // What the filter needs is there until the filter is.
+                let (available, admin) = (prctl::capget()?.permitted, 1 << 21);
+                ensure!(caps.apply(available, admin)?.is_empty());
+                let is = prctl::capget()?;
+                ensure!(is.effective == 0x20 | admin && is.permitted == 0x21 | admin, "{is:?}");
+                caps.confine(available, admin)?;
                 let is = prctl::capget()?;
                 ensure!(is == CapSets { effective: 0x20, permitted: 0x21, inheritable: 0 }, "{is:?}");
                 ensure!(prctl::bounding_has(0)? == Some(true) && prctl::bounding_has(1)? == Some(false));
@@ -302,13 +298,38 @@ mod tests {
                 &[],
             );
             caps.bound()?;
-            let warnings = caps.apply()?;
+            let warnings = caps.apply(prctl::capget()?.permitted, 0)?;
             ensure!(
                 matches!(warnings.as_slice(), [one] if one.starts_with("can't raise ambient capability CAP_CHOWN: ")),
                 "{warnings:?}"
             );
             ensure!(prctl::ambient_has(5) && !prctl::ambient_has(0));
-            caps.verify()
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn what_the_host_cannot_give_is_a_warning() {
+        if !privileged("what_the_host_cannot_give_is_a_warning") {
+            return;
+        }
+        in_child(|| {
+            let both = r#"["CAP_KILL","CAP_CHOWN"]"#;
+            let caps = planned(
+                &format!(
+                    r#"{{"permitted":{both},"effective":{both},"inheritable":{both},"ambient":{both}}}"#
+                ),
+                &["CAP_NEW"],
+            );
+            prctl::capset(&CapSets { effective: 1 << 5, permitted: 1 << 5, inheritable: 0 })?;
+            let available = prctl::capget()?.permitted;
+            let said = caps.warnings(available);
+            ensure!(said == ["ignoring unknown or unavailable capabilities: CAP_NEW, CAP_CHOWN"], "{said:?}");
+            ensure!(caps.apply(available, 0)?.is_empty());
+            let is = prctl::capget()?;
+            ensure!(is == CapSets { effective: 1 << 5, permitted: 1 << 5, inheritable: 1 << 5 }, "{is:?}");
+            ensure!(prctl::ambient_has(5) && !prctl::ambient_has(0));
+            Ok(())
         });
     }
 }

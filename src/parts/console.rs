@@ -63,6 +63,16 @@ pub fn connect(socket: &Path) -> Result<OwnedFd> {
     Ok(fd::connect(&address, PATIENCE, shown)?)
 }
 
+/// What init has sent as the terminal's master side.
+///
+/// # Errors
+/// It sent nothing, or something else.
+pub fn master(sent: Option<OwnedFd>) -> Result<OwnedFd> {
+    let master = sent.context("process.terminal: init sent no descriptor")?;
+    tty::number(master.as_fd()).context("process.terminal: init sent something else")?;
+    Ok(master)
+}
+
 impl Console {
     /// Opens a new terminal of the container.
     ///
@@ -147,12 +157,11 @@ impl Pty {
         fd::send(socket, self.name.as_bytes(), Some(self.master.as_fd())).context("--console-socket")
     }
 
-    /// Makes the slave side the controlling terminal and the three standard streams of this session's leader.
+    /// Makes the slave side the three standard streams, and closes the master side.
     ///
     /// # Errors
-    /// Those of ioctl(TIOCSCTTY) and dup2(2).
-    pub fn attach(&self) -> Result<()> {
-        tty::set_controlling(self.slave.as_fd()).context("process.terminal")?;
+    /// Those of dup2(2).
+    pub fn become_stdio(self) -> Result<()> {
         fd::dup_to_stdio(self.slave.as_fd()).context("process.terminal")
     }
 }

@@ -236,6 +236,12 @@ impl Attributes {
 }
 
 impl Mounts {
+    /// How many mounts get id maps.
+    pub fn id_mapped(&self) -> usize {
+        let mapped = |mount: &&Mount| matches!(&mount.what, What::Bind(bind) if bind.idmap.is_some());
+        self.list.iter().filter(mapped).count()
+    }
+
     /// Whether `/dev` is a directory of the host: then no device is made in it (see `devices::plan`).
     pub fn bind_dev(&self) -> bool {
         let binds =

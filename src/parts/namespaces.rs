@@ -318,6 +318,16 @@ impl Joins {
         self.namespaces.iter().find(|(k, _)| *k == kind).map(|(_, fd)| fd.as_fd())
     }
 
+    /// The identity of the namespace of this kind that is joined: device and inode of its file in nsfs.
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    pub fn identity(&self, kind: Kind) -> Result<Option<(u64, u64)>> {
+        let Some(fd) = self.get(kind) else { return Ok(None) };
+        let found = rustix::fs::fstat(fd).called("fstat", || "namespace".into())?;
+        Ok(Some((found.st_dev, found.st_ino)))
+    }
+
     /// Joins them all.
     ///
     /// A user namespace may own the others, or the host may: what the host owns must be joined first, what
@@ -393,15 +403,20 @@ pub fn foreign(pid: i32) -> Result<Vec<Kind>> {
 /// # Errors
 /// Those of unshare(2), open(2) and setns(2), and `give`'s.
 pub fn make_network(give: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
-    let made = || -> Result<()> {
+    let make = || -> Result<()> {
         let own = ns::own(Kind::Network.flag())?;
         ns::unshare(Kind::Network.flag())?;
-        // At once: init may be waiting.
-        give(ns::own(Kind::Network.flag())?.as_fd())?;
-        sys::netlink::loopback_up()?;
-        Ok(ns::join(own.as_fd(), Kind::Network.flag())?)
+        let made = || -> Result<()> {
+            // At once: init may be waiting.
+            give(ns::own(Kind::Network.flag())?.as_fd())?;
+            Ok(sys::netlink::loopback_up()?)
+        };
+        let made = made();
+        // Whatever came of it: hooks that undo a failed create belong into our own network.
+        ns::join(own.as_fd(), Kind::Network.flag())?;
+        made
     };
-    made().with_context(|| place(Kind::Network))
+    make().with_context(|| place(Kind::Network))
 }
 
 /// Joins the network namespace `fd` that the parent has made.

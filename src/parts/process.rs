@@ -2,13 +2,16 @@
 //!
 //! Not for: its identity, limits and rights (user, rlimits, capabilities, seccomp).
 
+use crate::sys::path::Root;
 use crate::sys::{self, Called};
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::{Access, AtFlags, FileType};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 use std::ffi::{CStr, CString};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// The program of the container's process.
 #[derive(Clone, Debug, Serialize)]
@@ -93,57 +96,36 @@ impl Program {
         self.env.extend(CString::new(start + value));
     }
 
-    /// Goes to the working directory, making it if it is missing (runc does), and proves that it lies inside
-    /// the container: a leaked descriptor of a host directory must not become the cwd (CVE-2024-21626).
+    /// Goes to the working directory, below `root`, and proves that it lies inside the container: a leaked descriptor of a
+    /// host directory must not become the cwd (CVE-2024-21626).
     ///
     /// # Errors
     /// It is no directory, may not be entered, or is outside.
-    pub fn enter_cwd(&self) -> Result<()> {
-        let shown = format!("chdir to cwd ({:?}) set in config.json failed", self.cwd);
-        rustix::process::chdir(&self.cwd).called("chdir", || format!("{:?}", self.cwd)).context(shown)?;
-        self.verify_cwd()
+    pub fn enter_cwd(&self, root: &Root) -> Result<()> {
+        let enter = || -> Result<(), sys::Error> {
+            let directory = root.open(&self.cwd, OFlags::PATH | OFlags::DIRECTORY)?;
+            rustix::process::fchdir(&directory).called("fchdir", || format!("{:?}", self.cwd))
+        };
+        enter()
+            .map_err(|error| match error.errno() {
+                // A link of /proc that jumps (self/fd/3, 1/root): it is for the process to follow, with its own rights.
+                libc::ELOOP => error,
+                // In the words that engines know.
+                errno => sys::Error::new("chdir", format!("{:?}", self.cwd), errno),
+            })
+            .with_context(|| format!("chdir to cwd ({:?}) set in config.json failed", self.cwd))?;
+        verify_cwd()
     }
 
-    /// Makes the working directory if it is missing; while we are still root in the container. That it could
-    /// not be made is reported by [`Program::enter_cwd`].
-    pub fn make_cwd(&self) {
-        if rustix::fs::stat(&self.cwd).is_ok() {
-            return;
-        }
-        let mut so_far = PathBuf::new();
-        for component in self.cwd.components() {
-            so_far.push(component);
-            if matches!(component, Component::Normal(_)) {
-                match rustix::fs::mkdir(&so_far, 0o755.into()) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                    // Reported by the chdir that follows, in the words that engines know.
-                    Err(_) => break,
-                }
-            }
-        }
-    }
-
-    /// Proves that the current directory is inside our root.
-    ///
-    /// # Errors
-    /// getcwd(3) cannot name it.
-    pub fn verify_cwd(&self) -> Result<()> {
-        // Outside of our root the kernel answers "(unreachable)/…", which is not absolute.
-        match rustix::process::getcwd(Vec::new()) {
-            Ok(cwd) if cwd.to_bytes().starts_with(b"/") => Ok(()),
-            Ok(cwd) => bail!(
-                "process.cwd: current working directory is outside of container mount namespace root: {cwd:?}"
-            ),
-            Err(rustix::io::Errno::NOENT) => {
-                bail!("process.cwd: current working directory is outside of container mount namespace root")
-            }
-            Err(errno) => Err(errno).called("getcwd", String::new).context("process.cwd"),
-        }
+    /// Makes the working directory if it is missing, as runc does; while we are still root in the container. That it
+    /// could not be made is reported by [`Program::enter_cwd`].
+    pub fn make_cwd(&self, root: &Root) {
+        let _ = root.create_dir_all(&self.cwd, 0o755);
     }
 
     /// Finds the program's file, as runc does: a name with a slash as it is, another in the container's PATH. Without
     /// a PATH there is nowhere to look; execvp(3) would go on with a list of the C library's.
-    /// Run as the container's user, at create, so that a missing program fails `create`.
+    /// With the rights of the container's process, at create, so that a missing program fails `create`.
     ///
     /// # Errors
     /// In runc's words, which engines turn into exit codes 126 and 127.
@@ -192,23 +174,44 @@ enum Refused {
     Permission,
 }
 
+/// Whether `file` can be executed with the rights that we have now.
 fn executable(file: &Path) -> Result<(), Refused> {
-    let found = match rustix::fs::stat(file) {
+    // Seen from the working directory; nothing of the host is open any more, and links of /proc that jump are not
+    // followed. The kernel's own look at execve(2) has no such rule, and then finds what the process itself could find.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat2(CWD, file, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
+    let found = opened.and_then(|file| rustix::fs::fstat(&file).map(|stat| (file, stat)));
+    let (file, stat) = match found {
         Ok(found) => found,
-        Err(rustix::io::Errno::ACCESS) => return Err(Refused::Permission),
+        Err(Errno::ACCESS) => return Err(Refused::Permission),
         Err(errno) => return Err(Refused::Missing(errno.raw_os_error())),
     };
-    match FileType::from_raw_mode(found.st_mode) {
-        FileType::Directory => Err(Refused::Directory),
-        // The effective ids, as execve(2) will use them; access(2) would take the real ones. Both are equal
-        // here, but a mount with noexec is only seen by this call.
-        _ => match rustix::fs::accessat(rustix::fs::CWD, file, Access::EXEC_OK, AtFlags::EACCESS) {
-            Ok(()) => Ok(()),
-            // The container's own filter may be in force and older than faccessat2(2). Then the bits must do, and
-            // execve(2) has the last word.
-            Err(rustix::io::Errno::PERM | rustix::io::Errno::NOSYS) if found.st_mode & 0o111 != 0 => Ok(()),
-            Err(_) => Err(Refused::Permission),
-        },
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Refused::Directory);
+    }
+    match sys::spawn::may_execute(file.as_fd()) {
+        Ok(()) => Ok(()),
+        // We are in somebody's sandbox, which does not know the call. Then the bits must do.
+        Err(Errno::PERM | Errno::NOSYS) if stat.st_mode & 0o111 != 0 => Ok(()),
+        Err(_) => Err(Refused::Permission),
+    }
+}
+
+/// Proves that the current directory is inside our root.
+///
+/// # Errors
+/// getcwd(2) cannot name it.
+fn verify_cwd() -> Result<()> {
+    // Outside of our root the kernel answers "(unreachable)/…", which is not absolute.
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(cwd) if cwd.to_bytes().starts_with(b"/") => Ok(()),
+        Ok(cwd) => bail!(
+            "process.cwd: current working directory is outside of container mount namespace root: {cwd:?}"
+        ),
+        Err(Errno::NOENT) => {
+            bail!("process.cwd: current working directory is outside of container mount namespace root")
+        }
+        Err(errno) => Err(errno).called("getcwd", String::new).context("process.cwd"),
     }
 }
 

@@ -70,6 +70,11 @@ pub fn plan(spec: &[PosixRlimit]) -> Result<Rlimits> {
 }
 
 impl Rlimits {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Sets the limits of `process`, or of the caller where it is `None`. In the parent, when init is about
     /// to execute: a low RLIMIT_AS or RLIMIT_NOFILE must not hit our own code in it.
     ///

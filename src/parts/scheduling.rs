@@ -102,11 +102,12 @@ pub fn plan_scheduler(said: &SaidScheduler, allowed_cpus: bool) -> Result<Schedu
 }
 
 impl Scheduler {
-    /// Sets the policy of the calling thread, which execve(2) and fork(2) hand on.
+    /// Sets the policy of `process`, which execve(2) keeps. From the parent: a process under SCHED_DEADLINE may not fork,
+    /// as the hop must, and init may have given up CAP_SYS_NICE.
     ///
     /// # Errors
     /// CAP_SYS_NICE is missing, or the kernel cannot keep the promise of a deadline.
-    pub fn apply(&self) -> Result<()> {
+    pub fn apply(&self, process: Pid) -> Result<()> {
         let attr = sched::Attr {
             policy: row(&POLICIES, self.policy).map_or(0, |row| row.1),
             flags: self.flags.iter().filter_map(|flag| row(&FLAGS, flag)).map(|row| row.1).sum(),
@@ -116,7 +117,7 @@ impl Scheduler {
             deadline: self.deadline,
             period: self.period,
         };
-        match sched::set_attr(&attr) {
+        match sched::set_attr(process, &attr) {
             // sched(7): a deadline process must be allowed on all CPUs of its root domain.
             Err(error) if error.errno() == libc::EPERM && self.allowed_cpus => {
                 Err(error).context("process scheduler can't be used together with AllowedCPUs")
@@ -338,7 +339,7 @@ mod tests {
     #[test]
     fn batch_with_a_nice_value_is_set() {
         in_child(|| {
-            scheduler(r#"{"policy":"SCHED_BATCH","nice":19}"#)?.apply()?;
+            scheduler(r#"{"policy":"SCHED_BATCH","nice":19}"#)?.apply(rustix::process::getpid())?;
             // Fields 19 (nice) and 41 (policy) of proc(5)'s stat.
             let stat = std::fs::read_to_string("/proc/thread-self/stat")?;
             let fields: Vec<&str> = stat.rsplit_once(") ").context("stat")?.1.split(' ').collect();
@@ -407,7 +408,8 @@ mod tests {
             sched::set_affinity(None, &[1])?;
             let spec = r#"{"policy":"SCHED_DEADLINE","runtime":42000,"deadline":1000000,"period":1000000}"#;
             let plan = plan_scheduler(&serde_json::from_str(spec)?, true)?;
-            let error = format!("{:#}", plan.apply().err().context("it was not refused")?);
+            let error =
+                format!("{:#}", plan.apply(rustix::process::getpid()).err().context("it was not refused")?);
             ensure!(
                 error.starts_with("process scheduler can't be used together with AllowedCPUs: "),
                 "{error}"

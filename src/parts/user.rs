@@ -3,15 +3,16 @@
 //! Ids are numbers from config.json: nothing here looks a name up. Not for: the id maps of the user
 //! namespace (`idmap`), nor the capabilities that the change of ids would take (`capabilities`).
 
-use crate::sys::proc::Proc;
+use crate::sys::path::Root;
 use crate::sys::{self, Called, prctl};
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use std::fmt;
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 /// A user or group id that set*id(2) takes as one: `u32::MAX` means "leave unchanged" there, and a config
 /// that holds it would keep the runtime's own.
@@ -76,6 +77,9 @@ pub struct User {
 
 const DEFAULT_UMASK: u32 = 0o022;
 
+/// CAP_SETGID
+const SETGID: u64 = 1 << 6;
+
 /// Decides ids, groups and umask from `process.user`.
 ///
 /// # Errors
@@ -105,7 +109,7 @@ impl User {
     ///
     /// # Errors
     /// An id is not mapped in the user namespace, or CAP_SETUID or CAP_SETGID is missing.
-    pub fn apply(&self, proc: &Proc) -> Result<Vec<String>> {
+    pub fn apply(&self) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         rustix::process::umask(Mode::from_raw_mode(self.umask));
         self.own_stdio().context("process.user.uid")?;
@@ -113,7 +117,7 @@ impl User {
             // For uid 0 the kernel clears nothing, so nothing has to be kept.
             prctl::set_keepcaps()?;
         }
-        warnings.extend(self.set_groups(proc).context("process.user.additionalGids")?);
+        warnings.extend(self.set_groups().context("process.user.additionalGids")?);
         prctl::setresgid(self.gid.get())
             .map_err(|error| unmapped(error, format!("cannot setgid to unmapped gid {}", self.gid)))
             .context("process.user.gid")?;
@@ -123,14 +127,14 @@ impl User {
         Ok(warnings)
     }
 
-    fn set_groups(&self, proc: &Proc) -> Result<Option<String>> {
+    fn set_groups(&self) -> Result<Option<String>> {
         let Groups::Set(groups) = &self.groups else { return Ok(None) };
         let gids: Vec<u32> = groups.iter().map(|gid| gid.get()).collect();
         match prctl::setgroups(&gids) {
             Ok(()) => Ok(None),
-            // A rootless user namespace: nobody can set groups there, and nothing is to be done about it.
-            // Asked for only after the refusal, to spare every other container the three calls.
-            Err(error) if error.errno() == libc::EPERM && proc.read("self/setgroups")? == b"deny\n" => {
+            // A rootless user namespace: nobody can set groups there, and nothing is to be done about it. Whoever has
+            // CAP_SETGID and is refused is refused by the namespace (user_namespaces(7), /proc/PID/setgroups).
+            Err(error) if error.errno() == libc::EPERM && prctl::capget()?.effective & SETGID != 0 => {
                 let text =
                     "process.user.additionalGids: setgroups(2) is denied in the user namespace, ignoring";
                 Ok((!gids.is_empty()).then(|| text.to_owned()))
@@ -165,25 +169,6 @@ impl User {
         }
         Ok(())
     }
-
-    /// Reads the ids back: an error where the process is somebody else.
-    ///
-    /// # Errors
-    /// Any of the six ids is not the planned one, or there is a group that is not.
-    pub fn verify(&self, proc: &Proc) -> Result<()> {
-        let (uids, gids) = prctl::ids()?;
-        ensure!(uids == [self.uid.get(); 3], "process.user.uid: wanted {}, is {uids:?}", self.uid);
-        ensure!(gids == [self.gid.get(); 3], "process.user.gid: wanted {}, is {gids:?}", self.gid);
-        let Groups::Set(wanted) = &self.groups else { return Ok(()) };
-        let is = prctl::groups()?;
-        let mut wanted: Vec<u32> = wanted.iter().map(|gid| gid.get()).collect();
-        wanted.sort_unstable();
-        ensure!(
-            is == wanted || proc.read("self/setgroups")? == b"deny\n",
-            "process.user.additionalGids: wanted {wanted:?}, is {is:?}"
-        );
-        Ok(())
-    }
 }
 
 fn unmapped(error: sys::Error, text: String) -> anyhow::Error {
@@ -193,21 +178,29 @@ fn unmapped(error: sys::Error, text: String) -> anyhow::Error {
 /// Where /etc/passwd may end: a bigger one is not read further.
 const LONGEST_PASSWD: u64 = 1 << 20;
 
-/// The home directory of `uid` in the container's /etc/passwd, for a process without HOME.
-/// Called after the root has been changed.
+/// The home directory of `uid` in the container's /etc/passwd, for a process without HOME. With the rights of the
+/// container's process: the image supplies this file.
 ///
 /// # Errors
 /// The file is there and cannot be read.
-pub fn home_dir(uid: Id) -> Result<Option<String>> {
-    // The image supplies this file: no link into /proc, and neither a fifo nor a device that would block.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::NO_MAGICLINKS;
-    let file = match rustix::fs::openat2(CWD, "/etc/passwd", flags, Mode::empty(), resolve) {
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
-        file => file.called("openat2", || "\"/etc/passwd\"".into())?,
+pub fn home_dir(root: &Root, uid: Id) -> Result<Option<String>> {
+    let passwd = Path::new("etc/passwd");
+    let is_file = |fd: BorrowedFd<'_>| -> Result<bool, sys::Error> {
+        let stat = rustix::fs::fstat(fd).called("fstat", || "\"/etc/passwd\"".into())?;
+        Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file())
     };
-    let stat = rustix::fs::fstat(&file).called("fstat", || "\"/etc/passwd\"".into())?;
-    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+    match root.open(passwd, OFlags::PATH) {
+        Err(error) if matches!(error.errno(), libc::ENOENT | libc::ENOTDIR) => return Ok(None),
+        // Not opened to be read before it is known to be a file: to open a device can do something.
+        found => {
+            if !is_file(found?.as_fd())? {
+                return Ok(None);
+            }
+        }
+    }
+    // Should it have become a fifo meanwhile, this does not wait for a writer.
+    let file = root.open(passwd, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    if !is_file(file.as_fd())? {
         return Ok(None);
     }
     let mut content = Vec::new();
@@ -232,6 +225,7 @@ fn home_in(passwd: &[u8], uid: Id) -> Option<String> {
 mod tests {
     use super::*;
     use crate::sys::prctl::testing::{in_child, privileged, unshare};
+    use crate::sys::proc::Proc;
     use nix::sched::CloneFlags;
 
     fn spec(json: &str) -> runtime::User {
@@ -286,7 +280,8 @@ mod tests {
         in_child(|| {
             std::os::unix::fs::chroot(root.path())?;
             std::env::set_current_dir("/")?;
-            let home = || home_dir(Id(7));
+            let container = Root::open_host(Path::new("/"))?;
+            let home = || home_dir(&container, Id(7));
             ensure!(home()?.is_none(), "no /etc");
             std::fs::create_dir("/etc")?;
             ensure!(home()?.is_none(), "no file");
@@ -313,13 +308,9 @@ mod tests {
         }
         in_child(|| {
             let user = planned(r#"{"uid":1000,"gid":1001,"additionalGids":[5,6],"umask":23}"#)?;
-            let proc = Proc::open_host()?;
-            ensure!(user.verify(&proc).is_err(), "verified before it was done");
-            ensure!(user.apply(&proc)?.is_empty());
-            user.verify(&proc)?;
-            let others = User { groups: Groups::Set(vec![Id(5)]), ..user.clone() };
-            let error = format!("{:#}", others.verify(&proc).unwrap_err());
-            ensure!(error == "process.user.additionalGids: wanted [5], is [5, 6]", "{error}");
+            ensure!(user.apply()?.is_empty());
+            let (uids, gids) = prctl::ids()?;
+            ensure!((uids, gids) == ([1000; 3], [1001; 3]), "{uids:?} {gids:?}");
             let groups = rustix::process::getgroups()?;
             ensure!(groups.iter().map(|gid| gid.as_raw()).eq([5, 6]), "{groups:?}");
             ensure!(rustix::process::umask(Mode::empty()).as_raw_mode() == 0o027);
@@ -340,10 +331,10 @@ mod tests {
             proc.deny_setgroups(me)?;
             proc.write_gid_map(me, "0 0 1\n")?;
             proc.write_uid_map(me, "0 0 1\n")?;
-            ensure!(planned("{}")?.apply(&proc)?.is_empty());
-            let warnings = planned(r#"{"additionalGids":[5]}"#)?.apply(&proc)?;
+            ensure!(planned("{}")?.apply()?.is_empty());
+            let warnings = planned(r#"{"additionalGids":[5]}"#)?.apply()?;
             ensure!(warnings.len() == 1, "{warnings:?}");
-            let error = format!("{:#}", planned(r#"{"uid":9}"#)?.apply(&proc).unwrap_err());
+            let error = format!("{:#}", planned(r#"{"uid":9}"#)?.apply().unwrap_err());
             ensure!(
                 error == "process.user.uid: cannot setuid to unmapped uid 9 in user namespace",
                 "{error}"

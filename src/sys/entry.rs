@@ -50,6 +50,8 @@ pub unsafe fn begin(
     args: *const *const c_char,
     env: *const *const c_char,
 ) -> Result<Vec<OsString>, Error> {
+    // SAFETY: the caller's promise.
+    unsafe { super::cmdline::remember(count, args, env) };
     // SAFETY: the caller's promise: there are `count` C strings.
     let words =
         (0..usize::try_from(count).unwrap_or_default()).map(|at| unsafe { CStr::from_ptr(*args.add(at)) });

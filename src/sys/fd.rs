@@ -192,18 +192,27 @@ pub fn connect(
     }
 }
 
-/// Receives one message of up to `limit` bytes and the descriptor that came with it.
-///
-/// An empty message is the end of the conversation (EOF).
+/// One message of a socket.
+#[derive(Debug)]
+pub struct Message {
+    /// Its bytes; none at the end of the conversation (EOF).
+    pub text: Vec<u8>,
+    /// The descriptor that came with it.
+    pub fd: Option<OwnedFd>,
+    /// The process that the kernel says has sent it, in our pid namespace: where the socket has SO_PASSCRED.
+    pub sender: Option<i32>,
+}
+
+/// Receives one message of up to `limit` bytes.
 ///
 /// # Errors
 /// The socket's, or `EMSGSIZE` for a message above `limit`.
-pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<OwnedFd>), Error> {
+pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<Message, Error> {
     // Room for what is there: to clear room for what might be costs more than to ask.
     let mut buffer = vec![0; length_of_next(socket)?.min(limit)];
     // Room for as many as the kernel lets into one message (SCM_MAX_FD): of a list that is cut short nix names none,
     // and what it had of them would stay open.
-    let mut control = nix::cmsg_space!([RawFd; 253]);
+    let mut control = nix::cmsg_space!([RawFd; 253], nix::sys::socket::UnixCredentials);
     let mut iov = [IoSliceMut::new(&mut buffer)];
     let message = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
@@ -211,10 +220,10 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<
             other => break other.called("recvmsg", String::new)?,
         }
     };
-    let mut fd = None;
-    if let Ok(rights) = message.cmsgs() {
-        for right in rights {
-            if let ControlMessageOwned::ScmRights(fds) = right {
+    let (mut fd, mut sender) = (None, None);
+    for control in message.cmsgs().into_iter().flatten() {
+        match control {
+            ControlMessageOwned::ScmRights(fds) => {
                 for raw in fds {
                     // SAFETY: the kernel has just installed this descriptor for us alone.
                     let next = unsafe { OwnedFd::from_raw_fd(raw) };
@@ -222,6 +231,8 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<
                     fd = fd.or(Some(next));
                 }
             }
+            ControlMessageOwned::ScmCredentials(credentials) => sender = Some(credentials.pid()),
+            _ => {}
         }
     }
     let (length, truncated) = (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
@@ -229,7 +240,7 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<(Vec<u8>, Option<
         return Err(Error::new("recvmsg", format!("over {limit} bytes"), libc::EMSGSIZE));
     }
     buffer.truncate(length);
-    Ok((buffer, fd))
+    Ok(Message { text: buffer, fd, sender })
 }
 
 /// Waits for a message and returns how long it is.
@@ -295,12 +306,12 @@ mod tests {
         let file = std::fs::File::open("/proc/self/stat").unwrap();
         send(here.as_fd(), b"with", Some(file.as_fd())).unwrap();
         send(here.as_fd(), b"without", None).unwrap();
-        let (text, fd) = receive(there.as_fd(), 64).unwrap();
-        assert_eq!((text.as_slice(), fd.is_some()), (b"with".as_slice(), true));
-        let (text, fd) = receive(there.as_fd(), 64).unwrap();
-        assert_eq!((text.as_slice(), fd.is_some()), (b"without".as_slice(), false));
+        let with = receive(there.as_fd(), 64).unwrap();
+        assert_eq!((with.text.as_slice(), with.fd.is_some()), (b"with".as_slice(), true));
+        let without = receive(there.as_fd(), 64).unwrap();
+        assert_eq!((without.text.as_slice(), without.fd.is_some()), (b"without".as_slice(), false));
         drop(here);
-        assert!(receive(there.as_fd(), 64).unwrap().0.is_empty(), "EOF reads as an empty message");
+        assert!(receive(there.as_fd(), 64).unwrap().text.is_empty(), "EOF reads as an empty message");
     }
 
     #[test]
@@ -314,7 +325,7 @@ mod tests {
                 let fds = vec![here.as_raw_fd(); count];
                 let rights = [ControlMessage::ScmRights(&fds)];
                 sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None)?;
-                let (_, fd) = receive(there.as_fd(), 64)?;
+                let fd = receive(there.as_fd(), 64)?.fd;
                 let (got, now) = (fd.is_some(), open()?);
                 anyhow::ensure!(got && now == before + 1, "{count} sent: {got}, {now} open, {before} before");
             }

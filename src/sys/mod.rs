@@ -5,6 +5,7 @@
 //! Not for: decisions, defaults, or anything that knows config.json.
 
 pub mod bpf;
+pub mod cmdline;
 pub mod entry;
 pub mod fd;
 pub mod keyctl;

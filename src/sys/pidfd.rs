@@ -91,6 +91,22 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended, Error> {
     status.and_then(ended).ok_or_else(|| Error::new("waitid", "no end of a process", libc::ECHILD))
 }
 
+/// Whether it is a child of ours, ended or not, that nobody has waited for.
+pub fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), options)).is_ok()
+}
+
+/// Whether our child is stopped (SIGSTOP and its kin).
+///
+/// # Errors
+/// `ECHILD` when it is not our child.
+pub fn is_stopped(pidfd: BorrowedFd<'_>) -> Result<bool, Error> {
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), options));
+    status.map(|status| status.is_some()).called("waitid", || "(WSTOPPED)".into())
+}
+
 /// Kills our child, waits at most `timeout` milliseconds for its end, and reaps it; `false` if it lives on: frozen, or
 /// waiting for a device.
 ///

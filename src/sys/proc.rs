@@ -8,7 +8,7 @@ use super::{Called, Error};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use rustix::process::Pid;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const PROC_SUPER_MAGIC: rustix::fs::FsWord = rustix::fs::PROC_SUPER_MAGIC;
 /// The inode of a procfs root is fixed; a directory of procfs that is bind mounted on /proc has another.
@@ -34,19 +34,13 @@ impl Proc {
         Self::verified(root)
     }
 
-    /// The /proc of the container that the caller has entered, or none: what needs one is an error then. That nothing
-    /// in it is mounted over is seen when a file is opened, as with the host's.
-    pub fn of_container() -> Self {
-        Self::open_host().or_else(|_| Self::detached(Subset::Pid)).unwrap_or(Self { root: None })
+    /// No procfs: to open a file of it is ENOENT.
+    pub fn none() -> Self {
+        Self { root: None }
     }
 
     fn root(&self) -> rustix::io::Result<BorrowedFd<'_>> {
         self.root.as_ref().map(AsFd::as_fd).ok_or(rustix::io::Errno::NOENT)
-    }
-
-    /// The descriptor to spare when others are closed, if there is one. It is CLOEXEC.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.root.as_ref().map(AsFd::as_fd)
     }
 
     /// Makes a procfs of the caller's pid namespace that is mounted nowhere, so nothing can be mounted over it.
@@ -120,6 +114,28 @@ impl Proc {
             result => result,
         }
         .called("open", || format!("\"/proc/{path}\""))
+    }
+
+    /// What the link of our own descriptor `fd` says: `anon_inode:[eventfd]`.
+    ///
+    /// # Errors
+    /// Those of readlinkat(2).
+    pub fn own_fd_link(&self, fd: BorrowedFd<'_>) -> Result<Vec<u8>, Error> {
+        let path = format!("self/fd/{}", fd.as_raw_fd());
+        let read = |root| rustix::fs::readlinkat(root, &*path, Vec::new());
+        let link = self.root().and_then(read).called("readlinkat", || format!("\"/proc/{path}\""))?;
+        Ok(link.into_bytes())
+    }
+
+    /// The identity of the namespace `name` (`net`) of process `pid`: device and inode of its file in nsfs.
+    ///
+    /// # Errors
+    /// The process is gone, or may not be looked at.
+    pub fn namespace(&self, pid: Pid, name: &str) -> Result<(u64, u64), Error> {
+        let path = format!("{}/ns/{name}", pid.as_raw_nonzero());
+        let look = |root| rustix::fs::statat(root, &*path, rustix::fs::AtFlags::empty());
+        let found = self.root().and_then(look).called("fstatat", || format!("\"/proc/{path}\""))?;
+        Ok((found.st_dev, found.st_ino))
     }
 
     /// Writes `value` to the file `path` below /proc, in one write(2).

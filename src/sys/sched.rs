@@ -39,11 +39,11 @@ pub struct Attr {
     pub period: u64,
 }
 
-/// sched_setattr(2) of the calling thread.
+/// sched_setattr(2) of `process`.
 ///
 /// # Errors
 /// EPERM without CAP_SYS_NICE, or for SCHED_DEADLINE on fewer CPUs than there are; EINVAL, EBUSY.
-pub fn set_attr(attr: &Attr) -> Result<(), Error> {
+pub fn set_attr(process: Pid, attr: &Attr) -> Result<(), Error> {
     let raw = RawAttr {
         size: size_of::<RawAttr>() as u32,
         policy: attr.policy,
@@ -56,7 +56,7 @@ pub fn set_attr(attr: &Attr) -> Result<(), Error> {
         util_min: 0,
         util_max: 0,
     };
-    let pid: c_int = 0;
+    let pid: c_int = process.as_raw_nonzero().get();
     // SAFETY: `raw` lives over the call and says its own size, more than which the kernel does not read.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const raw, 0 as c_uint) };
     check(result).map(drop).called("sched_setattr", || format!("{attr:?}"))

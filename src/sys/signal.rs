@@ -52,6 +52,23 @@ pub fn collect(mask: Mask) -> Result<OwnedFd, Error> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Sends `signal` to this process.
+///
+/// # Errors
+/// EINVAL: there is no such signal.
+pub fn raise(signal: i32) -> Result<(), Error> {
+    // SAFETY: kill(2) passes no memory.
+    check(unsafe { libc::kill(libc::getpid(), signal) }.into())
+        .map(drop)
+        .called("kill", || format!("our own process {}", name(signal)))
+}
+
+/// The name of a signal: `SIGTERM`, or its number where it has none.
+pub fn name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string())
+}
+
 /// The next signal that has come, if there is one.
 pub fn next(collected: BorrowedFd<'_>) -> Option<i32> {
     // A whole record or nothing (signalfd(2)); it begins with the signal's number.

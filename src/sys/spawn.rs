@@ -3,10 +3,8 @@
 //! The child is a forked copy of a single-threaded process: it holds no foreign lock, so ordinary Rust
 //! (allocation, anyhow, serde) is sound in it. That is why [`spawn`] refuses to run in a threaded process.
 
-use super::pidfd::Ended;
 use super::{Called, Error, check, ns::Flags};
 use std::ffi::{CStr, CString};
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Put the child into the cgroup that `clone_args.cgroup` names; libc's constant of this name overflows to 0.
@@ -50,6 +48,21 @@ pub struct Child {
     pub pid: i32,
     /// Its descriptor.
     pub pidfd: OwnedFd,
+}
+
+impl Child {
+    /// The process `pid`, which another process of ours, `maker`, has made for us (CLONE_PARENT).
+    ///
+    /// # Errors
+    /// It is no child of ours, or it is the maker itself: nothing that a container says may have us wait for, or kill,
+    /// a process of the host.
+    pub fn made_for_us(pid: i32, maker: i32) -> Result<Self, Error> {
+        let pidfd = super::pidfd::open(pid)?;
+        match pid != maker && super::pidfd::is_child(pidfd.as_fd()) {
+            true => Ok(Self { pid, pidfd }),
+            false => Err(Error::new("waitid", format!("process {pid}, which is none of ours"), libc::ECHILD)),
+        }
+    }
 }
 
 /// Whose child the new process is.
@@ -98,80 +111,6 @@ pub fn spawn(
         }
         Err(error) => Err(error).called("clone3", || flag_names(flags.names(), cgroup)),
     }
-}
-
-/// Whether [`in_our_memory`] can be had: it is written for this architecture.
-pub const SHARES_MEMORY: bool = cfg!(target_arch = "x86_64");
-
-/// Runs `child` in a process of its own, in `cgroup` if given, but in our memory, while we wait until it has ended
-/// (vfork(2)): no memory is copied, and what it has written is there afterwards. It has descriptors and credentials of
-/// its own. It should allocate nothing: ended by a signal in the middle of that, it leaves the allocator locked.
-///
-/// # Errors
-/// clone3(2)'s; `EINVAL` also for a process with more than one thread, and where it is not written.
-pub fn in_our_memory(cgroup: Option<BorrowedFd<'_>>, child: impl FnOnce() -> i32) -> Result<Ended, Error> {
-    assert_single_threaded()?;
-    let mut pidfd: libc::c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK;
-    let args = CloneArgs::new(flags, &raw mut pidfd, cgroup);
-    // SAFETY: `args` is a valid clone_args of the size given, and `pidfd` outlives the call. Nobody else uses our memory
-    // meanwhile: we are single-threaded, and sleep in the call until the child has ended.
-    let pid = unsafe { clone_in_memory(&args, child) };
-    if pid < 0 {
-        let flags = flag_names(["CLONE_VM", "CLONE_VFORK"].into_iter(), cgroup);
-        return Err(Error::new("clone3", flags, -pid as i32));
-    }
-    // SAFETY: clone3 succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor, ours alone.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    super::pidfd::wait(pidfd.as_fd())
-}
-
-/// clone3(2) for a child in our memory, which begins on a free part of our stack and never comes back from there. The
-/// result is negative for an error.
-///
-/// # Safety
-/// `args` has CLONE_VM and CLONE_VFORK.
-#[cfg(target_arch = "x86_64")]
-unsafe fn clone_in_memory<F: FnOnce() -> i32>(args: &CloneArgs, child: F) -> libc::c_long {
-    extern "C" fn enter<F: FnOnce() -> i32>(child: *mut ManuallyDrop<F>) -> ! {
-        // SAFETY: the parent has left it there for us, and neither uses nor drops it.
-        let child = unsafe { ManuallyDrop::take(&mut *child) };
-        exit(std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(1))
-    }
-    let mut child = ManuallyDrop::new(child);
-    let result: libc::c_long;
-    // SAFETY: the caller's promise. Both processes go on behind `syscall` with the same stack pointer, the child first.
-    // It leaves alone what the parent has on the stack, and the red zone below that; the parent's registers are its own.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "sub rsp, 128",
-            "and rsp, -16",
-            "xor ebp, ebp", // no frame above this one
-            "mov rdi, {child}",
-            "call {enter}",
-            "2:",
-            child = in(reg) &raw mut child,
-            enter = sym enter::<F>,
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") args,
-            in("rsi") size_of::<CloneArgs>(),
-            out("rcx") _, // not where an input may be: it is read behind the call
-            out("r11") _,
-        );
-    }
-    result
-}
-
-/// As above.
-///
-/// # Safety
-/// None.
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn clone_in_memory<F: FnOnce() -> i32>(_: &CloneArgs, _: F) -> libc::c_long {
-    libc::c_long::from(-libc::EINVAL)
 }
 
 /// Enters cgroups of version 1: writes `0`, "myself", into each `tasks` file. Only for a process with one thread, which
@@ -330,6 +269,22 @@ pub fn output(
     Ok(std::process::Output { status, stdout: read(&mut stdout)?, stderr: read(&mut stderr)? })
 }
 
+/// Whether this process may execute `file` (faccessat2(2)): asked with the effective ids, as execve(2) will use them, and
+/// of the mount, which may have noexec.
+///
+/// # Errors
+/// EACCES: it may not.
+pub fn may_execute(file: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
+    let flags = libc::AT_EACCESS | libc::AT_EMPTY_PATH;
+    // SAFETY: the path is a C string; the call changes nothing.
+    let result =
+        unsafe { libc::syscall(libc::SYS_faccessat2, file.as_raw_fd(), c"".as_ptr(), libc::X_OK, flags) };
+    match check(result) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(rustix::io::Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO))),
+    }
+}
+
 /// Replaces this process by the program in `file` (execve(2)); returns only when that fails.
 pub fn execve(file: &CStr, args: &[CString], env: &[CString]) -> Error {
     let pointers = |all: &[CString]| -> Vec<*const libc::c_char> {
@@ -367,6 +322,7 @@ fn flag_names(flags: impl Iterator<Item = &'static str>, cgroup: Option<Borrowed
 
 #[cfg(test)]
 mod tests {
+    use super::super::pidfd::Ended;
     use super::*;
 
     #[test]
@@ -385,32 +341,6 @@ mod tests {
         assert_eq!((ended.stdout.as_slice(), ended.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
         assert_eq!(ended.status.code(), Some(3));
         assert_eq!(run("exec sleep 5", 50).unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn what_is_done_in_our_memory_is_there_afterwards_and_the_rest_is_not_ours() {
-        crate::sys::prctl::testing::in_child(|| {
-            let (mut said, own) = (Vec::new(), rustix::process::getpid());
-            let null = std::fs::File::open("/dev/null")?;
-            let fd = null.as_raw_fd();
-            let ended = in_our_memory(None, || {
-                said.push(i32::from(rustix::process::getpid() != own));
-                super::super::fd::Ranges::all_but(fd, &[]).close().map_or(1, |()| 7)
-            })?;
-            anyhow::ensure!((ended, said.as_slice()) == (Ended::Exited(7), &[1][..]), "{ended:?} {said:?}");
-            anyhow::ensure!(super::super::fd::is_open(fd), "the descriptors are its own");
-            let killed = in_our_memory(None, || {
-                let _ =
-                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-                0
-            })?;
-            anyhow::ensure!(killed == Ended::Killed(libc::SIGKILL), "{killed:?}");
-            // There is a tree of cgroups, but not at this descriptor.
-            let refused = in_our_memory(Some(null.as_fd()), || 0).map_err(|error| error.errno());
-            anyhow::ensure!(refused == Err(libc::EBADF), "{refused:?}");
-            Ok(())
-        });
     }
 
     #[test]

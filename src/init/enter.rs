@@ -1,0 +1,95 @@
+//! Into the container's cgroup and namespaces: by init itself, or by the hop that makes it.
+
+use super::Held;
+use crate::log;
+use crate::parts::mounts::{CgroupSource, Source};
+use crate::parts::namespaces::{self, Entry, Kind};
+use crate::parts::scheduling;
+use crate::plan::Plan;
+use crate::sys::{self, ns::Flags, prctl, spawn};
+use crate::wire::{Event, InitEnd};
+use anyhow::{Context, Result};
+use std::cell::Cell;
+use std::os::fd::AsFd;
+
+/// Asks the parent for the cgroup, where systemd makes it around a process. Before the first namespace: systemd must
+/// know us by our process id on the host, and as ours.
+pub fn ask_for_cgroup(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
+    if std::mem::take(&mut held.asks_for_cgroup) {
+        join_network(&held.network_to_come, wire)?;
+        let cgroup = wire.ask_for_cgroup()?;
+        if plan.root.as_ref().is_some_and(|root| root.mounts.show_cgroup()) {
+            held.cgroup_mount = Some(CgroupSource::V2(Source::Path(sys::path::c_path(&cgroup)?)));
+        }
+    }
+    Ok(())
+}
+
+/// The hop's part: joins what must be joined before init is made, and gives the kinds of the clone that makes it.
+pub fn as_hop(plan: &Plan, held: &Held) -> Result<Flags> {
+    let Entry::Hop { unshare, clone, .. } = plan.entry else { return Ok(Flags::NONE) };
+    if !held.joins.is_empty() {
+        // Before the first foreign namespace: a process in there must not be able to look into us.
+        prctl::set_not_dumpable()?;
+    }
+    // runc's nsexec says these words at the same place, and its tests look for them.
+    log::debug(|| format!("hop: nsexec container setup: {:?}", plan.entry));
+    log::debug(|| format!("hop (runc: nsexec): affinity: {}", scheduling::current_affinity()));
+    spawn::join_cgroups(&held.cgroup_tasks).context("linux.cgroupsPath")?;
+    // Before a new user namespace, which leaves no right to join what the host owns.
+    held.joins.enter()?;
+    if !unshare.is_empty() {
+        sys::ns::unshare(unshare).context("linux.timeOffsets")?;
+        // Not thread-self: a thread has no such file.
+        held.proc
+            .write("self/timens_offsets", plan.time_offsets.0.as_bytes())
+            .context("linux.timeOffsets")?;
+    }
+    Ok(clone)
+}
+
+/// Init's part, for a new container.
+pub fn as_init(plan: &Plan, held: &Held, wire: &InitEnd) -> Result<()> {
+    if let Entry::Direct { .. } = plan.entry {
+        log::debug(|| format!("init: nsexec container setup: {:?}", plan.entry));
+        spawn::join_cgroups(&held.cgroup_tasks).context("linux.cgroupsPath")?;
+    }
+    if plan.maps.is_some() && plan.namespaces.made(Kind::User) {
+        // The kernel lets only root write the maps of a process that is not dumpable.
+        wire.ask(&Event::MapIds, None)?;
+    }
+    become_root(plan)?;
+    if let Entry::Direct { join, .. } = &plan.entry
+        && !join.is_empty()
+    {
+        held.joins.enter()?;
+    }
+    if let Some(warning) = plan.process.affinity.after_cgroup(None)? {
+        log::debug(|| warning);
+    }
+    if plan.namespaces.made(Kind::Cgroup) {
+        // Only now: its root is the cgroup that we are in.
+        namespaces::unshare_cgroup()?;
+    }
+    Ok(())
+}
+
+/// In a user namespace our ids are whatever the host's are mapped to, if at all: we become its root. In any case we are
+/// not dumpable afterwards, which a change of credentials undoes.
+pub fn become_root(plan: &Plan) -> Result<()> {
+    if plan.namespaces.private(Kind::User) {
+        match prctl::setgroups(&[]) {
+            // Denied where an ordinary user has mapped its own group only.
+            Err(error) if error.errno() == libc::EPERM => {}
+            other => other.context("linux.gidMappings")?,
+        }
+        prctl::setresgid(0).context("linux.gidMappings: no id 0")?;
+        prctl::setresuid(0).context("linux.uidMappings: no id 0")?;
+    }
+    Ok(prctl::set_not_dumpable()?)
+}
+
+/// Joins the network namespace that the parent has made, unless that has been done.
+pub fn join_network(to_come: &Cell<bool>, wire: &InitEnd) -> Result<()> {
+    if to_come.take() { namespaces::join_network(wire.network()?.as_fd()) } else { Ok(()) }
+}

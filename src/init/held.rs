@@ -1,0 +1,83 @@
+//! What init is given besides the plan, and the moment when all of it that belongs to the host is closed.
+
+use crate::log;
+use crate::oci_state::OciState;
+use crate::parts::hooks::{self, Kind as HookKind};
+use crate::parts::mounts;
+use crate::parts::namespaces::Joins;
+use crate::plan::Plan;
+use crate::sys::{self, proc::Proc};
+use crate::wire::{Gate, InitEnd};
+use anyhow::Result;
+use std::cell::Cell;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What init is given besides the plan: every descriptor that had to be opened while we saw the host.
+#[derive(Debug)]
+pub struct Held {
+    /// Namespaces to be joined.
+    pub joins: Joins,
+    /// The host's procfs, verified.
+    pub proc: Proc,
+    /// v1: the `tasks` files of the container's cgroups.
+    pub cgroup_tasks: Vec<OwnedFd>,
+    /// The cgroup must be asked for: systemd makes it around a process.
+    pub asks_for_cgroup: bool,
+    /// What a mount of type `cgroup` shows.
+    pub cgroup_mount: Option<mounts::CgroupSource>,
+    /// The parent makes the network namespace, and we have not joined it yet.
+    pub network_to_come: Cell<bool>,
+    /// The capabilities' bounding set has been cut.
+    pub is_bound: Cell<bool>,
+    /// Sources of mounts.
+    pub mounts: mounts::Held,
+    /// The engine that wants the terminal.
+    pub console_socket: Option<OwnedFd>,
+    /// Where a created container waits for `start`.
+    pub gate: Option<Gate>,
+    /// The container's state, for hooks.
+    pub hook_state: OciState,
+    /// Where hooks print to.
+    pub hook_output: hooks::Output,
+    /// The signal mask that the caller of orlop had.
+    pub mask: sys::signal::Mask,
+}
+
+impl Held {
+    /// Closes every descriptor of the host: all but the standard streams, what the process inherits, the wire, the log,
+    /// the gate, and what startContainer hooks print to. None of these leads to a directory of the host.
+    ///
+    /// They are closed, not marked close-on-exec: execve(2) looks for the program, and for the interpreter of its first
+    /// line, while such descriptors are still open, so that a name like /proc/self/fd/7/../../bin/sh reached the host.
+    /// A created container can wait for days, too, and `exec` lets others look at it.
+    ///
+    /// # Errors
+    /// Those of close_range(2).
+    pub fn close_host(&mut self, plan: &Plan, wire: &InitEnd) -> Result<()> {
+        // The owners first, so that none of them closes a number that is another's by then.
+        self.joins = Joins::default();
+        self.proc = Proc::none();
+        self.cgroup_tasks = Vec::new();
+        self.cgroup_mount = None;
+        self.mounts = mounts::Held::default();
+        if plan.hooks.of(HookKind::StartContainer).is_empty() {
+            self.hook_output = hooks::Output::default();
+        }
+        let gate = self.gate.as_ref().map(|gate| [gate.go.as_fd(), gate.result.as_fd()]);
+        let hooks = self.hook_output.fds();
+        let console = self.console_socket.as_ref().map(AsFd::as_fd);
+        let kept: Vec<_> = gate
+            .into_iter()
+            .flatten()
+            .chain(hooks)
+            .chain(console)
+            .chain([wire.as_fd()])
+            .chain(log::fd())
+            .collect();
+        // The panic hook has a descriptor of its own, which goes.
+        drop(std::panic::take_hook());
+        sys::fd::Ranges::all_but(3 + plan.process.inherited.count(), &kept).close()?;
+        super::report_panics(wire);
+        Ok(())
+    }
+}

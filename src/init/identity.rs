@@ -1,0 +1,134 @@
+//! Who the process is: its rights, its directory, its program and its filter. One path for `create`, `run` and `exec`.
+//!
+//! The order is the point. [`give_up_rights`] comes before [`settle`], so that every name that the image can influence
+//! is looked up with the rights of the container's process only. Of what decides the process's rights, nothing but one
+//! last capset(2) is behind the filter, which can answer a call without making it; the parent looks at us from outside
+//! before it lets us go (`launch/verify.rs`).
+
+use super::Held;
+use crate::log;
+use crate::parts::user;
+use crate::plan::{FilterTime, Plan, Process};
+use crate::sys::{self, Called, path::Root, prctl, spawn};
+use crate::wire::{Event, InitEnd};
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use std::ffi::CString;
+use std::os::fd::IntoRawFd;
+
+/// From now on we die with the parent. EOF on the wire says the same for a parent that is dead already.
+pub fn die_with_parent() -> Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).called("prctl", || "(PR_SET_PDEATHSIG)".into())?)
+}
+
+/// Joins the container's session keyring.
+pub fn join_keyring(process: &Process, held: &Held) -> Result<()> {
+    let Some(keyring) = &process.keyring else { return Ok(()) };
+    process.labels.begin_keyring(&held.proc)?;
+    if let Some(warning) = keyring.apply()? {
+        log::warn(warning);
+    }
+    process.labels.end_keyring(&held.proc)
+}
+
+/// What [`give_up_rights`] leaves to [`settle`].
+pub struct Standing {
+    /// The working directory has been entered. Root may enter what the user may not, and (on a FUSE mount) the other way
+    /// round: both are tried, as in runc.
+    in_cwd: bool,
+    /// The permitted capabilities that we had. Asked for once: behind the filter no answer is believed.
+    available: u64,
+}
+
+/// Becomes the container's user with its capabilities. What needs more rights than these is done here, before.
+pub fn give_up_rights(process: &Process, root: &Root, is_bound: bool) -> Result<Standing> {
+    if let Some(priority) = process.io_priority {
+        priority.apply()?;
+    }
+    if let Some(personality) = process.personality {
+        personality.apply()?;
+    }
+    if let Some(policy) = &process.memory_policy {
+        policy.apply()?;
+    }
+    let in_cwd = process.program.enter_cwd(root).is_ok();
+    let available = prctl::capget()?.permitted;
+    // Before anything can fail over them.
+    process.capabilities.warnings(available).iter().for_each(log::warn);
+    // While CAP_SETPCAP is ours.
+    if !is_bound {
+        process.capabilities.bound()?;
+    }
+    // Keeps the permitted set over setresuid(2), which would clear what the next lines keep.
+    process.user.apply()?.iter().for_each(log::warn);
+    // The change of ids has made us dumpable, or what fs.suid_dumpable says.
+    match process.open_to_caller {
+        true => prctl::set_dumpable()?,
+        false => prctl::set_not_dumpable()?,
+    }
+    process.capabilities.apply(available, kept_for_filter(process))?.iter().for_each(log::warn);
+    if process.no_new_privileges {
+        prctl::set_no_new_privs()?;
+    }
+    // The change of ids has cleared this as well.
+    die_with_parent()?;
+    Ok(Standing { in_cwd, available })
+}
+
+/// Without no_new_privs, seccomp(2) wants CAP_SYS_ADMIN in our user namespace. It is the one right that is kept until the
+/// filter is loaded, and given up right behind it.
+fn kept_for_filter(process: &Process) -> u64 {
+    const SYS_ADMIN: u64 = 1 << 21;
+    if process.seccomp.is_some() && !process.no_new_privileges { SYS_ADMIN } else { 0 }
+}
+
+/// With the rights of the container's process: its HOME, its directory, its program and its limits; then the filter,
+/// unless that comes last of all. Returns the program's file.
+pub fn settle(
+    plan: &mut Plan,
+    held: &Held,
+    wire: &InitEnd,
+    root: &Root,
+    standing: &Standing,
+) -> Result<CString> {
+    let process = &mut plan.process;
+    if process.program.wants_home() {
+        let home = user::home_dir(root, process.user.uid)?;
+        process.program.set_env("HOME", home.as_deref().unwrap_or("/"));
+    }
+    if !standing.in_cwd {
+        process.program.enter_cwd(root)?;
+    }
+    let file = process.program.resolve()?;
+    // Behind this line no descriptor is opened: RLIMIT_NOFILE may be 1.
+    if let Err(error) = process.rlimits.apply(None) {
+        // We may not raise a hard limit: the parent may.
+        if sys::errno_of(&error) != Some(libc::EPERM) {
+            return Err(error);
+        }
+        wire.ask(&Event::SetLimits, None)?;
+    }
+    if held.gate.is_some() {
+        // Before anybody can know of us, and send us some.
+        spawn::end_on_signals()?;
+    }
+    // What is left is short, and `ask` notices a dead parent. Behind the filter prctl(2) may be forbidden.
+    nix::sys::prctl::set_pdeathsig(None).called("prctl", || "(PR_SET_PDEATHSIG, 0)".into())?;
+    if process.filter_time() == FilterTime::BeforeReady {
+        load_filter(process, wire)?;
+        process.capabilities.confine(standing.available, kept_for_filter(process))?;
+    }
+    Ok(file)
+}
+
+/// Loads the seccomp filter, and has the parent hand its listener to the agent.
+pub fn load_filter(process: &Process, wire: &InitEnd) -> Result<()> {
+    let Some(filter) = &process.seccomp else { return Ok(()) };
+    log::debug(|| format!("seccomp filter flags: {}", filter.flags()));
+    match filter.install()? {
+        // The agent must answer from now on: the parent hands it the descriptor before we go on. Ours is closed
+        // by execve: close(2) may be one of the calls that wait for the agent.
+        Some(listener) => wire.ask(&Event::SeccompFd { fd: listener.into_raw_fd() }, None),
+        None => Ok(()),
+    }
+}
