@@ -14,19 +14,19 @@ use crate::rootless::rootless;
 use crate::support::{Bundle, bind, copy_program, eventually, is_root, terminal, tmpfs, under_runc, window};
 
 /// Where a test starts from.
-type Make = fn() -> Bundle;
+pub type Make = fn() -> Bundle;
 
 /// As root, as root of a user namespace, and as an ordinary user.
-fn everyone() -> [(&'static str, Make); 3] {
+pub fn everyone() -> [(&'static str, Make); 3] {
     [("root", Bundle::new), ("user namespace", || Bundle::new().user_namespace()), ("rootless", rootless)]
 }
 
-fn races() -> u32 {
+pub fn races() -> u32 {
     std::env::var("ORLOP_RACES").ok().and_then(|said| said.parse().ok()).unwrap_or(16)
 }
 
 /// All that can be told of a directory and what is in it.
-fn picture(dir: &str) -> Vec<String> {
+pub fn picture(dir: &str) -> Vec<String> {
     let tell = |path: &Path| {
         let meta = fs::symlink_metadata(path).expect("it is there");
         let text = fs::read_to_string(path).unwrap_or_default();

@@ -24,6 +24,7 @@ mod exec_options;
 mod fds;
 mod features;
 mod hooks;
+mod host_out_of_reach;
 mod lifecycle;
 mod log;
 mod mounts;
@@ -31,6 +32,8 @@ mod namespaces;
 mod network;
 mod notify;
 mod process;
+#[cfg(target_arch = "x86_64")]
+mod programs;
 mod rootless;
 mod seccomp;
 mod security;

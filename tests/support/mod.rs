@@ -12,6 +12,14 @@ pub fn processes(bundle: &Bundle) -> Vec<i32> {
     leftovers::processes(&bundle.id, &bundle.dir).into_iter().map(|(pid, _)| pid).collect()
 }
 
+/// All that is left of the bundle's container on the host.
+pub fn left_by(bundle: &Bundle) -> Vec<String> {
+    leftovers::leftovers(&bundle.id, &bundle.dir)
+}
+
+/// What a directory holds; nothing if it is none.
+pub use leftovers::names;
+
 pub use bundle::{Attempt, Bundle, bind, tmpfs};
 pub use container::Container;
 pub use receive::{accept_fd, terminal};

@@ -1,0 +1,506 @@
+//! An image that names the runtime's own descriptors: `/proc/self/fd/N/../..` leads to the host for as long as the
+//! runtime has a directory of the host open. Nothing of the host is read, made, executed or written that way.
+//!
+//! `make test` tries the descriptors that init has today. `make security` tries all from 3 to 64.
+
+use std::fs;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::attacks::{Make, everyone, picture};
+use crate::support::{Bundle, Container, begin, bind, copy_program, eventually, is_root, under_runc};
+
+/// Enough to reach the root from any descriptor of these tests.
+const UP: &str = "../../../../../../../../../../..";
+
+/// How the configuration or the image names a place of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// `process.args[0]`
+    Program,
+    /// A directory of PATH is a symlink of the image.
+    Path,
+    /// The interpreter of a script of the image.
+    Script,
+    /// `process.cwd`, which exists, through a symlink of the image.
+    Directory,
+    /// `process.cwd`, which the runtime would make.
+    MissingDirectory,
+    /// /etc/passwd of the image is a symlink.
+    Passwd,
+    /// The path of a startContainer hook.
+    Hook,
+}
+
+impl Way {
+    const ALL: [Self; 7] = [
+        Self::Program,
+        Self::Path,
+        Self::Script,
+        Self::Directory,
+        Self::MissingDirectory,
+        Self::Passwd,
+        Self::Hook,
+    ];
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    CreateAndStart,
+    Run,
+    RunDetached,
+    Exec,
+}
+
+impl Verb {
+    const ALL: [Self; 4] = [Self::CreateAndStart, Self::Run, Self::RunDetached, Self::Exec];
+}
+
+/// A directory of the host that anybody may write to. A program, a passwd file and nothing else is in it.
+struct Host {
+    _outer: Bundle,
+    dir: String,
+    before: Vec<String>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let outer = Bundle::new();
+        let dir = outer.host_directory("outside");
+        let program = format!("{dir}/prog");
+        fs::hard_link(outer.rootfs("guest"), &program)
+            .unwrap_or_else(|_| copy_program(outer.rootfs("guest"), &program));
+        fs::write(format!("{dir}/passwd"), "root:x:0:0::/of-the-host:/\n").expect("a passwd file");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("chmod");
+        let before = picture(&dir);
+        Self { _outer: outer, dir, before }
+    }
+
+    /// The ways from a directory that is open as `fd` to this one, if it is a directory of the host.
+    fn leads_from(&self, fd: &str) -> Vec<String> {
+        // Up to the host's root, and, if what is above the file system has been cut off, up to the file system's.
+        let mut leads =
+            vec![format!("{fd}/{UP}{}", self.dir), format!("{fd}/{UP}{}", below_mount(&self.dir))];
+        leads.dedup();
+        // The descriptor may be the host's /proc.
+        leads.push(format!("{fd}/{}/root{}", std::process::id(), self.dir));
+        leads
+    }
+}
+
+/// The path without the mount point that it is below.
+fn below_mount(path: &str) -> &str {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| *point != "/");
+    let points = points.filter(|point| path.strip_prefix(point).is_some_and(|rest| rest.starts_with('/')));
+    points.max_by_key(|point| point.len()).map_or(path, |point| &path[point.len()..])
+}
+
+/// What the runtime is asked to do, when the image has been prepared.
+struct Asked {
+    args: Vec<String>,
+    cwd: String,
+    path: String,
+    hook: Option<String>,
+}
+
+/// Prepares the image for an attack by these leads. All but PATH take only one.
+fn prepare(way: Way, image: &Path, leads: &[String], id: &str) -> Asked {
+    let link = |name: &str, target: &str| {
+        let link = image.join(name);
+        fs::create_dir_all(link.parent().expect("a parent")).expect("a directory");
+        let _ = fs::remove_file(&link); // Of the attack before this one.
+        symlink(target, link).expect("a symlink");
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let lead = leads[0].as_str();
+    let asked =
+        Asked { args: words(&["/guest", "pid"]), cwd: "/".to_owned(), path: "/bin".to_owned(), hook: None };
+    match way {
+        Way::Program => Asked { args: words(&[&format!("{lead}/prog"), "args", "ran"]), ..asked },
+        Way::Path => {
+            for (index, lead) in leads.iter().enumerate() {
+                link(&format!("path/{index}"), lead);
+            }
+            let path: Vec<_> = (0..leads.len()).map(|index| format!("/path/{index}")).collect();
+            Asked { args: words(&["prog", "args", "ran"]), path: path.join(":"), ..asked }
+        }
+        Way::Script => {
+            let script = image.join("script");
+            fs::write(&script, format!("#!{lead}/prog args\n")).expect("a script");
+            fs::set_permissions(script, fs::Permissions::from_mode(0o755)).expect("chmod");
+            Asked { args: words(&["/script", "ran"]), ..asked }
+        }
+        Way::Directory => {
+            link("work", lead);
+            Asked { args: words(&["/guest", "ls", "."]), cwd: "/work".to_owned(), ..asked }
+        }
+        Way::MissingDirectory => Asked { cwd: format!("{lead}/{id}.made/deep"), ..asked },
+        Way::Passwd => {
+            link("etc/passwd", &format!("{lead}/passwd"));
+            Asked { args: words(&["/guest", "env", "HOME"]), ..asked }
+        }
+        Way::Hook => {
+            link("hook", &format!("{lead}/prog"));
+            Asked { hook: Some("/hook".to_owned()), ..asked }
+        }
+    }
+}
+
+/// What became of an attempt.
+struct Outcome {
+    started: bool,
+    said: String,
+}
+
+/// Where the attempts are made: with `exec` in one container, else a container each.
+enum Place {
+    Fresh(Verb, Option<Bundle>),
+    Inside(Container),
+}
+
+impl Place {
+    fn new(verb: Verb, bundle: Bundle) -> Self {
+        let bundle = bundle.directory("proc");
+        match verb {
+            Verb::Exec => Self::Inside(bundle.started()),
+            verb => Self::Fresh(verb, Some(bundle)),
+        }
+    }
+
+    fn bundle(&self) -> &Bundle {
+        match self {
+            Self::Fresh(_, bundle) => bundle.as_ref().expect("it is there between attempts"),
+            Self::Inside(container) => &container.bundle,
+        }
+    }
+
+    /// One attempt, whose container is gone afterwards.
+    fn attempt(&mut self, asked: Asked) -> Outcome {
+        match self {
+            Self::Inside(container) => {
+                let env = format!("PATH={}", asked.path);
+                let mut words = vec!["exec", "--cwd", &asked.cwd, "--env", &env, container.id()];
+                words.extend(asked.args.iter().map(String::as_str));
+                let output = container.bundle.call(&words);
+                Outcome { started: output.code == 0, said: format!("{}{}", output.out, output.err) }
+            }
+            Self::Fresh(verb, slot) => {
+                let hook = asked
+                    .hook
+                    .iter()
+                    .map(|path| json!({"path": path, "args": ["prog", "write", "/ran", "x"]}));
+                let bundle = slot.take().expect("it is there between attempts");
+                let bundle = bundle
+                    .set("/process/args", json!(asked.args))
+                    .set("/process/cwd", json!(asked.cwd))
+                    .set("/process/env", json!([format!("PATH={}", asked.path)]))
+                    .set("/hooks/startContainer", hook.collect::<Value>());
+                let outcome = fresh(*verb, &bundle);
+                *slot = Some(bundle);
+                outcome
+            }
+        }
+    }
+}
+
+fn fresh(verb: Verb, bundle: &Bundle) -> Outcome {
+    bundle.write_config();
+    let words: &[&str] = match verb {
+        Verb::Run => &["run", &bundle.id],
+        Verb::RunDetached => &["run", "--detach", &bundle.id],
+        Verb::CreateAndStart | Verb::Exec => &["create", &bundle.id],
+    };
+    let (output, file) = begin(bundle.command(words), &bundle.dir).finish_but_keep();
+    let mut started = output.code == 0;
+    let mut said = output.out + &output.err;
+    if started && verb == Verb::CreateAndStart {
+        let output = bundle.call(&["start", &bundle.id]);
+        started = output.code == 0;
+        said += &output.err;
+    }
+    if started && verb != Verb::Run {
+        let printed = || fs::read_to_string(&file).unwrap_or_default();
+        eventually("the process has printed", || !printed().is_empty());
+        said += &printed();
+    }
+    if verb != Verb::Run && !crate::support::names(&bundle.dir.join("state")).is_empty() {
+        bundle.call(&["delete", "--force", &bundle.id]);
+    }
+    Outcome { started, said }
+}
+
+/// Whether the attempt reached the host.
+fn reached(way: Way, host: &Host, bundle: &Bundle, outcome: &Outcome) -> bool {
+    let made = picture(&host.dir) != host.before;
+    if made {
+        let _ = fs::remove_dir_all(format!("{}/{}.made", host.dir, bundle.id)); // So that each attempt stands alone.
+    }
+    let hook_ran = fs::remove_file(bundle.rootfs("ran")).is_ok();
+    let by_the_way = match way {
+        // What would be started is of the host, or is started in a directory of it.
+        Way::Program | Way::Path | Way::Script | Way::Directory => outcome.started,
+        Way::Passwd => outcome.said.contains("/of-the-host"),
+        Way::MissingDirectory | Way::Hook => false,
+    };
+    made || hook_ran || by_the_way || outcome.said.contains("of-the-host")
+}
+
+/// Makes the attempts, and tells which of them reached the host.
+fn attack(way: Way, host: &Host, place: &mut Place, leads: &[String]) -> Vec<String> {
+    let image = place.bundle().rootfs("");
+    let id = place.bundle().id.clone();
+    let together = if way == Way::Path { leads.len() } else { 1 };
+    let mut hits = Vec::new();
+    for leads in leads.chunks(together) {
+        let outcome = place.attempt(prepare(way, &image, leads, &id));
+        if reached(way, host, place.bundle(), &outcome) {
+            hits.push(leads.first().expect("a lead").clone());
+        }
+    }
+    hits
+}
+
+/// The attack on one who changes its root while it has a directory of the host open.
+fn works_on_a_naive_runtime(way: Way, host: &Host) {
+    let bundle = Bundle::new().directory("proc");
+    let leads = host.leads_from("/proc/self/fd/9");
+    let mut asked = prepare(way, &bundle.rootfs(""), &leads[..1], &bundle.id);
+    let guest = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    match way {
+        Way::Directory => asked.args = guest(&["/guest", "ls", "/work"]),
+        Way::MissingDirectory => {
+            asked.args = guest(&["/guest", "mkdir", asked.cwd.strip_suffix("/deep").expect("it ends so")]);
+        }
+        Way::Passwd => asked.args = guest(&["/guest", "read", "/etc/passwd"]),
+        Way::Hook => asked.args = guest(&["/hook", "write", "/ran", "x"]),
+        Way::Program | Way::Path | Way::Script => {}
+    }
+    let script = "mount -t proc proc rootfs/proc && exec 9<state && PATH=$1:$PATH && shift && exec chroot rootfs \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", script, "_", &asked.path]).args(asked.args);
+    command.current_dir(&bundle.dir);
+    let output = begin(command, &bundle.dir).finish();
+    let outcome = Outcome { started: output.code == 0, said: format!("{}{}", output.out, output.err) };
+    assert!(reached(way, host, &bundle, &outcome), "{way:?}: the attack does not work: {output}");
+}
+
+/// All who may run containers, in all verbs, with these descriptors.
+fn sweep(way: Way, of_root: RangeInclusive<u32>, of_others: &[u32]) {
+    crate::skip_unless!(is_root() && !under_runc(), "becoming another user needs root");
+    let host = Host::new();
+    works_on_a_naive_runtime(way, &host);
+    let mut hits = Vec::new();
+    for (who, make) in everyone() {
+        for verb in Verb::ALL {
+            if verb == Verb::Exec && way == Way::Hook {
+                continue; // There is no such hook for `exec`.
+            }
+            let numbers: Vec<_> = if who == "root" && verb == Verb::Run {
+                of_root.clone().collect()
+            } else {
+                of_others.to_vec()
+            };
+            let leads = numbers.iter().flat_map(|number| host.leads_from(&format!("/proc/self/fd/{number}")));
+            let mut leads: Vec<_> = leads.collect();
+            if way == Way::MissingDirectory {
+                // Directories of the runtime itself, of which the tests know where to look.
+                leads.extend(numbers.iter().map(|number| format!("/proc/self/fd/{number}")));
+            }
+            let mut place = Place::new(verb, make());
+            let found = attack(way, &host, &mut place, &leads);
+            hits.extend(found.into_iter().map(|lead| format!("{who}, {verb:?}: {lead}")));
+            if let Place::Fresh(_, Some(bundle)) = &place {
+                let left = crate::support::left_by(bundle);
+                hits.extend(left.into_iter().map(|what| format!("{who}, {verb:?}: made {what}")));
+            }
+        }
+    }
+    assert!(hits.is_empty(), "{way:?}: {} attempts reached the host:\n{}", hits.len(), hits.join("\n"));
+}
+
+/// What init has open today, for those who are not root or use another verb.
+const FEW: &[u32] = &[4, 7, 8];
+
+#[test]
+fn process_args_do_not_lead_to_the_host() {
+    sweep(Way::Program, 3..=20, FEW);
+}
+
+#[test]
+fn a_symlink_in_path_does_not_lead_to_the_host() {
+    // All leads are in one PATH.
+    let numbers: Vec<_> = (3..=64).collect();
+    sweep(Way::Path, 3..=64, &numbers);
+}
+
+#[test]
+fn the_interpreter_of_a_script_is_not_the_hosts() {
+    sweep(Way::Script, 3..=20, FEW);
+}
+
+#[test]
+fn a_working_directory_behind_a_symlink_is_not_the_hosts() {
+    sweep(Way::Directory, 3..=20, FEW);
+}
+
+#[test]
+fn a_missing_working_directory_is_not_made_on_the_host() {
+    sweep(Way::MissingDirectory, 3..=20, FEW);
+}
+
+#[test]
+fn the_home_directory_is_not_read_from_the_host() {
+    sweep(Way::Passwd, 3..=20, FEW);
+}
+
+#[test]
+fn a_start_container_hook_is_not_a_program_of_the_host() {
+    sweep(Way::Hook, 3..=20, FEW);
+}
+
+#[test]
+#[ignore = "minutes: `make security` runs it"]
+fn no_descriptor_leads_to_the_host_by_any_way() {
+    let numbers: Vec<_> = (3..=64).collect();
+    std::thread::scope(|scope| {
+        for way in Way::ALL {
+            let numbers = &numbers;
+            scope.spawn(move || sweep(way, 3..=64, numbers));
+        }
+    });
+}
+
+#[test]
+fn other_names_of_a_descriptor_do_not_lead_to_the_host() {
+    crate::skip_unless!(is_root() && !under_runc(), "a mount of the host's /proc needs root");
+    let host = Host::new();
+    let mut leads = Vec::new();
+    for directory in
+        ["/dev/fd", "/proc/thread-self/fd", "/proc/1/fd", "/proc/self/task/1/fd", "/proc/1/task/1/fd"]
+    {
+        leads.extend(FEW.iter().flat_map(|number| host.leads_from(&format!("{directory}/{number}"))));
+    }
+    for link in ["/proc/self/cwd", "/proc/self/root", "/proc/1/cwd", "/proc/1/root", "/proc/thread-self/root"]
+    {
+        leads.extend(host.leads_from(link));
+    }
+    let mut hits = Vec::new();
+    for way in [Way::Program, Way::Path, Way::MissingDirectory] {
+        for verb in [Verb::Run, Verb::Exec] {
+            let mut place = Place::new(verb, Bundle::new());
+            let found = attack(way, &host, &mut place, &leads);
+            hits.extend(found.into_iter().map(|lead| format!("{way:?}, {verb:?}: {lead}")));
+        }
+    }
+    assert!(hits.is_empty(), "{} attempts reached the host:\n{}", hits.len(), hits.join("\n"));
+}
+
+#[test]
+fn processes_of_the_host_do_not_lead_to_the_host() {
+    // They are seen in the host's pid namespace, and in a /proc that is the host's.
+    crate::skip_unless!(is_root() && !under_runc(), "looking into processes of the host needs root");
+    let host = Host::new();
+    let open = fs::File::open(&host.dir).expect("the directory");
+    let (own, fd) = (std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&open));
+    let mut leads = vec![format!("/proc/{own}/root{}", host.dir), format!("/proc/{own}/fd/{fd}")];
+    leads.extend(host.leads_from(&format!("/proc/{own}/cwd")));
+    leads.push(format!("/proc/1/root{}", host.dir));
+    for number in [4, 7, 8] {
+        leads.extend(host.leads_from(&format!("/proc/self/fd/{number}")));
+    }
+    let mut hits = Vec::new();
+    let cases: [(&str, Make); 2] = [
+        ("the host's pid namespace", || Bundle::new().without_namespace("pid")),
+        ("the host's /proc", || {
+            let mut proc = bind("/proc", &["rbind"]);
+            proc["destination"] = json!("/proc");
+            Bundle::new().set("/mounts/0", proc)
+        }),
+    ];
+    for (case, make) in cases {
+        for way in [Way::Program, Way::Script, Way::Directory, Way::MissingDirectory, Way::Passwd, Way::Hook]
+        {
+            let mut place = Place::new(Verb::Run, make());
+            let found = attack(way, &host, &mut place, &leads);
+            hits.extend(found.into_iter().map(|lead| format!("{case}, {way:?}: {lead}")));
+        }
+    }
+    assert!(hits.is_empty(), "{} attempts reached the host:\n{}", hits.len(), hits.join("\n"));
+}
+
+#[test]
+fn errors_do_not_tell_what_is_on_the_host() {
+    // Who asks for a file of the host must not learn from the error whether it is there, or of which kind.
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root");
+    let host = Host::new();
+    let mut told = Vec::new();
+    for number in 3..=10 {
+        let lead = &host.leads_from(&format!("/proc/self/fd/{number}"))[0];
+        let mut place = Place::new(Verb::Run, Bundle::new());
+        let mut error = |name: &str| {
+            let path = format!("{lead}/{name}");
+            let args = vec![path.clone()];
+            let outcome =
+                place.attempt(Asked { args, cwd: "/".to_owned(), path: "/bin".to_owned(), hook: None });
+            let said =
+                outcome.said.split_once("msg=").map(|(_, said)| said.to_owned()).unwrap_or(outcome.said);
+            said.replace(&path, "PATH")
+        };
+        let nothing = error("nothing");
+        for name in ["file", "."] {
+            let said = error(name);
+            if said != nothing {
+                told.push(format!("fd {number}, {name}: {said}"));
+            }
+        }
+    }
+    assert!(told.is_empty(), "{}", told.join("\n"));
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_program_of_the_host_is_not_overwritten_by_a_linker_of_the_image() {
+    // A dynamic program takes its linker from the image. The linker opens /proc/self/exe, which is the host's file.
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root");
+    let host = Host::new();
+    let victim = format!("{}/victim", host.dir);
+    let dynamic = fs::read("/bin/true").expect("a program of the host");
+    let linker = b"/lib64/ld-linux-x86-64.so.2";
+    let takes_it = dynamic.windows(linker.len()).any(|bytes| bytes == linker);
+    crate::skip_unless!(takes_it, "/bin/true of this host is not a dynamic program");
+    let image = || {
+        let bundle = Bundle::new().directory("lib64");
+        let linker = bundle.rootfs("lib64/ld-linux-x86-64.so.2");
+        fs::write(&linker, crate::programs::hostile_linker()).expect("the linker");
+        fs::set_permissions(linker, fs::Permissions::from_mode(0o755)).expect("chmod");
+        // As little as a container can have.
+        bundle.set("/process/capabilities", json!({}))
+    };
+    let overwritten = || {
+        let text = fs::read(&victim).expect("the victim");
+        copy_program("/bin/true", &victim);
+        text != dynamic
+    };
+    copy_program("/bin/true", &victim);
+    // It works on a program of the host that the container is given.
+    let given = image().mount("/given", bind(&host.dir, &[])).args(["/given/victim"]);
+    given.start("run").finish();
+    assert!(overwritten(), "the attack does not work");
+    let mut hits = Vec::new();
+    for number in 3..=20 {
+        let lead = &host.leads_from(&format!("/proc/self/fd/{number}"))[0];
+        let bundle = image()
+            .set("/process/args", json!([format!("{lead}/victim")]))
+            .set("/root/readonly", json!(true));
+        drop(bundle.start("run").finish());
+        if overwritten() {
+            hits.push(number);
+        }
+    }
+    assert!(hits.is_empty(), "overwritten by way of the descriptors {hits:?}");
+}
