@@ -19,6 +19,8 @@ mod console;
 mod crash;
 mod delegation;
 mod events;
+#[cfg(target_arch = "x86_64")]
+mod exact_privileges;
 mod exec;
 mod exec_options;
 mod fds;

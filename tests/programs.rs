@@ -42,7 +42,7 @@ pub fn hostile_linker() -> Vec<u8> {
 fn program(code: &[u8]) -> Vec<u8> {
     const HEADERS: u64 = 64 + 56;
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    let mut half = |file: &mut Vec<u8>, numbers: &[u16]| {
+    let half = |file: &mut Vec<u8>, numbers: &[u16]| {
         numbers.iter().for_each(|number| file.extend(number.to_le_bytes()))
     };
     let word = |file: &mut Vec<u8>, numbers: &[u32]| {

@@ -1,0 +1,347 @@
+//! A profile that lies about the system calls of init. A filter without no_new_privs is loaded while init still has
+//! rights to give up, and may answer "done" for a call that it does not let through. The process then does not start,
+//! or it has exactly what the configuration says: read from outside, in the host's /proc.
+//!
+//! `make test` tries the calls that change credentials and those that init needs behind the filter. `make security`
+//! tries each call of [`CALLS`].
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Bundle, Running, begin, bind, eventually, is_root, under_runc, window};
+
+/// What init calls between its birth and execve, of the debug and of the release build, and what could take the place
+/// of one of them. The list is made anew by
+/// `strace -f -o LOG orlop run ID` with a configuration that has a user, a filter, hooks, a terminal and sysctls,
+/// of `exec` too, and the names in LOG of all processes but the first.
+#[rustfmt::skip]
+const CALLS: &[&str] = &[
+    "access", "arch_prctl", "brk", "capget", "capset", "chdir", "chroot", "clock_nanosleep", "clone", "clone3", "close",
+    "close_range", "connect", "dup", "dup2", "dup3", "epoll_create1", "epoll_ctl", "epoll_wait", "execve", "execveat", "exit",
+    "exit_group", "faccessat", "faccessat2", "fchdir", "fchmod", "fchmodat", "fchown", "fchownat", "fcntl", "fork",
+    "fsconfig", "fsmount", "fsopen", "fstat", "fstatfs", "fsync", "ftruncate", "futex", "getcwd", "getdents64", "getegid",
+    "geteuid", "getgid", "getgroups", "getpgid", "getpid", "getppid", "getpriority", "getrandom", "getresgid", "getresuid",
+    "getrlimit", "getsid", "getsockopt", "gettid", "getuid", "ioctl", "ioprio_get", "ioprio_set", "keyctl", "kill", "lseek",
+    "lstat", "madvise", "memfd_create", "mkdir", "mkdirat", "mknodat", "mmap", "mount", "mount_setattr", "move_mount",
+    "mprotect", "mremap", "munmap", "name_to_handle_at", "nanosleep", "newfstatat", "open", "open_tree", "openat", "openat2",
+    "personality", "pidfd_getfd", "pidfd_open", "pidfd_send_signal", "pipe2", "pivot_root", "poll", "ppoll", "prctl",
+    "pread64", "prlimit64", "read", "readlink", "readlinkat", "readv", "recvfrom", "recvmsg", "rseq", "rt_sigaction",
+    "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait", "sched_getaffinity", "sched_setaffinity", "sched_setattr",
+    "sched_setscheduler", "sched_yield", "seccomp", "sendmsg", "sendto", "set_mempolicy", "set_robust_list",
+    "set_tid_address", "setfsgid", "setfsuid", "setgid", "setgroups", "sethostname", "setns", "setpgid", "setpriority",
+    "setregid", "setresgid", "setresuid", "setreuid", "setrlimit", "setsid", "setsockopt", "setuid", "shutdown",
+    "sigaltstack", "socket", "socketpair", "splice", "stat", "statfs", "statx", "symlinkat", "sysinfo", "tgkill", "umask",
+    "umount2", "uname", "unlinkat", "unshare", "vfork", "wait4", "waitid", "write", "writev",
+];
+
+/// Those by which a lie would do the most.
+#[rustfmt::skip]
+const SHORT: &[&str] = &[
+    "prctl", "capget", "capset", "setgroups", "setresuid", "setresgid", "setuid", "setgid", "umask", "chdir", "close_range",
+    "execve", "exit_group", "write", "read", "recvfrom", "openat2", "fcntl", "seccomp",
+];
+
+/// Calls that are answered together: who asks what the call before has done gets a lie, too. The numbers are the first
+/// argument of prctl(2).
+#[rustfmt::skip]
+const TOGETHER: &[(&[&str], &[u32])] = &[
+    (&[], &[PR_CAPBSET_DROP]),
+    (&[], &[PR_CAPBSET_DROP, PR_CAPBSET_READ]),
+    (&[], &[PR_CAP_AMBIENT]),
+    (&[], &[PR_SET_KEEPCAPS]),
+    (&[], &[PR_SET_NO_NEW_PRIVS]),
+    (&[], &[PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS]),
+    (&[], &[PR_SET_SECCOMP, PR_GET_SECCOMP]),
+    (&[], &[PR_SET_DUMPABLE, PR_GET_DUMPABLE]),
+    (&[], &[PR_SET_PDEATHSIG]),
+    (&["capset", "capget"], &[]),
+    (&["capset", "capget"], &[PR_CAPBSET_DROP, PR_CAPBSET_READ, PR_CAP_AMBIENT]),
+    (&["setgroups", "getgroups"], &[]),
+    (&["setresuid", "getresuid", "setuid", "getuid", "geteuid"], &[]),
+    (&["setresgid", "getresgid", "setgid", "getgid", "getegid"], &[]),
+    (&["setresuid", "getresuid", "setresgid", "getresgid", "setgroups", "getgroups"], &[]),
+    (&["setresuid", "getresuid", "setresgid", "getresgid", "setgroups", "getgroups", "capset", "capget"], &[PR_CAPBSET_DROP]),
+    (&["exit", "exit_group"], &[]),
+    (&["write", "exit_group", "exit"], &[]),
+];
+
+const PR_SET_PDEATHSIG: u32 = libc::PR_SET_PDEATHSIG as u32;
+const PR_GET_DUMPABLE: u32 = libc::PR_GET_DUMPABLE as u32;
+const PR_SET_DUMPABLE: u32 = libc::PR_SET_DUMPABLE as u32;
+const PR_SET_KEEPCAPS: u32 = libc::PR_SET_KEEPCAPS as u32;
+const PR_GET_SECCOMP: u32 = libc::PR_GET_SECCOMP as u32;
+const PR_SET_SECCOMP: u32 = libc::PR_SET_SECCOMP as u32;
+const PR_CAPBSET_READ: u32 = libc::PR_CAPBSET_READ as u32;
+const PR_CAPBSET_DROP: u32 = libc::PR_CAPBSET_DROP as u32;
+const PR_SET_NO_NEW_PRIVS: u32 = libc::PR_SET_NO_NEW_PRIVS as u32;
+const PR_GET_NO_NEW_PRIVS: u32 = libc::PR_GET_NO_NEW_PRIVS as u32;
+const PR_CAP_AMBIENT: u32 = libc::PR_CAP_AMBIENT as u32;
+
+/// The lie, and the usual refusal.
+const ANSWERS: [i32; 2] = [0, libc::EPERM];
+
+/// A profile, and what it answers.
+type Answered = (String, Value);
+
+/// Each call alone.
+fn alone(calls: &[&str], errno: i32) -> Vec<Answered> {
+    calls.iter().map(|call| (format!("{call} = {errno}"), answering(&[call], &[], errno))).collect()
+}
+
+/// Each row of [`TOGETHER`].
+fn together(errno: i32) -> Vec<Answered> {
+    let row = |(calls, options): &(&[&str], &[u32])| {
+        (format!("{calls:?}, prctl {options:?} = {errno}"), answering(calls, options, errno))
+    };
+    TOGETHER.iter().map(row).collect()
+}
+
+/// What the configuration says of the process.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    /// uid 1000, one group, one ambient capability.
+    Something,
+    /// uid 0, no group, no capability. A reader that is told nothing believes that this is so.
+    Nothing,
+}
+
+impl Wanted {
+    const ALL: [Self; 2] = [Self::Something, Self::Nothing];
+
+    fn process(self, bundle: Bundle) -> Bundle {
+        let (user, bounding, ambient) = match self {
+            Self::Something => (
+                json!({"uid": 1000, "gid": 1001, "additionalGids": [7]}),
+                json!(["CAP_KILL", "CAP_NET_BIND_SERVICE"]),
+                json!(["CAP_NET_BIND_SERVICE"]),
+            ),
+            Self::Nothing => (json!({"uid": 0, "gid": 0}), json!([]), json!([])),
+        };
+        let capabilities = json!({"bounding": bounding, "permitted": ambient, "effective": ambient,
+                                  "inheritable": ambient, "ambient": ambient});
+        bundle.set("/process/user", user).set("/process/capabilities", capabilities)
+    }
+
+    /// Fields of /proc/PID/status. Bit 5 is CAP_KILL, bit 10 is CAP_NET_BIND_SERVICE.
+    fn status(self) -> [(&'static str, String); 8] {
+        let (uid, gid, groups, bounding, ambient) = match self {
+            Self::Something => (1000, 1001, "7", 1_u64 << 5 | 1 << 10, 1_u64 << 10),
+            Self::Nothing => (0, 0, "", 0, 0),
+        };
+        let set = |bits: u64| format!("{bits:016x}");
+        [
+            ("Uid", format!("{uid} {uid} {uid} {uid}")),
+            ("Gid", format!("{gid} {gid} {gid} {gid}")),
+            ("Groups", groups.to_owned()),
+            ("CapInh", set(ambient)),
+            ("CapPrm", set(ambient)),
+            ("CapEff", set(ambient)),
+            ("CapBnd", set(bounding)),
+            ("CapAmb", set(ambient)),
+        ]
+    }
+}
+
+/// A container whose caller has groups that it must not have. Its process makes no call that a filter could answer.
+/// Its network is the host's: otherwise init cuts the bounding set before there is a filter.
+fn bundle(profile: Value, wanted: Wanted, no_new_privileges: bool) -> Bundle {
+    let bundle = wanted
+        .process(Bundle::new())
+        .set("/linux/seccomp", profile)
+        .set("/process/noNewPrivileges", json!(no_new_privileges))
+        .set("/process/args", json!(["/waiting"]))
+        .without_namespace("network")
+        .set("/mounts/5", bind("/sys", &["rbind", "ro"]))
+        .set("/mounts/5/destination", json!("/sys"))
+        .through("exec setpriv --groups 4,24 \"$@\"");
+    let program = bundle.rootfs("waiting");
+    fs::write(&program, crate::programs::waiting()).expect("the program");
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    bundle
+}
+
+fn answering(calls: &[&str], options: &[u32], errno: i32) -> Value {
+    let mut rules = Vec::new();
+    if !calls.is_empty() {
+        rules.push(json!({"names": calls, "action": "SCMP_ACT_ERRNO", "errnoRet": errno}));
+    }
+    for option in options {
+        let first = json!([{"index": 0, "value": option, "op": "SCMP_CMP_EQ"}]);
+        rules.push(json!({"names": ["prctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": first}));
+    }
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules})
+}
+
+/// What the host's kernel says of the process that is not what the configuration says.
+fn differences(pid: &str, wanted: Wanted, no_new_privileges: bool) -> Vec<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process waits");
+    let nnp = u8::from(no_new_privileges).to_string();
+    let expected = wanted.status().into_iter().chain([("NoNewPrivs", nnp), ("Seccomp", "2".to_owned())]);
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let wrong = expected.filter(|(name, value)| field(name) != *value);
+    wrong.map(|(name, value)| format!("{name} is {}, not {value}", field(name))).collect()
+}
+
+/// The exit status, or nothing for a command that had to be killed. A container must not be able to keep it waiting.
+fn ended(mut running: Running) -> Option<i32> {
+    let limit = Instant::now() + Duration::from_secs(window(5));
+    while Instant::now() < limit {
+        if let Some(status) = running.child.try_wait().expect("it is our child") {
+            return Some(status.code().unwrap_or(-1));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = running.child.kill(); // It may just have ended.
+    let _ = running.child.wait();
+    None
+}
+
+/// Calls the runtime with `words`, which start a process and write its id to `pid`. Tells what is wrong.
+fn start(bundle: &Bundle, words: &[&str], wanted: Wanted, no_new_privileges: bool) -> Option<String> {
+    let file = bundle.dir.join("pid");
+    let _ = fs::remove_file(&file);
+    match ended(begin(bundle.command(words), &bundle.dir)) {
+        None => Some("hung".to_owned()),
+        Some(0) => {
+            let pid = fs::read_to_string(file).expect("a process that runs has a pid file");
+            let differ = differences(pid.trim(), wanted, no_new_privileges);
+            (!differ.is_empty()).then(|| differ.join(", "))
+        }
+        Some(_) => None,
+    }
+}
+
+/// `run` of a container with each profile.
+fn run(profiles: &[Answered], wanted: &[Wanted]) {
+    crate::skip_unless!(is_root() && !under_runc(), "other groups for the caller need root");
+    let mut wrong = Vec::new();
+    for (name, profile) in profiles {
+        for (wanted, nnp) in wanted.iter().flat_map(|wanted| [(*wanted, true), (*wanted, false)]) {
+            let bundle = bundle(profile.clone(), wanted, nnp);
+            bundle.write_config();
+            let said = start(&bundle, &["run", "--detach", "--pid-file", "pid", &bundle.id], wanted, nnp);
+            wrong.extend(said.map(|said| format!("{name}, {wanted:?}, noNewPrivileges {nnp}: {said}")));
+            clear(&bundle, &mut wrong, name);
+        }
+    }
+    assert!(wrong.is_empty(), "{} of the processes:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Nothing is left of a start that failed; what runs is deleted.
+fn clear(bundle: &Bundle, wrong: &mut Vec<String>, name: &str) {
+    if !crate::support::names(&bundle.dir.join("state")).is_empty() {
+        let delete = ended(begin(bundle.command(&["delete", "--force", &bundle.id]), &bundle.dir));
+        if delete != Some(0) {
+            wrong.push(format!("{name}: delete --force gives {delete:?}"));
+        }
+    }
+}
+
+/// `exec` into a container with each profile. The container's own process has no_new_privs: its filter comes last.
+fn exec(profiles: &[Answered], wanted: &[Wanted]) {
+    crate::skip_unless!(is_root() && !under_runc(), "other groups for the caller need root");
+    let mut wrong = Vec::new();
+    for ((name, profile), &wanted) in
+        profiles.iter().flat_map(|one| wanted.iter().map(move |wanted| (one, wanted)))
+    {
+        let bundle = bundle(profile.clone(), wanted, true);
+        bundle.write_config();
+        let first = ended(begin(bundle.command(&["run", "--detach", &bundle.id]), &bundle.dir));
+        if first != Some(0) {
+            continue; // There is nothing to be entered: `run` is another test.
+        }
+        for nnp in [true, false] {
+            let config = fs::read_to_string(bundle.dir.join("config.json")).expect("the configuration");
+            let mut config: Value = serde_json::from_str(&config).expect("JSON");
+            config["process"]["noNewPrivileges"] = json!(nnp);
+            fs::write(bundle.dir.join("process.json"), config["process"].to_string()).expect("a file");
+            let words = ["exec", "--detach", "--pid-file", "pid", "--process", "process.json", &bundle.id];
+            let said = start(&bundle, &words, wanted, nnp);
+            wrong.extend(said.map(|said| format!("{name}, {wanted:?}, noNewPrivileges {nnp}: {said}")));
+        }
+        clear(&bundle, &mut wrong, name);
+    }
+    assert!(wrong.is_empty(), "{} of the processes:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn what_is_read_from_outside_is_what_the_configuration_says() {
+    // The profile is not in the way. The comparison sees a difference where there is one.
+    crate::skip_unless!(is_root() && !under_runc(), "other groups for the caller need root");
+    let wanted = Wanted::Something;
+    let bundle = bundle(answering(&["getpriority"], &[], 0), wanted, false);
+    bundle.write_config();
+    assert_eq!(start(&bundle, &["run", "--detach", "--pid-file", "pid", &bundle.id], wanted, false), None);
+    let pid = fs::read_to_string(bundle.dir.join("pid")).expect("a pid file");
+    assert_eq!(differences(&pid, wanted, true), ["NoNewPrivs is 0, not 1"]);
+    let own = differences(&std::process::id().to_string(), wanted, false);
+    assert!(own.len() > 5, "{own:?}");
+    bundle.call(&["delete", "--force", &bundle.id]).ok();
+}
+
+#[test]
+fn a_profile_that_lies_about_one_call_gives_a_container_nothing() {
+    run(&alone(SHORT, 0), &Wanted::ALL[..1]);
+}
+
+#[test]
+fn a_profile_that_lies_about_all_that_would_tell_gives_a_container_nothing() {
+    run(&together(0), &Wanted::ALL);
+}
+
+#[test]
+fn a_profile_that_refuses_gives_a_container_nothing() {
+    run(&alone(SHORT, libc::EPERM), &Wanted::ALL[..1]);
+}
+
+#[test]
+fn a_profile_that_lies_gives_exec_nothing() {
+    exec(&together(0), &Wanted::ALL);
+}
+
+#[test]
+#[ignore = "minutes: `make security` runs it"]
+fn no_call_of_init_can_be_lied_about() {
+    let all: Vec<_> =
+        ANSWERS.iter().flat_map(|errno| [alone(CALLS, *errno), together(*errno)]).flatten().collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| run(&all, &Wanted::ALL));
+        scope.spawn(|| exec(&all, &Wanted::ALL));
+    });
+}
+
+#[test]
+fn a_profile_that_allows_nothing_is_an_error_soon() {
+    crate::skip_unless!(!under_runc(), "runc's first process loops for ever");
+    let mut wrong = Vec::new();
+    for (action, errno) in
+        [("SCMP_ACT_ERRNO", 0), ("SCMP_ACT_ERRNO", 1), ("SCMP_ACT_KILL_PROCESS", 0), ("SCMP_ACT_TRAP", 0)]
+    {
+        for nnp in [true, false] {
+            let mut profile = json!({"defaultAction": action});
+            if action == "SCMP_ACT_ERRNO" {
+                profile["defaultErrnoRet"] = json!(errno);
+            }
+            for verb in ["run", "create"] {
+                let bundle = bundle(profile.clone(), Wanted::Something, nnp);
+                bundle.write_config();
+                let ended = ended(begin(bundle.command(&[verb, &bundle.id]), &bundle.dir));
+                // A filter that comes last is not in the way of `create`.
+                if ended.is_none() || (ended == Some(0) && verb == "run") {
+                    wrong.push(format!("{action} {errno}, noNewPrivileges {nnp}, {verb}: {ended:?}"));
+                }
+                clear(&bundle, &mut wrong, verb);
+                eventually("nothing is left", || {
+                    crate::support::left_by(&bundle).is_empty() || ended.is_none()
+                });
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
