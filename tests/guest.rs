@@ -12,6 +12,8 @@
 
 #[path = "guest/attacks.rs"]
 mod attacks;
+#[path = "guest/watch.rs"]
+mod watch;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -69,6 +71,9 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("find-key",       "NAME",               attacks::find_key),
     ("grab-exe",       "SECONDS NAME",          attacks::grab_exe), // of a foreign program: opens it, writes to it when it has ended
     ("seize",          "SECONDS",            attacks::seize),    // traces whoever comes
+    ("watch",          "SECONDS HOST-PATH",  watch::watch),      // what is seen of processes that enter
+    ("catch",          "SECONDS HOST-PATH",  watch::catch),      // what is held when one of them is traced
+    ("stop",           "SECONDS",            watch::stop),       // sends each of them SIGSTOP
     ("without-keys",   "PROGRAM ARG…",       without_keys),   // executes it with the user's quota of keys full
     ("sched",          "",                   sched),          // policy priority nice
     ("ioprio",         "",                   ioprio),         // class level

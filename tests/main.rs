@@ -18,6 +18,7 @@ mod cli;
 mod console;
 mod crash;
 mod delegation;
+mod entering;
 mod events;
 #[cfg(target_arch = "x86_64")]
 mod exact_privileges;

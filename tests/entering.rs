@@ -1,0 +1,201 @@
+//! The process of `exec` on its way into a container, as the container's processes see it: from its first moment in
+//! their sight it has no right that they do not have, shows nothing of its caller, and cannot be used to hang `exec`.
+//!
+//! `ORLOP_RACES=1000` makes the races longer.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::attacks::races;
+use crate::support::{
+    Bundle, Container, Running, begin, copy_program, is_root, processes, runtime, under_runc, window,
+};
+
+/// A container that may look into other processes of its pid namespace: no user namespace is in the way.
+fn tracer() -> Bundle {
+    ["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]
+        .into_iter()
+        .fold(Bundle::new(), Bundle::capability)
+}
+
+/// The same with an ordinary user as the owner of its processes.
+fn tracer_as_a_user() -> Bundle {
+    let caps = json!(["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
+    let sets =
+        json!({"bounding": caps, "permitted": caps, "effective": caps, "inheritable": caps, "ambient": caps});
+    Bundle::new().set("/process/capabilities", sets).set("/process/user", json!({"uid": 1000, "gid": 1001}))
+}
+
+/// What a guest in the container saw, line by line, while `exec` was called again and again.
+fn while_entered(container: &Container, guest: &str, options: &[&str]) -> Vec<String> {
+    let mark = format!("{}/file", container.bundle.host_directory("host"));
+    let watcher = container.start_exec(&[], &format!("{guest} {} {mark}", seconds()));
+    let until = Instant::now() + Duration::from_secs_f64(seconds());
+    while Instant::now() < until {
+        container.exec(options, "sleep 0.01");
+    }
+    watcher.finish().ok().out.lines().map(str::to_owned).collect()
+}
+
+/// How long the race goes on.
+fn seconds() -> f64 {
+    (f64::from(races()) / 12.0).min(60.0)
+}
+
+/// The capabilities of the container itself.
+fn bounding(container: &Container) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", container.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("the bounding set");
+    u64::from_str_radix(line.trim(), 16).expect("a set")
+}
+
+/// Lines that tell of a right which the container does not have.
+fn excess(lines: &[String], container: &Container, ids: &[&str]) -> Vec<String> {
+    let own = bounding(container);
+    let wrong = |line: &&String| {
+        let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+        match name {
+            "CapInh" | "CapPrm" | "CapEff" | "CapBnd" | "CapAmb" => {
+                u64::from_str_radix(value, 16).is_ok_and(|set| set & !own != 0)
+            }
+            "Uid" | "Gid" | "Groups" => value.split(' ').any(|id| !id.is_empty() && !ids.contains(&id)),
+            "escape" => true,
+            _ => false,
+        }
+    };
+    lines.iter().filter(wrong).cloned().collect()
+}
+
+#[test]
+fn who_enters_has_no_right_that_the_container_does_not_have() {
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root");
+    for (bundle, ids) in [(tracer(), vec!["0"]), (tracer_as_a_user(), vec!["1000", "1001"])] {
+        // Groups of the caller, which the container must not see either.
+        let container = bundle.through("exec setpriv --groups 4,24 \"$@\"").started();
+        let lines = while_entered(&container, "watch", &[]);
+        assert!(
+            lines.iter().any(|line| line.starts_with("CapEff")),
+            "nobody was seen: the test shows nothing: {lines:?}"
+        );
+        let wrong = excess(&lines, &container, &ids);
+        assert!(wrong.is_empty(), "seen from inside:\n{}", wrong.join("\n"));
+    }
+}
+
+#[test]
+fn who_is_traced_while_entering_has_no_right_that_the_container_does_not_have() {
+    // CVE-2016-9962. A process that holds another one by ptrace(2) has its capabilities.
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root");
+    for (bundle, ids) in [(tracer(), vec!["0"]), (tracer_as_a_user(), vec!["1000", "1001"])] {
+        let container = bundle.through("exec setpriv --groups 4,24 \"$@\"").started();
+        let lines = while_entered(&container, "catch", &[]);
+        let wrong = excess(&lines, &container, &ids);
+        assert!(wrong.is_empty(), "held from inside:\n{}", wrong.join("\n"));
+    }
+}
+
+#[test]
+fn who_enters_shows_nothing_of_its_caller() {
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root");
+    for (who, bundle) in [("tracer", tracer()), ("anybody", Bundle::new())] {
+        let bundle =
+            bundle.through("shift; exec ./runtime-of-the-host \"$@\"").variable("OF_THE_HOST", "secret-2");
+        copy_program(runtime(), bundle.dir.join("runtime-of-the-host"));
+        let dir = bundle.dir.display().to_string();
+        let container = bundle.started();
+        let pid_file = format!("{dir}/pid-of-the-host");
+        let options = ["--env", "TOKEN=secret-1", "--pid-file", &pid_file];
+        let lines = while_entered(&container, "watch", &options);
+        assert!(
+            lines.iter().any(|line| line.starts_with("CapEff")),
+            "nobody was seen: the test shows nothing: {lines:?}"
+        );
+        let secrets = ["secret-1", "secret-2", "of-the-host", "OF_THE_HOST", "TOKEN", "--root", &dir];
+        let shown: Vec<_> =
+            lines.iter().filter(|line| secrets.iter().any(|secret| line.contains(secret))).collect();
+        assert!(shown.is_empty(), "{who} sees {shown:#?}");
+    }
+}
+
+/// Ends by itself within so many seconds.
+fn ends_within(running: &mut Running, seconds: u64) -> bool {
+    let limit = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < limit {
+        if running.child.try_wait().expect("it is our child").is_some() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+/// Stopped processes of the container: the runtime's own, and the container's programs.
+fn stopped(container: &Container) -> (Vec<i32>, Vec<i32>) {
+    let is_stopped = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    };
+    let is_guest = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(b"/guest")
+    };
+    let (guests, own) = processes(&container.bundle).into_iter().filter(is_stopped).partition(is_guest);
+    (own, guests)
+}
+
+#[test]
+fn exec_ends_when_its_process_is_stopped_while_it_enters() {
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root; runc waits for ever");
+    let container = Bundle::new().started();
+    let stopper = container.start_exec(&[], &format!("stop {}", window(8)));
+    // It has begun when the container has a second process of the guest's.
+    std::thread::sleep(Duration::from_millis(300));
+    let mut wrong = Vec::new();
+    for detach in [true, false] {
+        for round in 0..3 {
+            let mut words = vec!["exec"];
+            words.extend(detach.then_some("--detach"));
+            words.extend([container.id(), "/guest", "pid"]);
+            let mut exec = begin(container.bundle.command(&words), &container.bundle.dir);
+            if !ends_within(&mut exec, 1) {
+                let (own, guests) = stopped(&container);
+                if own.is_empty() && !guests.is_empty() {
+                    // It had entered already: stopping that one is the container's own affair.
+                    kill(&guests);
+                } else {
+                    exec.signal(Signal::TERM);
+                }
+            }
+            let name = format!("round {round}, detach {detach}");
+            if !ends_within(&mut exec, window(3)) {
+                wrong.push(format!("{name}: exec hangs, and ignores SIGTERM"));
+                kill(&stopped(&container).0);
+            }
+            if !ends_within(&mut exec, 1) {
+                let _ = exec.child.kill(); // It may just have ended.
+                let _ = exec.child.wait();
+            }
+            let (own, guests) = stopped(&container);
+            if !own.is_empty() {
+                wrong.push(format!("{name}: {} stopped processes of the runtime are left", own.len()));
+            }
+            kill(&own);
+            kill(&guests);
+            if !wrong.is_empty() {
+                break;
+            }
+        }
+    }
+    let output = stopper.finish().ok().out;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_ne!(output.trim(), "stopped 0", "nobody was stopped: the test shows nothing");
+}
+
+fn kill(pids: &[i32]) {
+    for pid in pids.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
+        let _ = rustix::process::kill_process(pid, Signal::KILL); // It may be gone.
+    }
+}

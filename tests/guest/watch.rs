@@ -1,0 +1,150 @@
+//! What a hostile process learns of those that enter its container, and does to them, from their first moment on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::{Fact, number, word};
+
+/// Calls `seen` for each process that comes, within a few system calls of its birth. The kernel counts process ids
+/// upwards, so the next one is known: looking for it takes less time than reading the directory.
+fn newcomers(seconds: &[String], mut seen: impl FnMut(i32)) -> Result<(), String> {
+    let until = Instant::now() + Duration::from_secs_f64(number(seconds, 0)?);
+    let names = fs::read_dir("/proc").map_err(|error| error.to_string())?.flatten();
+    let pids = names.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let mut last = pids.max().unwrap_or(1);
+    while Instant::now() < until {
+        for pid in last + 1..last + 4 {
+            // SAFETY: signal 0 is sent to nobody; the call only tells whether there is such a process.
+            let there =
+                unsafe { libc::kill(pid, 0) } == 0 || nix::errno::Errno::last() == nix::errno::Errno::EPERM;
+            if there {
+                seen(pid);
+                last = pid;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read(pid: i32, file: &str) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/{file}")).ok()?;
+    Some(String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned())
+}
+
+/// Whether the process is the program of a container by now, or has ended. An entering one is still the runtime's.
+fn is_program(pid: i32) -> bool {
+    read(pid, "cmdline").is_none_or(|line| line.starts_with("/guest"))
+}
+
+/// The credentials, in the words of the kernel: `CapEff 0000000000000420`.
+fn credentials(pid: i32, found: &mut BTreeSet<String>) {
+    const FIELDS: [&str; 8] = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+    let Some(status) = read(pid, "status") else { return };
+    if status.contains("State:\tZ") || status.contains("State:\tX") {
+        return;
+    }
+    for line in status.lines() {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        if FIELDS.contains(&name) {
+            let value: Vec<_> = value.split_whitespace().collect();
+            found.insert(format!("{name} {}", value.join(" ")));
+        }
+    }
+}
+
+/// Where a link of the process leads: to a directory from which `mark`, a path of the host, is found.
+fn escapes(pid: i32, mark: &str, found: &mut BTreeSet<String>) {
+    const UP: &str = "/../../../../../../..";
+    let links =
+        ["root".to_owned(), "cwd".to_owned()].into_iter().chain((3..40).map(|number| format!("fd/{number}")));
+    for link in links {
+        let path = format!("/proc/{pid}/{link}");
+        if [mark.to_owned(), format!("{UP}{mark}")]
+            .iter()
+            .any(|rest| fs::exists(path.clone() + rest).unwrap_or(false))
+        {
+            found.insert(format!("escape {link}"));
+        }
+    }
+}
+
+/// Each different thing that is seen of who enters: credentials, `cmdline`, `environ`, `exe`, `escape`.
+pub fn watch(args: &[String]) -> Fact {
+    let mark = word(args, 1)?;
+    let mut found = BTreeSet::new();
+    let mut seen = 0;
+    newcomers(args, |pid| {
+        let before = found.clone();
+        let limit = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < limit {
+            let mut now = BTreeSet::new();
+            credentials(pid, &mut now);
+            for file in ["cmdline", "environ"] {
+                now.extend(
+                    read(pid, file).filter(|text| !text.is_empty()).map(|text| format!("{file} {text}")),
+                );
+            }
+            let exe = fs::read_link(format!("/proc/{pid}/exe"));
+            now.extend(exe.ok().map(|exe| format!("exe {}", exe.display())));
+            if fs::File::open(format!("/proc/{pid}/mem")).is_ok() {
+                now.insert("mem opened".to_owned());
+            }
+            escapes(pid, mark, &mut now);
+            // All of that was seen of the runtime only if the process is the runtime's still.
+            if is_program(pid) {
+                break;
+            }
+            found.extend(now);
+        }
+        if found != before || !is_program(pid) {
+            seen += 1;
+        }
+    })?;
+    found.insert(format!("seen {seen}"));
+    Ok(found.into_iter().collect::<Vec<_>>().join("\n"))
+}
+
+/// Attaches to who enters, and tells what it then holds: the credentials of a process that cannot go on.
+pub fn catch(args: &[String]) -> Fact {
+    let mark = word(args, 1)?;
+    let mut found = BTreeSet::new();
+    let mut caught = 0;
+    newcomers(args, |pid| {
+        let process = Pid::from_raw(pid);
+        let limit = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < limit && !is_program(pid) {
+            if ptrace::seize(process, ptrace::Options::empty()).is_err() {
+                continue;
+            }
+            let stopped =
+                ptrace::interrupt(process).is_ok() && waitpid(process, Some(WaitPidFlag::__WALL)).is_ok();
+            if stopped && !is_program(pid) {
+                caught += 1;
+                credentials(pid, &mut found);
+                escapes(pid, mark, &mut found);
+            }
+            let _ = ptrace::detach(process, None); // It may have ended.
+            break;
+        }
+    })?;
+    found.insert(format!("caught {caught}"));
+    Ok(found.into_iter().collect::<Vec<_>>().join("\n"))
+}
+
+/// Stops who enters, and never lets it go on.
+pub fn stop(args: &[String]) -> Fact {
+    let mut stopped = 0;
+    newcomers(args, |pid| {
+        if !is_program(pid) && kill(Pid::from_raw(pid), Signal::SIGSTOP).is_ok() {
+            stopped += 1;
+        }
+    })?;
+    Ok(format!("stopped {stopped}"))
+}
