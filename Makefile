@@ -95,7 +95,7 @@ security: ## All attacks of integration/security, with long races, and the tests
 	@tools/need busybox:busybox-static script:bsdutils unshare:util-linux newuidmap:uidmap ps:procps
 	$(with_cargo) cargo build --locked --examples && \
 		ORLOP_RACES=$(or $(RACES),300) ORLOP_TEST_PATIENCE=120 cargo test --locked --test main -- --include-ignored \
-		attacks:: security:: waits:: exec:: fds:: mounts:: bad_input:: rootless::
+		attacks:: security:: waits:: exec:: fds:: mounts:: bad_input:: rootless:: entering:: exact_privileges:: host_out_of_reach::
 
 # How long each target runs; TARGETS="config wire" runs some of them.
 SECONDS ?= 60

@@ -246,3 +246,87 @@ fn every_row_of_the_security_table_has_its_test() {
         }
     }
 }
+
+/// Functions of init and parts that take a path by its name, each with the reason why no image can be meant. A row that
+/// is no longer needed fails the test.
+#[rustfmt::skip]
+const BY_NAME: &[(&str, &str, &str)] = &[
+    // file                          function            reason
+    ("src/parts/devices.rs",         "links",            "the host's /proc, before the root changes"),
+    ("src/parts/hooks.rs",           "open_output",      "the host, before init: files that annotations name"),
+    ("src/parts/hooks.rs",           "spawn",            "hooks of the host; those of the container when nothing of the host is open"),
+    ("src/parts/idmap.rs",           "write_by_helper",  "the host's newuidmap and newgidmap, by the parent"),
+    ("src/parts/intel_rdt.rs",       "*",                "the host's resctrl tree, by the parent"),
+    ("src/parts/intel_rdt/stats.rs", "*",                "the host's resctrl tree, by the parent"),
+    ("src/parts/lsm.rs",             "*",                "the host's /sys, before init"),
+    ("src/parts/mounts/apply.rs",    "set_idmap",        "the host's /proc, before the root changes"),
+    ("src/parts/namespaces.rs",      "*",                "the host's namespace files, by the parent"),
+    ("src/parts/rootfs.rs",          "hide_host_pseudo_file_systems", "the host's /proc, before the root changes"),
+];
+
+/// Functions of a module `fs` that take a path, or a directory and a path.
+#[rustfmt::skip]
+const OF_FS: &[&str] = &[
+    "access", "canonicalize", "chmod", "copy", "create_dir", "create_dir_all", "exists", "getxattr", "hard_link", "link",
+    "lstat", "metadata", "mkdir", "open", "read", "read_dir", "read_link", "read_to_string", "readlink", "remove_dir",
+    "remove_dir_all", "remove_file", "rename", "rmdir", "set_permissions", "stat", "statfs", "statvfs", "symlink",
+    "symlink_metadata", "truncate", "unlink", "write",
+];
+
+/// The same, of other modules and types.
+#[rustfmt::skip]
+const BY_PATH: &[&str] = &[
+    "process::chdir(", "process::chroot(", "unistd::chdir(", "unistd::chroot(", "unistd::access(", "set_current_dir(",
+    "Command::new(", "spawn::execve(", "unistd::execv", "OpenOptions", "File::open(", "File::create(", "fs::CWD", "(CWD,",
+    "AT_FDCWD", ".try_exists()", ".exists()", ".canonicalize()", ".read_dir()", ".symlink_metadata()",
+];
+
+/// What of this line takes a path by name.
+fn by_name(code: &str) -> Option<String> {
+    let of_fs = code.split("fs::").skip(1).find_map(|rest| {
+        let name: String =
+            rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+        (OF_FS.contains(&name.as_str()) && rest[name.len()..].starts_with('(')).then(|| format!("fs::{name}"))
+    });
+    // Of a path: a file or a file type is a thing that was opened.
+    let of_path = [".is_dir()", ".is_file()", ".metadata()"].into_iter().find(|call| {
+        code.contains(call) && (code.contains("path") || code.contains("dir.")) && !code.contains("FileType")
+    });
+    let other = BY_PATH.iter().copied().find(|call| code.contains(call));
+    of_fs.or_else(|| of_path.or(other).map(str::to_owned))
+}
+
+#[test]
+fn init_and_parts_take_no_path_by_name() {
+    // A name is looked up again at each call, in whatever root, and through whatever link an image has put there.
+    // `sys::path` opens what is below a descriptor, without links that lead out.
+    assert_eq!(by_name("if rustix::fs::stat(&self.cwd).is_ok() {").as_deref(), Some("fs::stat"));
+    assert_eq!(by_name("let file = openat2(CWD, \"x\")").as_deref(), Some("(CWD,"));
+    assert_eq!(by_name("rustix::fs::fstat(fd)"), None);
+    let files =
+        rust_files("src").into_iter().filter(|file| ["init", "parts"].contains(&module(file).as_str()));
+    let mut used = std::collections::BTreeSet::new();
+    let mut wrong = Vec::new();
+    for file in files {
+        let name = file.display().to_string();
+        let mut function = String::new();
+        for (number, line) in product(&file).lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if let Some((_, rest)) = code.split_once("fn ") {
+                function =
+                    rest.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+            }
+            let Some(call) = by_name(code) else { continue };
+            let row = BY_NAME
+                .iter()
+                .position(|(file, known, _)| *file == name && (*known == function || *known == "*"));
+            match row {
+                Some(row) => drop(used.insert(row)),
+                None => wrong.push(format!("{name}:{} in {function}: {call}", number + 1)),
+            }
+        }
+    }
+    let unused = BY_NAME.iter().enumerate().filter(|(row, _)| !used.contains(row));
+    wrong.extend(unused.map(|(_, (file, function, _))| format!("{file} {function}: the row is not needed")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
