@@ -99,8 +99,6 @@ pub fn wait(
         return Ok(pidfd::wait(process.pidfd.as_fd())?);
     };
     let host = HostTerminal::raw()?;
-    // Without a size (a serial line, a test) the container keeps its own.
-    let _ = tty::copy_size(host.fd.as_fd(), master.as_fd());
     let relayed = relay(process, signals, Some((&host.fd, &master)), notify);
     drain(master.as_fd(), signals);
     // Our terminal may have hung up; what the container did counts all the same.

@@ -98,6 +98,35 @@ fn the_size_is_that_of_the_callers_terminal() {
 }
 
 #[test]
+fn the_process_finds_the_size_from_its_first_moment_on() {
+    // Each of several times: it was there in about half of all starts, which is runc's race, too.
+    crate::skip_unless!(!under_runc(), "runc sets it while the process runs");
+    let seen = |bundle: &Bundle, words: &[&str]| {
+        let (mut master, slave) = terminal(33, 111);
+        let mut command = bundle.command(words);
+        let out = slave.try_clone().expect("a second descriptor");
+        let child = command.stdin(slave).stdout(out).spawn().expect("the runtime");
+        drop(command);
+        let seen = expect(&mut master, " x ");
+        let ended = { child }.wait().expect("its end");
+        assert!(ended.success(), "{seen}");
+        seen
+    };
+    let container = Bundle::new().started();
+    for _ in 0..6 {
+        let bundle = with_terminal().guest("winsize");
+        bundle.write_config();
+        assert!(seen(&bundle, &["run", &bundle.id]).contains("33 x 111"));
+        let words = ["exec", "--tty", container.id(), "/guest", "winsize"];
+        assert!(seen(&container.bundle, &words).contains("33 x 111"));
+    }
+    let bundle = with_terminal().set("/process/consoleSize", json!({"height": 11, "width": 77}));
+    let bundle = bundle.guest("winsize");
+    bundle.write_config();
+    assert!(seen(&bundle, &["run", &bundle.id]).contains("11 x 77"));
+}
+
+#[test]
 fn the_console_comes_over_the_socket() {
     let (container, mut console) =
         over_a_socket(with_terminal().guest("multi tty -- session -- pause"), "create");

@@ -15,7 +15,7 @@ use crate::parts::{console, seccomp};
 use crate::plan::Plan;
 use crate::state::{self, ContainerDir, Record};
 use crate::sys::spawn::{self, Child, Parentage};
-use crate::sys::{self, Called, fd, ns::Flags, pidfd, proc::Proc, signal};
+use crate::sys::{self, Called, fd, ns::Flags, pidfd, proc::Proc, signal, tty};
 use crate::wire::{self, Event, Failure, Heard, InitEnd, Next, Order, ParentEnd, Watch};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::fs::{Mode, OFlags};
@@ -147,7 +147,12 @@ impl Launch<'_> {
                 Event::MapIds => self.map_ids(child.pid)?,
                 Event::MapMount { mount } => self.map_mount(mount, fd)?,
                 Event::RunHooks => self.run_hooks(child)?,
-                Event::Console => launched.terminal = Some(console::master(fd)?),
+                Event::Console => {
+                    let master = console::master(fd)?;
+                    // Init waits for our answer: the process finds the size when it runs.
+                    tty::begin_with_size(master.as_fd(), self.plan.process.console.and_then(|it| it.size));
+                    launched.terminal = Some(master);
+                }
                 Event::SetLimits => self.plan.process.rlimits.apply(Pid::from_raw(child.pid))?,
                 Event::SeccompFd { fd } => {
                     self.announce_filter(child, fd)?;

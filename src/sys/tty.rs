@@ -1,10 +1,11 @@
 //! Terminals: the ioctls of pty(7) and tty_ioctl(4).
 
 use super::{Called, Error, check};
+use rustix::fs::{Mode, OFlags};
 use rustix::termios::{
     OptionalActions, OutputModes, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Lets the slave side of `master` be opened (TIOCSPTLCK).
 ///
@@ -98,6 +99,33 @@ pub fn restore(terminal: BorrowedFd<'_>, before: &Termios) -> Result<(), Error> 
 pub fn set_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> Result<(), Error> {
     let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     tcsetwinsize(terminal, size).called("ioctl", || format!("{columns}x{rows} (TIOCSWINSZ)"))
+}
+
+/// The terminal of who called us: the first of our standard streams that is one, or else /dev/tty.
+///
+/// # Errors
+/// fcntl(2)'s.
+pub fn of_caller() -> Result<Option<OwnedFd>, Error> {
+    for number in 0..3 {
+        if let Some(stream) = super::fd::borrow(number).filter(|stream| is_tty(*stream)) {
+            let own = rustix::io::fcntl_dupfd_cloexec(stream, 3);
+            return own.map(Some).called("fcntl", || format!("{number} (F_DUPFD_CLOEXEC)"));
+        }
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/dev/tty", flags, Mode::empty()).ok())
+}
+
+/// Gives a container's new terminal the size of our caller's, unless one was `configured`. To be called before the
+/// process runs, which may ask for the size first of all. Later changes come as SIGWINCH.
+pub fn begin_with_size(master: BorrowedFd<'_>, configured: Option<(u16, u16)>) {
+    if configured.is_some_and(|size| size != (0, 0)) {
+        return;
+    }
+    // Without a size (a serial line, a test) the container keeps its own.
+    if let Ok(Some(caller)) = of_caller() {
+        let _ = copy_size(caller.as_fd(), master);
+    }
 }
 
 /// Gives `to` the window size of `from`.
