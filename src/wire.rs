@@ -33,7 +33,7 @@
 //! plan (`launch/script.rs`); the sender of each message is named by the kernel (SO_PASSCRED).
 
 use crate::sys::{self, Called, fd};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,9 @@ impl Gate {
     /// Those of read(2).
     pub fn wait(self) -> Result<OwnedFd> {
         let mut byte = [0];
-        rustix::io::retry_on_intr(|| rustix::io::read(&self.go, &mut byte)).called("read", || FIFO.into())?;
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.go, &mut byte));
+        // A filter may answer in place of the kernel: nothing was read then, and nobody has said `start`.
+        ensure!(read.called("read", || FIFO.into())? == 1, "read {FIFO}: nothing, though it does not end");
         rustix::io::write(&self.result, &[RELEASED]).called("write", || RESULT.into())?;
         Ok(self.result)
     }
@@ -309,6 +311,8 @@ impl InitEnd {
         loop {
             match rustix::io::write(&self.0, &text) {
                 Err(rustix::io::Errno::INTR) => {}
+                // A filter may answer in place of the kernel: then nothing was said, and no answer will come.
+                Ok(length) if length != text.len() => return Err(anyhow!("write to the runtime: {length} bytes")),
                 other => return Ok(other.map(drop).called("write", || "wire".into())?),
             }
         }

@@ -261,6 +261,8 @@ const BY_NAME: &[(&str, &str, &str)] = &[
     ("src/parts/lsm.rs",             "*",                "the host's /sys, before init"),
     ("src/parts/mounts/apply.rs",    "set_idmap",        "the host's /proc, before the root changes"),
     ("src/parts/namespaces.rs",      "*",                "the host's namespace files, by the parent"),
+    ("src/parts/process.rs",         "executable",       "relative to the working directory, without links of /proc that jump, and with the container's rights"),
+    ("src/parts/process.rs",         "execve",           "a script's interpreter wants its name; nothing of the host is open, and no right beyond the container's is left"),
     ("src/parts/rootfs.rs",          "hide_host_pseudo_file_systems", "the host's /proc, before the root changes"),
 ];
 

@@ -106,10 +106,11 @@ pub fn set_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> Result<(),
 /// # Errors
 /// fcntl(2)'s.
 pub fn of_caller() -> Result<Option<OwnedFd>, Error> {
-    for number in 0..3 {
-        if let Some(stream) = super::fd::borrow(number).filter(|stream| is_tty(*stream)) {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        if is_tty(stream) {
             let own = rustix::io::fcntl_dupfd_cloexec(stream, 3);
-            return own.map(Some).called("fcntl", || format!("{number} (F_DUPFD_CLOEXEC)"));
+            return own.map(Some).called("fcntl", || format!("{} (F_DUPFD_CLOEXEC)", stream.as_raw_fd()));
         }
     }
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
