@@ -19,11 +19,12 @@ use crate::parts::hooks::Kind as HookKind;
 use crate::parts::mounts;
 use crate::parts::namespaces::Kind;
 use crate::plan::{FilterTime, Plan};
+use crate::sys::nodes::Nodes;
 use crate::sys::spawn::{self, Child, Parentage};
 use crate::sys::{self, Called, cmdline, path::Root};
 use crate::wire::{self, Event, Failure, InitEnd};
 use anyhow::Result;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -133,10 +134,10 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     if plan.namespaces.made(Kind::Network) && !plan.entry.network_comes_later() {
         sys::netlink::loopback_up()?;
     }
-    let null = plan_root.paths.hold()?;
     // From here on no path is resolved from the host's root, but those of mount sources.
     let root = plan_root.rootfs.open()?;
-    let (network, is_bound) = (&held.network_to_come, &held.is_bound);
+    let masks = plan_root.paths.hold_in_init(&root, held.masks.take())?;
+    let (network, is_bound, nodes) = (&held.network_to_come, &held.is_bound, &held.devices);
     let devices_are_made = Cell::new(false);
     let map_ids = |mount, fd: BorrowedFd<'_>| {
         enter::join_network(network, wire)?;
@@ -146,7 +147,7 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
         map_ids: &map_ids,
         network: &|halfway| {
             if network.get() {
-                devices_are_made.set(devices_meanwhile(&plan_root.devices, &root, halfway)?);
+                devices_are_made.set(devices_meanwhile(&plan_root.devices, &root, halfway, nodes)?);
                 bound_meanwhile(plan, is_bound)?;
             }
             enter::join_network(network, wire)
@@ -154,7 +155,7 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     };
     let late = plan_root.mounts.apply(&root, &mut held.mounts, held.cgroup_mount.take(), &parent)?;
     if !devices_are_made.get() {
-        plan_root.devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd))?;
+        plan_root.devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd), held.devices.take())?;
     }
     enter::join_network(network, wire)?;
     if plan.parent_acts_before_pivot() {
@@ -182,7 +183,7 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     plan.names.apply()?;
     plan.process.labels.apply(&held.proc)?;
     plan.sysctl.apply(&held.proc)?;
-    plan_root.paths.apply(&root, &null)
+    plan_root.paths.apply(&root, masks)
 }
 
 /// The end, which all processes of a container share: who we are is settled, the parent looks at us, and we execute.
@@ -227,12 +228,17 @@ fn hand_over(pty: Pty, socket: Option<OwnedFd>, wire: &InitEnd) -> Result<()> {
 
 /// Makes the devices while the parent makes the network namespace, which takes the kernel longer than all else, unless
 /// they would be in the way of what is still to be mounted. Returns true if no later mount can cover a device.
-fn devices_meanwhile(devices: &Devices, root: &Root, halfway: &mounts::Halfway<'_>) -> Result<bool> {
+fn devices_meanwhile(
+    devices: &Devices,
+    root: &Root,
+    halfway: &mounts::Halfway<'_>,
+    nodes: &RefCell<Option<Nodes>>,
+) -> Result<bool> {
     let rest = halfway.rest.iter().map(|mount| mount.destination.as_path());
     if halfway.dev.is_none() || !devices.can_precede(rest) {
         return Ok(false);
     }
-    devices.apply(root, halfway.dev)?;
+    devices.apply(root, halfway.dev, nodes.take())?;
     Ok(halfway.is_sysfs_only())
 }
 

@@ -27,7 +27,7 @@ use crate::state::{Container, ContainerDir, Record, Root};
 use crate::sys::spawn::Child;
 use crate::sys::{self, Called, mount, proc::Proc, signal};
 use anyhow::{Context, Result};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -122,6 +122,10 @@ fn ready(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<(Op
         // In the words of init, who opens them where we may not.
         let sources = root.mounts.hold().context("error during container init");
         held.mounts = sources.context("unable to start container process")?;
+        if plan.namespaces.private(Kind::User) {
+            held.devices = root.devices.hold(plan.maps.as_ref(), root.mounts.label.as_deref())?.into();
+            held.masks = root.paths.hold()?;
+        }
     }
     Ok((notify, held))
 }
@@ -214,6 +218,8 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         network_to_come: Cell::new(plan.entry.network_comes_later()),
         is_bound: Cell::new(false),
         mounts: mounts::Held::default(),
+        devices: RefCell::default(),
+        masks: None,
         console_socket: match (&plan.process.console, handover.console_socket) {
             (Some(_), Some(path)) => Some(console::connect(path).context("--console-socket")?),
             _ => None,
@@ -236,7 +242,7 @@ fn cgroup_mount(
         let source = if from_init {
             Source::Path(sys::path::c_path(&from.path)?)
         } else {
-            Source::Held(mount::clone_at(from.dir.as_fd(), c"", mount::Depth::One)?)
+            Source::Held(mount::clone_private(from.dir.as_fd(), c"", mount::Depth::One, 0)?)
         };
         Ok((from.name, source))
     };

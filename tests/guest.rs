@@ -55,6 +55,9 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("open",           "PATH r|w",           open),
     ("mknod",          "PATH c|b MAJOR MINOR", mknod),
     ("mount",          "SOURCE TARGET TYPE", mount),
+    ("cover",          "",                   attacks::cover), // mounts something on each mount point
+    ("remount-rw",     "PATH",               attacks::remount_writable),
+    ("chmod",          "PATH MODE",          attacks::chmod),  // in octal
     ("umount",         "TARGET",             |args| Ok(tried(rustix::mount::unmount(word(args, 0)?.as_str(), rustix::mount::UnmountFlags::empty()).map_err(Into::into)))),
     ("sethostname",    "NAME",               |args| Ok(tried(rustix::system::sethostname(word(args, 0)?.as_bytes()).map_err(Into::into)))),
     ("chown",          "PATH UID GID",       |args| Ok(tried(std::os::unix::fs::chown(word(args, 0)?, Some(number(args, 1)?), Some(number(args, 2)?))))),

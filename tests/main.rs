@@ -30,6 +30,7 @@ mod hooks;
 mod host_out_of_reach;
 mod lifecycle;
 mod log;
+mod masks;
 mod mounts;
 mod namespaces;
 mod network;
@@ -37,6 +38,7 @@ mod notify;
 mod process;
 #[cfg(target_arch = "x86_64")]
 mod programs;
+mod propagation;
 mod rootless;
 mod seccomp;
 mod security;

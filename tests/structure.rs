@@ -163,6 +163,29 @@ fn parts_do_not_call_each_other() {
 }
 
 #[test]
+fn only_bind_mounts_and_the_root_stay_tied_to_the_host() {
+    // Everything else is cloned as private. What nobody can mount on may be cloned in another way.
+    for (call, may) in [
+        (
+            "clone_tied(",
+            &[
+                "src/sys/mount.rs",
+                "src/sys/nodes.rs",
+                "src/parts/mounts/apply.rs",
+                "src/parts/rootfs.rs",
+                "src/parts/paths.rs",
+            ][..],
+        ),
+        ("open_tree(", &["src/sys/mount.rs", "src/sys/selfexe.rs"]),
+    ] {
+        let found = rust_files("src").into_iter().filter(|file| product(file).contains(call));
+        let found: Vec<_> = found.map(|file| file.display().to_string()).collect();
+        let other = found.iter().find(|file| !may.contains(&file.as_str()));
+        assert_eq!(other, None, "{call}");
+    }
+}
+
+#[test]
 fn unsafe_code_is_in_sys_only() {
     for file in rust_files("src").iter().filter(|file| module(file) != "sys") {
         for (number, line) in product(file).lines().enumerate() {
@@ -252,6 +275,7 @@ fn every_row_of_the_security_table_has_its_test() {
 #[rustfmt::skip]
 const BY_NAME: &[(&str, &str, &str)] = &[
     // file                          function            reason
+    ("src/parts/devices.rs",         "bind_host",        "the host's device, before the root changes"),
     ("src/parts/devices.rs",         "links",            "the host's /proc, before the root changes"),
     ("src/parts/hooks.rs",           "open_output",      "the host, before init: files that annotations name"),
     ("src/parts/hooks.rs",           "spawn",            "hooks of the host; those of the container when nothing of the host is open"),
@@ -259,8 +283,13 @@ const BY_NAME: &[(&str, &str, &str)] = &[
     ("src/parts/intel_rdt.rs",       "*",                "the host's resctrl tree, by the parent"),
     ("src/parts/intel_rdt/stats.rs", "*",                "the host's resctrl tree, by the parent"),
     ("src/parts/lsm.rs",             "*",                "the host's /sys, before init"),
+    ("src/parts/mounts/apply.rs",    "bind",             "a source of the configuration, before the root changes"),
+    ("src/parts/mounts/apply.rs",    "cgroup_directory", "the host's cgroup tree, before the root changes"),
+    ("src/parts/mounts/apply.rs",    "fresh_fs",         "the host's /sys and /dev/mqueue, before the root changes"),
+    ("src/parts/mounts/apply.rs",    "hold_one",         "a source of the configuration, by the parent"),
     ("src/parts/mounts/apply.rs",    "set_idmap",        "the host's /proc, before the root changes"),
     ("src/parts/namespaces.rs",      "*",                "the host's namespace files, by the parent"),
+    ("src/parts/paths.rs",           "host_null",        "the host's null device, before the root changes"),
     ("src/parts/process.rs",         "executable",       "relative to the working directory, without links of /proc that jump, and with the container's rights"),
     ("src/parts/process.rs",         "execve",           "a script's interpreter wants its name; nothing of the host is open, and no right beyond the container's is left"),
     ("src/parts/rootfs.rs",          "hide_host_pseudo_file_systems", "the host's /proc, before the root changes"),

@@ -6,10 +6,10 @@ use crate::parts::hooks::{self, Kind as HookKind};
 use crate::parts::mounts;
 use crate::parts::namespaces::Joins;
 use crate::plan::Plan;
-use crate::sys::{self, proc::Proc};
+use crate::sys::{self, nodes::Nodes, proc::Proc};
 use crate::wire::{Gate, InitEnd};
 use anyhow::Result;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// What init is given besides the plan: every descriptor that had to be opened while we saw the host.
@@ -31,6 +31,10 @@ pub struct Held {
     pub is_bound: Cell<bool>,
     /// Sources of mounts.
     pub mounts: mounts::Held,
+    /// Devices that init may not make itself.
+    pub devices: RefCell<Option<Nodes>>,
+    /// What hides the masked paths, if init may not make it itself.
+    pub masks: Option<Nodes>,
     /// The engine that wants the terminal.
     pub console_socket: Option<OwnedFd>,
     /// Where a created container waits for `start`.
@@ -60,6 +64,8 @@ impl Held {
         self.cgroup_tasks = Vec::new();
         self.cgroup_mount = None;
         self.mounts = mounts::Held::default();
+        self.devices.take();
+        self.masks = None;
         if plan.hooks.of(HookKind::StartContainer).is_empty() {
             self.hook_output = hooks::Output::default();
         }

@@ -143,8 +143,8 @@ impl Pty {
     /// # Errors
     /// /dev/console is a link, or cannot be made.
     pub fn bind(&self, root: &Root) -> Result<()> {
-        let mount =
-            mount::clone_at(self.slave.as_fd(), c"", mount::Depth::One).context("process.terminal")?;
+        let mount = mount::clone_private(self.slave.as_fd(), c"", mount::Depth::One, 0)
+            .context("process.terminal")?;
         super::devices::bind_fd_onto(root, mount.as_fd(), Path::new("dev/console"))
             .context("process.terminal: /dev/console")
     }

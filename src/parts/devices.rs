@@ -1,16 +1,19 @@
 //! `linux.devices` and the default devices and links of `/dev` (config-linux.md, "Devices", "Default Devices").
 //!
-//! Every node is made by us or is a bind mount of a host device whose numbers were looked at: an inode that the
-//! image brought along is never trusted to be a device (CVE-2025-31133 and its relatives).
+//! Every node is made by us, in the container's /dev or, for a container in a user namespace, on a tmpfs of the parent
+//! ([`Devices::hold`]). Where we may make none, it is a bind mount of a host device whose numbers were looked at. An
+//! inode that the image brought along is never trusted to be a device (CVE-2025-31133 and its relatives).
 //! Not for: who may open them (see the device rules of `cgroup`), and `/dev/console` (see `console`).
 
-use crate::sys::mount::{self, Depth};
+use super::idmap::Maps;
+use crate::sys::mount::{self, Depth, NOEXEC, NOSUID, RDONLY};
+use crate::sys::nodes::{self, Nodes};
 use crate::sys::path::{Root, c_path, clean};
 use crate::sys::{Called, Error};
 use anyhow::{Context as _, Result, bail, ensure};
 use oci_spec::runtime::{self as oci, LinuxDeviceType};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, makedev};
 use rustix::io::Errno;
 use serde::Serialize;
 use std::ffi::{CStr, CString, OsStr};
@@ -24,7 +27,7 @@ pub struct Devices {
     pub nodes: Vec<Node>,
     /// Make the links of `/dev`: fd, stdin, stdout, stderr, ptmx, core.
     pub links: bool,
-    /// In a user namespace no device may be made, so the host's is bound.
+    /// In a user namespace no device may be made, so one is bound: the parent's, or the host's.
     pub bind: bool,
 }
 
@@ -65,6 +68,26 @@ impl Kind {
             Self::Char => FileType::CharacterDevice,
             Self::Block => FileType::BlockDevice,
             Self::Fifo => FileType::Fifo,
+        }
+    }
+}
+
+impl Node {
+    /// Whether the parent makes it if init may not: everybody may make a FIFO.
+    fn is_held(&self) -> bool {
+        self.kind != Kind::Fifo
+    }
+
+    /// The node as the host sees it. An id that the container does not have stays root's, whom it does not have either,
+    /// as for a device of the host.
+    fn on_the_host(&self, maps: Option<&Maps>) -> nodes::Device {
+        let owner = maps.map(|maps| (maps.uid.host_id(self.uid), maps.gid.host_id(self.gid)));
+        let (uid, gid) = owner.unwrap_or_default();
+        nodes::Device {
+            kind: self.kind.file_type(),
+            number: self.number,
+            mode: self.mode,
+            owner: (uid.unwrap_or(0), gid.unwrap_or(0)),
         }
     }
 }
@@ -169,12 +192,35 @@ impl Devices {
             || links.into_iter().any(|link| name == link)
     }
 
+    /// Makes the devices on a tmpfs, in the parent: for a container in a user namespace, whose init may not. Each has the
+    /// owner and the mode of the configuration, and the host need not have it. Gives nothing if we may not either.
+    ///
+    /// # Errors
+    /// The kernel refuses for another reason.
+    pub fn hold(&self, maps: Option<&Maps>, label: Option<&CStr>) -> Result<Option<Nodes>> {
+        if !self.bind || self.nodes.is_empty() {
+            return Ok(None);
+        }
+        let make = || -> Result<Nodes, Error> {
+            let nodes = Nodes::new(self.nodes.len(), label)?;
+            for (position, node) in self.held() {
+                nodes.device(&name_of(position), node.on_the_host(maps))?;
+            }
+            Ok(nodes)
+        };
+        match make() {
+            Ok(nodes) => Ok(Some(nodes)),
+            Err(error) if matches!(error.errno(), libc::EPERM | libc::EACCES) => Ok(None),
+            Err(error) => Err(anyhow::Error::from(error).context("linux.devices")),
+        }
+    }
+
     /// Makes the devices and links, or finds that they are there. `dev` is the container's /dev where it is a new tmpfs
-    /// (see `mounts::Late`).
+    /// (see `mounts::Late`), and `held` is what the parent has made ([`Devices::hold`]).
     ///
     /// # Errors
     /// Something else is in the place of a device, or it cannot be made.
-    pub fn apply(&self, root: &Root, dev: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub fn apply(&self, root: &Root, dev: Option<BorrowedFd<'_>>, held: Option<Nodes>) -> Result<()> {
         if !self.links && self.nodes.is_empty() {
             return Ok(());
         }
@@ -188,15 +234,33 @@ impl Devices {
         };
         // mknod(2) takes the umask off the mode. Nothing else runs in this process.
         let umask = rustix::process::umask(Mode::empty());
-        let made = self.nodes.iter().try_for_each(|node| {
-            self.node(root, dev, node).with_context(|| match node.index {
-                Some(index) => format!("linux.devices[{index}] {}", node.path.display()),
-                None => format!("default device {}", node.path.display()),
-            })
-        });
+        let made = self.make(root, dev, held);
         rustix::process::umask(umask);
         made?;
         if self.links { links(dev) } else { Ok(()) }
+    }
+
+    fn make(&self, root: &Root, dev: BorrowedFd<'_>, held: Option<Nodes>) -> Result<()> {
+        let mut mounts = Vec::new();
+        if let Some(held) = held {
+            let names: Vec<_> = self.held().map(|(position, _)| name_of(position)).collect();
+            let names: Vec<_> = names.iter().map(CString::as_c_str).collect();
+            mounts = held.mounts_of(root.as_fd(), &names).context("linux.devices")?;
+        }
+        let mut mounts = mounts.into_iter();
+        for node in &self.nodes {
+            let held = if node.is_held() { mounts.next() } else { None };
+            self.node(root, dev, node, held).with_context(|| match node.index {
+                Some(index) => format!("linux.devices[{index}] {}", node.path.display()),
+                None => format!("default device {}", node.path.display()),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What the parent makes, with the positions.
+    fn held(&self) -> impl Iterator<Item = (usize, &Node)> {
+        self.nodes.iter().enumerate().filter(|(_, node)| node.is_held())
     }
 
     /// After the pivot: standard streams that are the host's null device become the container's, so that no descriptor
@@ -237,7 +301,7 @@ impl Devices {
         Ok(())
     }
 
-    fn node(&self, root: &Root, dev: BorrowedFd<'_>, node: &Node) -> Result<()> {
+    fn node(&self, root: &Root, dev: BorrowedFd<'_>, node: &Node, held: Option<OwnedFd>) -> Result<()> {
         let opened: OwnedFd;
         let (directory, name) = match (node.path.parent(), node.path.file_name()) {
             (Some(parent), Some(name)) if parent == Path::new("/dev") => {
@@ -249,8 +313,11 @@ impl Devices {
                 (opened.as_fd(), name)
             }
         };
-        if self.bind && node.kind != Kind::Fifo {
-            return bind(directory, &name, node);
+        if self.bind && node.is_held() {
+            return match held {
+                Some(mount) => cover(directory, &name, mount.as_fd()),
+                None => bind_host(directory, &name, node),
+            };
         }
         let number = makedev(node.number.0, node.number.1);
         let mode = Mode::from_raw_mode(node.mode);
@@ -263,7 +330,7 @@ impl Devices {
                     .called("openat", || format!("{name:?}"))?;
                 check_is(there.as_fd(), node, "what is there")
             }
-            Err(Errno::PERM) if node.kind != Kind::Fifo => bind(directory, &name, node),
+            Err(Errno::PERM) if node.is_held() => bind_host(directory, &name, node),
             Err(errno) => bail!(Error::new("mknodat", describe(node), errno.raw_os_error())),
         }
     }
@@ -289,10 +356,21 @@ fn own(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Puts the host's device of the same path over an empty file.
-fn bind(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
-    let source = mount::clone_path(&c_path(&node.path)?, Depth::One)?;
+/// The name of a device on the parent's tmpfs: its position in the plan.
+fn name_of(position: usize) -> CString {
+    CString::new(position.to_string()).unwrap_or_default()
+}
+
+/// Puts the host's device of the same path in its place. Read-only: what is refused are chmod(2) and chown(2), which would
+/// change the host's, and not to write to the device.
+fn bind_host(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
+    let source = mount::clone_private(CWD, &c_path(&node.path)?, Depth::One, RDONLY | NOSUID | NOEXEC)?;
     check_is(source.as_fd(), node, "the host's device")?;
+    cover(directory, name, source.as_fd())
+}
+
+/// Puts a mount over an empty file, which is made.
+fn cover(directory: BorrowedFd<'_>, name: &CStr, source: BorrowedFd<'_>) -> Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
         Err(Errno::EXIST) => {
@@ -302,7 +380,7 @@ fn bind(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
         result => result,
     }
     .called("openat", || format!("{name:?} (O_CREAT|O_NOFOLLOW)"))?;
-    Ok(mount::attach(source.as_fd(), target.as_fd())?)
+    Ok(mount::attach(source, target.as_fd())?)
 }
 
 fn check_is(fd: BorrowedFd<'_>, node: &Node, who: &str) -> Result<()> {
@@ -439,7 +517,7 @@ mod tests {
             let root = root_in(directory);
             let mut node = device("/dev/sub/fifo", LinuxDeviceType::P, 0, 0);
             node.set_uid(Some(5)).set_gid(Some(6)).set_file_mode(Some(0o622));
-            plan(&[node], false, false).unwrap().apply(&root, None).unwrap();
+            plan(&[node], false, false).unwrap().apply(&root, None, None).unwrap();
             let dev = directory.join("root/dev");
             let null = std::fs::symlink_metadata(dev.join("null")).unwrap();
             assert!(null.file_type().is_char_device());
@@ -453,7 +531,7 @@ mod tests {
                 assert_eq!(std::fs::read_link(dev.join(link)).unwrap(), Path::new(target));
             }
             // Once more: what is right is kept.
-            plan(&[], false, false).unwrap().apply(&root, None).unwrap();
+            plan(&[], false, false).unwrap().apply(&root, None, None).unwrap();
         });
     }
 
@@ -470,7 +548,7 @@ mod tests {
                     "file" => std::fs::write(dev.join("null"), "secret").unwrap(),
                     _ => symlink("zero", dev.join("null")).unwrap(),
                 }
-                let error = plan(&[], false, false).unwrap().apply(&root, None).unwrap_err();
+                let error = plan(&[], false, false).unwrap().apply(&root, None, None).unwrap_err();
                 let text = format!("{error:#}");
                 assert!(text.starts_with("default device /dev/null: what is there is a "), "{text}");
             }
@@ -484,7 +562,7 @@ mod tests {
             let outside = directory.join("outside");
             std::fs::create_dir(&outside).unwrap();
             symlink(&outside, directory.join("root/dev")).unwrap();
-            plan(&[], false, false).unwrap().apply(&root, None).unwrap();
+            plan(&[], false, false).unwrap().apply(&root, None, None).unwrap();
             assert!(std::fs::read_dir(&outside).unwrap().next().is_none());
         });
     }
@@ -493,11 +571,11 @@ mod tests {
     fn in_a_user_namespace_the_host_device_is_bound_if_it_is_the_one() {
         mount::private::run(|directory| {
             let root = root_in(directory);
-            plan(&[], false, true).unwrap().apply(&root, None).unwrap();
+            plan(&[], false, true).unwrap().apply(&root, None, None).unwrap();
             let zero = std::fs::metadata(directory.join("root/dev/zero")).unwrap();
             assert_eq!(zero.rdev(), makedev(1, 5));
             let other = plan(&[device("/dev/null", LinuxDeviceType::C, 8, 0)], false, true).unwrap();
-            let text = format!("{:#}", other.apply(&root, None).unwrap_err());
+            let text = format!("{:#}", other.apply(&root, None, None).unwrap_err());
             assert_eq!(text, "linux.devices[0] /dev/null: the host's device is 1:3, not 8:0");
         });
     }
@@ -509,7 +587,7 @@ mod tests {
             let victim = directory.join("victim");
             std::fs::create_dir(directory.join("root/dev")).unwrap();
             symlink(&victim, directory.join("root/dev/console")).unwrap();
-            let source = mount::clone_path(c"/dev/null", Depth::One).unwrap();
+            let source = mount::clone_private(CWD, c"/dev/null", Depth::One, 0).unwrap();
             let error = bind_fd_onto(&root, source.as_fd(), Path::new("dev/console")).unwrap_err();
             assert_eq!(crate::sys::errno_of(&error), Some(libc::ELOOP));
             std::fs::remove_file(directory.join("root/dev/console")).unwrap();

@@ -1,18 +1,21 @@
 //! `linux.maskedPaths` and `linux.readonlyPaths` (config-linux.md).
 //!
-//! [`Paths::hold`] takes the null device of the host before the pivot; [`Paths::apply`] runs after it, in the
-//! container's root.
+//! What hides paths is ours, never the host's (see `sys::nodes`): [`Paths::hold`] makes it in the parent,
+//! [`Paths::hold_in_init`] in init if the parent has not, and [`Paths::apply`] uses it after the pivot, in the container's
+//! root.
 //! Not for: mounts that are read-only (see `mounts`).
 
-use crate::sys::mount::{self, Change, Depth};
+use crate::sys::mount::{self, Change, Depth, NOEXEC, NOSUID, RDONLY};
+use crate::sys::nodes::{Device, Nodes};
 use crate::sys::path::{Root, as_path};
 use crate::sys::{Called, Error};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::FileType;
+use rustix::fs::{CWD, FileType};
 use serde::Serialize;
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Both lists.
 #[derive(Debug, Serialize)]
@@ -21,13 +24,28 @@ pub struct Paths {
     pub masked: Vec<CString>,
     /// To be made read-only.
     pub readonly: Vec<CString>,
-    /// An SELinux context for what hides directories.
+    /// An SELinux context for what hides paths.
     pub label: Option<CString>,
 }
 
-/// What hides files: the null device of the host.
+/// What hides paths.
 #[derive(Debug)]
-pub struct Null(Option<OwnedFd>);
+pub struct Masks {
+    file: Mask,
+    directory: Mask,
+}
+
+/// A detached mount that hides many places. Before Linux 6.15 only what is attached can be cloned: the first place gets the
+/// mount itself, the others get clones of it.
+#[derive(Debug)]
+struct Mask {
+    mount: OwnedFd,
+    is_attached: Cell<bool>,
+}
+
+const NULL: Device = Device { kind: FileType::CharacterDevice, number: (1, 3), mode: 0o666, owner: (0, 0) };
+const NULL_NAME: &CStr = c"null";
+const EMPTY_NAME: &CStr = c"empty";
 
 /// Decides what is hidden and what is read-only.
 ///
@@ -43,8 +61,8 @@ pub fn plan(
         own_mount_namespace || masked.is_empty() && readonly.is_empty(),
         "linux.maskedPaths, linux.readonlyPaths: unable to restrict sys entries without a private MNT namespace"
     );
-    let mut seen = BTreeSet::new();
     let mut masked = planned("linux.maskedPaths", masked)?;
+    let mut seen = BTreeSet::new();
     // As bytes: paths are compared name by name.
     masked.retain(|path| seen.insert(crate::sys::path::clean(as_path(path)).into_os_string()));
     let label = label.filter(|label| !label.is_empty());
@@ -64,52 +82,118 @@ fn planned(list: &str, paths: &[String]) -> Result<Vec<CString>> {
 }
 
 impl Paths {
-    /// Takes the host's null device, in init and before the pivot. The container's own could be anything
-    /// (CVE-2025-31133).
+    /// Makes what hides the paths, in the parent: for a container in a user namespace, whose init may not. Gives nothing
+    /// if we may not either.
     ///
     /// # Errors
-    /// /dev/null of the host is not the null device.
-    pub fn hold(&self) -> Result<Null> {
+    /// The kernel refuses for another reason.
+    pub fn hold(&self) -> Result<Option<Nodes>> {
         if self.masked.is_empty() {
-            return Ok(Null(None));
+            return Ok(None);
         }
-        let hold = || {
-            let null = mount::clone_path(c"/dev/null", Depth::One)?;
-            let stat = rustix::fs::fstat(&null).called("fstat", || "\"/dev/null\"".to_owned())?;
-            ensure!(
-                FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-                    && stat.st_rdev == rustix::fs::makedev(1, 3),
-                "/dev/null of the host is not the null device"
-            );
-            Ok(null)
+        let make = || {
+            let nodes = self.nodes()?;
+            nodes.device(NULL_NAME, NULL)?;
+            Ok(nodes)
         };
-        hold().map(|null| Null(Some(null))).context("linux.maskedPaths")
+        match make() {
+            Ok(nodes) => Ok(Some(nodes)),
+            Err(error) if may_not(&error) => Ok(None),
+            Err(error) => Err(anyhow::Error::from(error).context("linux.maskedPaths")),
+        }
+    }
+
+    /// Mounts what hides the paths, in init and before the pivot: what the parent has made ([`Paths::hold`]), or our own.
+    /// Never from the container's /dev, where anything could be (CVE-2025-31133).
+    ///
+    /// # Errors
+    /// /dev/null of the host, which hides files if we may not make a node, is not the null device.
+    pub fn hold_in_init(&self, root: &Root, held: Option<Nodes>) -> Result<Option<Masks>> {
+        if self.masked.is_empty() {
+            return Ok(None);
+        }
+        let make = || -> Result<Masks> {
+            let (nodes, has_null) = match held {
+                Some(nodes) => (nodes, true),
+                None => {
+                    let nodes = self.nodes()?;
+                    match nodes.device(NULL_NAME, NULL) {
+                        Ok(()) => (nodes, true),
+                        Err(error) if may_not(&error) => (nodes, false),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            };
+            let names: &[&CStr] = if has_null { &[EMPTY_NAME, NULL_NAME] } else { &[EMPTY_NAME] };
+            let mut mounts = nodes.mounts_of(root.as_fd(), names)?.into_iter().map(Mask::from);
+            let directory = mounts.next().context("no mount of the empty directory")?;
+            let file = mounts.next().map_or_else(host_null, Ok)?;
+            Ok(Masks { file, directory })
+        };
+        make().map(Some).context("linux.maskedPaths")
+    }
+
+    fn nodes(&self) -> Result<Nodes, Error> {
+        let nodes = Nodes::new(2, self.label.as_deref())?;
+        // The mode of a tmpfs.
+        nodes.directory(EMPTY_NAME, 0o1777)?;
+        Ok(nodes)
     }
 
     /// Makes paths read-only, then hides the masked ones. `root` is the container's, and `/` by now.
     ///
     /// # Errors
     /// Anything but a path that is not there.
-    pub fn apply(&self, root: &Root, null: &Null) -> Result<()> {
+    pub fn apply(&self, root: &Root, masks: Option<Masks>) -> Result<()> {
         for (index, path) in self.readonly.iter().enumerate() {
             let place = || format!("linux.readonlyPaths[{index}] {}", path.to_string_lossy());
             if let Some(target) = find(root, path).with_context(place)? {
                 make_readonly(target.as_fd()).with_context(place)?;
             }
         }
-        let (mut file, mut directory) = (Mask::of(null.0.as_ref()), Mask::of(None));
+        let Some(masks) = masks else { return Ok(()) };
         for (index, path) in self.masked.iter().enumerate() {
             let place = || format!("linux.maskedPaths[{index}] {}", path.to_string_lossy());
             let Some(target) = find(root, path).with_context(place)? else { continue };
             let stat = rustix::fs::fstat(&target).called("fstat", String::new).with_context(place)?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                directory.cover(target.as_fd(), || mount::empty_directory(self.label.as_deref()))
-            } else {
-                file.cover(target.as_fd(), || Err(Error::new("open_tree", "\"/dev/null\"", libc::ENOENT)))
-            }
-            .with_context(place)?;
+            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let mask = if is_directory { &masks.directory } else { &masks.file };
+            mask.cover(target.as_fd()).with_context(place)?;
         }
         Ok(())
+    }
+}
+
+/// Whether we lack a right, as an ordinary user or in a user namespace.
+fn may_not(error: &Error) -> bool {
+    matches!(error.errno(), libc::EPERM | libc::EACCES)
+}
+
+/// The host's null device, which is not to be changed by way of this mount.
+fn host_null() -> Result<Mask> {
+    let mount = mount::clone_private(CWD, c"/dev/null", Depth::One, RDONLY | NOSUID | NOEXEC)?;
+    let stat = rustix::fs::fstat(&mount).called("fstat", || "\"/dev/null\"".to_owned())?;
+    ensure!(
+        FileType::from_raw_mode(stat.st_mode) == NULL.kind
+            && stat.st_rdev == rustix::fs::makedev(NULL.number.0, NULL.number.1),
+        "/dev/null of the host is not the null device"
+    );
+    Ok(mount.into())
+}
+
+impl From<OwnedFd> for Mask {
+    fn from(mount: OwnedFd) -> Self {
+        Self { mount, is_attached: Cell::new(false) }
+    }
+}
+
+impl Mask {
+    fn cover(&self, target: BorrowedFd<'_>) -> Result<(), Error> {
+        if self.is_attached.replace(true) {
+            let copy = mount::clone_private(self.mount.as_fd(), c"", Depth::One, 0)?;
+            return mount::attach(copy.as_fd(), target);
+        }
+        mount::attach(self.mount.as_fd(), target)
     }
 }
 
@@ -124,52 +208,10 @@ fn find(root: &Root, path: &CString) -> Result<Option<OwnedFd>, Error> {
 
 /// The tree of mounts there, attached once more on itself: read-only from its first moment.
 fn make_readonly(target: BorrowedFd<'_>) -> Result<(), Error> {
-    let tree = mount::clone_at(target, c"", Depth::Tree)?;
-    let change = Change { set: mount::RDONLY, ..Change::default() };
-    let pending = match mount::set_attributes(tree.as_fd(), Depth::One, change) {
-        Err(error) if error.errno() == libc::ENOSYS => true,
-        result => result.map(|()| false)?,
-    };
-    mount::attach(tree.as_fd(), target)?;
-    if pending {
-        mount::remount_bind(tree.as_fd(), mount::attributes(tree.as_fd())? | mount::RDONLY)?;
-    }
-    Ok(())
-}
-
-/// One mount that hides many places: attached at the first, cloned from there for the others, since before
-/// Linux 6.15 only what is attached can be cloned.
-struct Mask<'a> {
-    given: Option<&'a OwnedFd>,
-    made: Option<OwnedFd>,
-    attached: bool,
-}
-
-impl<'a> Mask<'a> {
-    fn of(given: Option<&'a OwnedFd>) -> Self {
-        Self { given, made: None, attached: false }
-    }
-
-    fn cover(
-        &mut self,
-        target: BorrowedFd<'_>,
-        make: impl FnOnce() -> Result<OwnedFd, Error>,
-    ) -> Result<(), Error> {
-        let mask = match self.given {
-            Some(mask) => mask,
-            None => match &mut self.made {
-                Some(mask) => mask,
-                made => made.insert(make()?),
-            },
-        };
-        if self.attached {
-            let copy = mount::clone_at(mask.as_fd(), c"", Depth::One)?;
-            return mount::attach(copy.as_fd(), target);
-        }
-        mount::attach(mask.as_fd(), target)?;
-        self.attached = true;
-        Ok(())
-    }
+    // Tied to the mount below, which the configuration says the propagation of.
+    let tree = mount::clone_tied(target, c"", Depth::Tree)?;
+    mount::set_attributes(tree.as_fd(), Depth::One, Change { set: RDONLY, ..Change::default() })?;
+    mount::attach(tree.as_fd(), target)
 }
 
 #[cfg(test)]
@@ -223,8 +265,8 @@ mod tests {
         inside(|directory, root| {
             let paths =
                 paths(&["/secret", "/secret2", "/key", "/key2", "/none"], &["/conf", "/nowhere"]).unwrap();
-            let null = paths.hold().unwrap();
-            paths.apply(root, &null).unwrap();
+            let masks = paths.hold_in_init(root, paths.hold().unwrap()).unwrap();
+            paths.apply(root, masks).unwrap();
             let at = |name: &str| directory.join("rootfs").join(name);
             for name in ["key", "key2"] {
                 assert_eq!(std::fs::read_to_string(at(name)).unwrap(), "");
@@ -255,9 +297,9 @@ mod tests {
             .unwrap();
             let paths = paths(&["/key"], &[]).unwrap();
             let root = rootfs.open().unwrap();
-            let null = paths.hold().unwrap();
+            let masks = paths.hold_in_init(&root, None).unwrap();
             rootfs.pivot(&root).unwrap();
-            paths.apply(&root, &null).unwrap();
+            paths.apply(&root, masks).unwrap();
             rootfs.set_readonly(&root).unwrap();
             let names: Vec<_> =
                 std::fs::read_dir("/").unwrap().map(|entry| entry.unwrap().file_name()).collect();

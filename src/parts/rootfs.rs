@@ -90,17 +90,10 @@ impl Rootfs {
                 mount::set_propagation(c"/", Propagation::Slave, Depth::Tree)?;
             }
             let directory = Root::open_host(as_path(&self.path))?;
-            let tree = mount::clone_at(directory.as_fd(), c"", Depth::Tree)?;
+            let tree = mount::clone_tied(directory.as_fd(), c"", Depth::Tree)?;
             let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
-            let pending = match mount::set_attributes(tree.as_fd(), Depth::One, private) {
-                // Until Linux 5.12 is our floor.
-                Err(error) if error.errno() == libc::ENOSYS => true,
-                result => result.map(|()| false)?,
-            };
+            mount::set_attributes(tree.as_fd(), Depth::One, private)?;
             mount::attach(tree.as_fd(), directory.as_fd())?;
-            if pending {
-                mount::set_propagation_of(tree.as_fd(), Propagation::Private, Depth::One)?;
-            }
             Ok(Root::from(tree))
         };
         open().map_err(|error: crate::sys::Error| anyhow::Error::from(error).context("root.path"))
@@ -135,13 +128,7 @@ impl Rootfs {
             return Ok(());
         }
         let readonly = Change { set: mount::RDONLY, ..Change::default() };
-        match mount::set_attributes(root.as_fd(), Depth::One, readonly) {
-            Err(error) if error.errno() == libc::ENOSYS => {
-                mount::remount_root(mount::attributes(root.as_fd())? | mount::RDONLY)
-            }
-            result => result,
-        }
-        .context("root.readonly")
+        mount::set_attributes(root.as_fd(), Depth::One, readonly).context("root.readonly")
     }
 }
 
@@ -287,19 +274,20 @@ mod tests {
 
         let _ = rustix::process::getppid();
         let mut held = mounts.hold().unwrap();
-        let group = mounts::Source::Held(mount::clone_path(&group, Depth::One).unwrap());
+        let group =
+            mounts::Source::Held(mount::clone_private(rustix::fs::CWD, &group, Depth::One, 0).unwrap());
         let root = rootfs.open().unwrap();
         let parent = mounts::Parent { map_ids: &|_, _| bail!("nothing has id maps"), network: &|_| Ok(()) };
         let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group)), &parent).unwrap();
-        devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd)).unwrap();
-        let null = paths.hold().unwrap();
+        devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd), None).unwrap();
+        let masks = paths.hold_in_init(&root, None).unwrap();
         rootfs.pivot(&root).unwrap();
         if user_namespace {
             // There, the process is the test's own.
             devices.reopen_null(&root).unwrap();
         }
         late.set_readonly().unwrap();
-        paths.apply(&root, &null).unwrap();
+        paths.apply(&root, masks).unwrap();
         rootfs.set_readonly(&root).unwrap();
         let _ = rustix::process::getppid();
 

@@ -12,6 +12,7 @@ pub mod keyctl;
 pub mod memory;
 pub mod mount;
 pub mod netlink;
+pub mod nodes;
 pub mod ns;
 pub mod path;
 pub mod pidfd;

@@ -148,11 +148,26 @@ pub fn set_idmap(mount: BorrowedFd<'_>, depth: Depth, userns: BorrowedFd<'_>) ->
     )
 }
 
-/// A detached copy of the mount at `path`, relative to `at` (open_tree(2), OPEN_TREE_CLONE).
+/// A detached copy of the mount at `path`, relative to `at`, that is private and has the attributes `set` beside its own
+/// (open_tree(2), OPEN_TREE_CLONE; mount_setattr(2)).
+///
+/// Private: on a host whose mounts are shared, a mount that the container makes on a plain clone shows up on the host,
+/// and the other way round.
 ///
 /// # Errors
 /// ENOENT and the like of a path; EPERM without CAP_SYS_ADMIN over our mount namespace.
-pub fn clone_at(at: BorrowedFd<'_>, path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
+pub fn clone_private(at: BorrowedFd<'_>, path: &CStr, depth: Depth, set: u64) -> Result<OwnedFd, Error> {
+    let clone = clone_tied(at, path, depth)?;
+    set_attributes(clone.as_fd(), depth, Change { set, clear: 0, propagation: Some(Propagation::Private) })?;
+    Ok(clone)
+}
+
+/// As [`clone_private`], but mounts travel between the clone and its original as they do between the original and its
+/// peers. Only for what the configuration says the propagation of: bind mounts and the root.
+///
+/// # Errors
+/// As [`clone_private`].
+pub fn clone_tied(at: BorrowedFd<'_>, path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if path.is_empty() {
         flags |= OpenTreeFlags::AT_EMPTY_PATH;
@@ -164,14 +179,6 @@ pub fn clone_at(at: BorrowedFd<'_>, path: &CStr, depth: Depth) -> Result<OwnedFd
         Depth::One => format!("{path:?} (OPEN_TREE_CLONE)"),
         Depth::Tree => format!("{path:?} (OPEN_TREE_CLONE|AT_RECURSIVE)"),
     })
-}
-
-/// [`clone_at`] for a path of the host, or of the container after the pivot.
-///
-/// # Errors
-/// As [`clone_at`].
-pub fn clone_path(path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
-    clone_at(CWD, path, depth)
 }
 
 /// Attaches a detached mount on `target` (move_mount(2)); the descriptor stays one of the mount.
@@ -331,19 +338,8 @@ pub fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd, Error> {
 /// EPERM for locked flags.
 // Until Linux 5.12 is our floor: mount_setattr is missing. Needs a procfs at /proc.
 pub fn remount_bind(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Error> {
-    remount(&format!("/proc/self/fd/{}", mount.as_raw_fd()), attributes)
-}
-
-/// [`remount_bind`] for "/".
-///
-/// # Errors
-/// As [`remount_bind`].
-pub fn remount_root(attributes: u64) -> Result<(), Error> {
-    remount("/", attributes)
-}
-
-fn remount(path: &str, attributes: u64) -> Result<(), Error> {
     use rustix::mount::MountFlags as Ms;
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
     let names = [
         (RDONLY, Ms::RDONLY),
         (NOSUID, Ms::NOSUID),
@@ -360,7 +356,7 @@ fn remount(path: &str, attributes: u64) -> Result<(), Error> {
         .iter()
         .filter(|(attr, _)| attributes & attr != 0)
         .fold(Ms::BIND | relatime, |sum, (_, ms)| sum | *ms);
-    rustix::mount::mount_remount(path, flags, c"")
+    rustix::mount::mount_remount(path.as_str(), flags, c"")
         .called("mount", || format!("{path:?} (MS_REMOUNT|{flags:?})"))
 }
 
@@ -428,6 +424,18 @@ pub fn move_to_root(new_root: BorrowedFd<'_>) -> Result<(), Error> {
 /// EINVAL: locked, or no mount point.
 pub fn detach(path: &Path) -> Result<(), Error> {
     rustix::mount::unmount(path, UnmountFlags::DETACH).called("umount2", || format!("{path:?} (MNT_DETACH)"))
+}
+
+/// Detaches the mount on top of `below` that `mount` is the root of. Not by a path: nothing that can be named leads there.
+/// The working directory is `below` afterwards.
+///
+/// # Errors
+/// EINVAL: locked, or not attached.
+pub fn detach_from(mount: BorrowedFd<'_>, below: BorrowedFd<'_>) -> Result<(), Error> {
+    rustix::process::fchdir(mount).called("fchdir", || "(a mount)".to_owned())?;
+    rustix::mount::unmount(c".", UnmountFlags::DETACH)
+        .called("umount2", || "\".\" (MNT_DETACH)".to_owned())?;
+    rustix::process::fchdir(below).called("fchdir", || "(below a mount)".to_owned())
 }
 
 /// mount(2) with one string of options, for what does not fit into fsconfig(2): `target` by descriptor, `flags` by
@@ -552,7 +560,7 @@ mod tests {
             std::fs::create_dir(directory.join("target")).unwrap();
             std::fs::write(directory.join("closed/source/mark"), "").unwrap();
             let source = crate::sys::path::c_path(&directory.join("closed/source")).unwrap();
-            let held = clone_path(&source, Depth::One).unwrap();
+            let held = clone_tied(CWD, &source, Depth::One).unwrap();
             let change = Change { set: RDONLY, clear: 0, propagation: Some(Propagation::Slave) };
             set_attributes(held.as_fd(), Depth::One, change).unwrap();
             let (place, mark) = (directory.join("target"), directory.join("target/mark"));

@@ -6,7 +6,7 @@
 
 use super::{Called, Error};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
-use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::process::Pid;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -92,12 +92,9 @@ impl Proc {
     fn without_overmounts(&self, path: &str) -> Result<Self, Error> {
         let subset = if path.starts_with("sys/") { Subset::All } else { Subset::Pid };
         Self::detached(subset).or_else(|_| {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_EMPTY_PATH;
-            let root = self.root().and_then(|root| mount::open_tree(root, "", flags));
-            let root = root.called("open_tree", || "\"/proc\" (OPEN_TREE_CLONE)".into())?;
-            Self::verified(root)
+            let root = self.root().called("open_tree", || "\"/proc\" (OPEN_TREE_CLONE)".into())?;
+            // Private: since Linux 6.15 a mount that the host makes later would show up on a clone that is not.
+            Self::verified(super::mount::clone_private(root, c"", super::mount::Depth::One, 0)?)
         })
     }
 
@@ -318,7 +315,7 @@ mod tests {
             let real = rustix::fs::stat(&*link)?.st_ino;
             nix::mount::mount(Some(decoy.path()), &*target, none, nix::mount::MsFlags::MS_BIND, none)?;
             // mount(2) would follow the link; move_mount(2) covers it.
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let flags = mount::OpenTreeFlags::OPEN_TREE_CLONE | mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
             let cover = mount::open_tree(CWD, decoy.path(), flags)?;
             let flags = mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             mount::move_mount(&cover, "", CWD, &*link, flags)?;

@@ -118,3 +118,39 @@ pub fn find_key(args: &[String]) -> Fact {
         unsafe { libc::syscall(libc::SYS_keyctl, search, session, c"user".as_ptr(), name.as_ptr(), 0) };
     Ok(if found > 0 { "found".to_owned() } else { returned(found) })
 }
+
+/// With CAP_SYS_ADMIN: the guest is mounted over each file of the mount table, a tmpfs over each directory. Prints how many,
+/// and which were refused.
+pub fn cover(_: &[String]) -> Fact {
+    use rustix::mount::{MountFlags, mount};
+    let table = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+    let mut points: Vec<_> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+    points.reverse(); // What is below others is in the table behind them.
+    let (mut covered, mut refused) = (0, Vec::new());
+    for point in points {
+        let done = match fs::metadata(point).map(|found| found.is_dir()) {
+            Ok(true) => mount("covered", point, "tmpfs", MountFlags::empty(), None),
+            _ => mount("/guest", point, "", MountFlags::BIND, None),
+        };
+        match done {
+            Ok(()) => covered += 1,
+            Err(errno) => refused.push(format!("{point} {:?}", Errno::from_raw(errno.raw_os_error()))),
+        }
+    }
+    Ok(format!("covered {covered}, refused {refused:?}"))
+}
+
+pub fn remount_writable(args: &[String]) -> Fact {
+    use rustix::mount::{MountFlags, mount_remount};
+    let path = word(args, 0)?;
+    Ok(told(
+        mount_remount(path.as_str(), MountFlags::BIND, c"").map(|()| "ok".to_owned()).map_err(Into::into),
+    ))
+}
+
+pub fn chmod(args: &[String]) -> Fact {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = u32::from_str_radix(word(args, 1)?, 8).map_err(|error| error.to_string())?;
+    let done = fs::set_permissions(word(args, 0)?, fs::Permissions::from_mode(mode));
+    Ok(told(done.map(|()| "ok".to_owned())))
+}

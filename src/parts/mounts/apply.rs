@@ -11,7 +11,7 @@ use crate::sys::path::{Found, Root, c_path};
 use crate::sys::{Error, errno_of};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub enum CgroupSource {
 /// A directory of the host.
 #[derive(Debug)]
 pub enum Source {
-    /// A detached mount of it (`sys::mount::clone_path` in the parent).
+    /// A detached mount of it (`sys::mount::clone_private` in the parent).
     Held(OwnedFd),
     /// Its path, to be opened by init.
     Path(CString),
@@ -92,7 +92,7 @@ impl Mounts {
     }
 
     fn hold_one(&self, mount: &Mount, bind: &Bind) -> Result<Ready> {
-        let fd = sys::clone_path(&bind.source, bind.depth)?;
+        let fd = sys::clone_tied(CWD, &bind.source, bind.depth)?;
         if let Some(idmap) = &bind.idmap {
             set_idmap(fd.as_fd(), idmap)?;
         }
@@ -175,13 +175,13 @@ impl Mounts {
     ) -> Result<()> {
         let ready = match (held, self.sources) {
             (None, _) if bind.idmap.is_some() => {
-                let fd = sys::clone_path(&bind.source, bind.depth)?;
+                let fd = sys::clone_tied(CWD, &bind.source, bind.depth)?;
                 (parent.map_ids)(mount.index, fd.as_fd())?;
                 self.finish(fd, mount, bind.depth, Lock::Kernel)?
             }
             (Some(ready), SourcesFrom::Parent) => ready,
             (Some(ready), _) if bind.idmap.is_some() => ready,
-            (held, _) => match sys::clone_path(&bind.source, bind.depth) {
+            (held, _) => match sys::clone_tied(CWD, &bind.source, bind.depth) {
                 Ok(fd) => self.finish(fd, mount, bind.depth, Lock::Kernel)?,
                 // Container root may not reach it, the parent could.
                 Err(error) if error.errno() == libc::EACCES => held.ok_or(error)?,
@@ -249,8 +249,8 @@ impl Mounts {
                 else {
                     return Err(error);
                 };
-                let ready =
-                    self.finish(sys::clone_path(host, Depth::Tree)?, mount, Depth::Tree, Lock::Kernel)?;
+                let clone = sys::clone_private(CWD, host, Depth::Tree, 0)?;
+                let ready = self.finish(clone, mount, Depth::Tree, Lock::Kernel)?;
                 return self.attach(ready, target, mount);
             }
             Err(error) => return Err(error),
@@ -349,12 +349,12 @@ impl Mounts {
         let fd = match std::mem::replace(source, Source::Path(unused)) {
             Source::Held(fd) => fd,
             Source::Path(path) => {
-                let cloned = sys::clone_path(&path, Depth::One);
+                let cloned = sys::clone_private(CWD, &path, Depth::One, 0);
                 *source = Source::Path(path);
                 cloned?
             }
             // What cannot be bound once more (`unbindable`) cannot be shown a second time: EINVAL.
-            Source::Attached(fd) => sys::clone_at(fd.as_fd(), c"", Depth::One)?,
+            Source::Attached(fd) => sys::clone_private(fd.as_fd(), c"", Depth::One, 0)?,
         };
         let shown = Mount {
             index: mount.index,

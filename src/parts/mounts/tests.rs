@@ -483,7 +483,7 @@ fn cgroup_v1_is_a_directory_of_hierarchies_with_aliases() {
         }
         let planned = plan(&[mount("/cg", "cgroup", "cgroup", "ro,nosuid")], &facts()).unwrap();
         let source = |name: &str| CString::new(place.path(name)).unwrap();
-        let held = sys_mount::clone_path(&source("source/a"), Depth::One).unwrap();
+        let held = sys_mount::clone_private(rustix::fs::CWD, &source("source/a"), Depth::One, 0).unwrap();
         let hierarchies = CgroupSource::V1(vec![
             ("cpu,cpuacct".to_owned(), Source::Held(held)),
             ("pids".to_owned(), Source::Path(source("source/b"))),

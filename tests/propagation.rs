@@ -1,0 +1,115 @@
+//! Which mounts travel between the host and a container: those that the configuration asks for.
+//!
+//! The host of each test is a mount namespace of its own, whose root is shared, private, or a slave.
+
+use serde_json::json;
+
+use crate::support::{Bundle, bind, is_root, tmpfs};
+
+/// Each way in which the root of a host may be tied to others.
+const HOSTS: [(&str, &str); 3] = [
+    ("shared", "mount --make-rshared /;"),
+    ("private", ""),
+    (
+        "slave",
+        "mount --make-rshared /; exec unshare -m --propagation unchanged sh -c \"mount --make-rslave /; $HOST\" _ \"$@\";",
+    ),
+];
+
+/// The runtime in front of these words is run by `script` on such a host.
+fn on_a_host(bundle: Bundle, before: &str, script: &str) -> Bundle {
+    let bundle = bundle.variable("HOST", script);
+    bundle.through(&format!("exec unshare -m --propagation private sh -c '{before} eval \"$HOST\"' _ \"$@\""))
+}
+
+/// Runs it to its end and prints the difference of the host's mount table.
+const COMPARED: &str = r#"
+    cat /proc/self/mountinfo | sort > mounts.before
+    "$@"; code=$?
+    cat /proc/self/mountinfo | sort | diff mounts.before - && exit $code"#;
+
+/// Creates it; then the host mounts; then it is started, and has ended when this does.
+fn then_mounts(mounts: &str) -> String {
+    format!(
+        r#"
+    "$@" || exit
+    {mounts}
+    "$1" --root "$3" start "$ID" || exit
+    for try in $(seq 400); do "$1" --root "$3" state "$ID" | grep -q stopped && break; sleep .02; done
+    eval "$AFTER"
+    "$1" --root "$3" delete "$ID""#
+    )
+}
+
+/// A container with the default mounts and binds, masks, and devices.
+fn bundle() -> Bundle {
+    let bundle = Bundle::new()
+        .file("secret", "hidden")
+        .directory("hidden")
+        .file("fixed/file", "")
+        .capability("CAP_SYS_ADMIN");
+    let source = bundle.host_directory("source");
+    let device = json!([{"path": "/dev/mine", "type": "c", "major": 1, "minor": 5}]);
+    bundle
+        .mount("/data", bind(&source, &["ro"]))
+        .mount("/file", bind(&format!("{source}/file"), &[]))
+        .mount("/fresh", tmpfs(&[]))
+        .set(
+            "/linux/maskedPaths",
+            json!(["/secret", "/hidden", "/proc/keys", "/proc/kcore", "/sys/firmware"]),
+        )
+        .set("/linux/readonlyPaths", json!(["/fixed", "/proc/sys", "/sys/fs"]))
+        .set("/linux/devices", device)
+}
+
+/// The same as root of a user namespace, without a network namespace: then /sys is the host's.
+fn in_a_user_namespace() -> Bundle {
+    bundle().user_namespace().without_namespace("network")
+}
+
+#[test]
+fn nothing_that_a_container_mounts_arrives_on_the_host() {
+    crate::skip_unless!(is_root(), "a host of its own needs root");
+    for (host, before) in HOSTS {
+        for (who, make) in [("root", bundle as fn() -> Bundle), ("user namespace", in_a_user_namespace)] {
+            for propagation in ["", "rslave", "rprivate", "private", "slave"] {
+                if !propagation.is_empty() && (host, who) != ("shared", "root") {
+                    continue;
+                }
+                let bundle = make().set("/linux/rootfsPropagation", json!(propagation));
+                let facts =
+                    on_a_host(bundle, before, COMPARED).guest("multi mountinfo -- cover").run().facts();
+                let (table, covered) = facts.rsplit_once('\n').expect("two facts");
+                let shared = table.lines().find(|line| line.contains("shared"));
+                assert_eq!(shared, None, "{host}, {who}, {propagation:?}: {facts}");
+                // A tmpfs that is on /sys/fs hides what is below.
+                let refused = covered.split('"').skip(1).step_by(2).find(|said| !said.ends_with(" ENOENT"));
+                assert_eq!(refused, None, "{host}, {who}, {propagation:?}: {facts}");
+                let count: Option<u32> =
+                    covered.split([' ', ',']).nth(1).and_then(|count| count.parse().ok());
+                assert!(count > Some(15), "{host}, {who}, {propagation:?}: {facts}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_that_the_host_mounts_on_its_devices_arrives_in_a_container() {
+    crate::skip_unless!(is_root(), "a host of its own needs root");
+    let mounts =
+        "for file in null zero full random urandom tty; do mount --bind /etc/hostname /dev/$file; done
+        for place in /dev /sys/fs /sys; do mount -t tmpfs late $place; done";
+    for (host, before) in HOSTS {
+        for make in [bundle as fn() -> Bundle, in_a_user_namespace] {
+            let bundle = make().guest("multi read /secret -- stat /dev/zero -- stat /dev/mine -- mountinfo");
+            let id = bundle.id.clone();
+            let bundle = on_a_host(bundle, before, &then_mounts(mounts)).variable("ID", &id);
+            // So that the cgroup is found.
+            let bundle = bundle.variable("AFTER", "umount /sys /sys/fs");
+            let output = bundle.start("create").finish().ok();
+            assert!(output.out.starts_with("\nchar 1:5 0666 0 0\nchar 1:5 0666 0 0\n"), "{host}: {output}");
+            assert!(!output.out.contains(" late") && !output.out.contains("hostname"), "{host}: {output}");
+            bundle.assert_clean();
+        }
+    }
+}
