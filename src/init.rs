@@ -183,7 +183,8 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     plan.names.apply()?;
     plan.process.labels.apply(&held.proc)?;
     plan.sysctl.apply(&held.proc)?;
-    plan_root.paths.apply(&root, masks)
+    plan_root.paths.apply(&root, masks)?;
+    plan_root.rootfs.set_propagation(&root)
 }
 
 /// The end, which all processes of a container share: who we are is settled, the parent looks at us, and we execute.

@@ -113,3 +113,58 @@ fn nothing_that_the_host_mounts_on_its_devices_arrives_in_a_container() {
         }
     }
 }
+
+#[test]
+fn the_root_has_the_propagation_of_the_configuration() {
+    crate::skip_unless!(is_root(), "a host of its own needs root");
+    // What the root is, what a mount of the host below it is, and whether what the host mounts later arrives in them.
+    for (said, root, below, arrives) in [
+        (None, "master", "master", [true, true]),
+        (Some("slave"), "master", "master", [true, true]),
+        (Some("rslave"), "master", "master", [true, true]),
+        (Some("private"), "private", "master", [false, true]),
+        (Some("rprivate"), "private", "private", [false, false]),
+        (Some("shared"), "shared", "master", [false, true]),
+        (Some("rshared"), "shared", "shared+master", [false, true]),
+        (Some("unbindable"), "unbindable", "master", [false, true]),
+        (Some("runbindable"), "unbindable", "unbindable", [false, false]),
+    ] {
+        let bundle =
+            Bundle::new().directory("late").directory("below").guest("multi mountinfo / -- mountinfo");
+        let bundle = match said {
+            Some(said) => bundle.set("/linux/rootfsPropagation", json!(said)),
+            None => bundle,
+        };
+        let (id, rootfs) = (bundle.id.clone(), bundle.rootfs("").display().to_string());
+        let before =
+            "mount -t tmpfs below \"$ROOTFS/below\"; mkdir \"$ROOTFS/below/late\"; mount --make-rshared /;";
+        let mounts = "for place in late below/late; do mount -t tmpfs late \"$ROOTFS/$place\"; done";
+        let bundle =
+            on_a_host(bundle, before, &then_mounts(mounts)).variable("ID", &id).variable("ROOTFS", &rootfs);
+        let output = bundle.start("create").finish().ok();
+        let found = |place: &str| {
+            let line = output.out.lines().find(|line| line.starts_with(&format!("{place} ")));
+            line.and_then(|line| line.split(' ').nth(3)).map(str::to_owned)
+        };
+        assert_eq!(found("/").as_deref(), Some(root), "{said:?}: {output}");
+        assert_eq!(found("/below").as_deref(), Some(below), "{said:?}: {output}");
+        let arrived = [found("/late").is_some(), found("/below/late").is_some()];
+        assert_eq!(arrived, arrives, "{said:?}: {output}");
+        bundle.assert_clean();
+    }
+}
+
+#[test]
+fn a_mount_of_the_host_that_arrives_is_below_the_masks() {
+    crate::skip_unless!(is_root(), "a host of its own needs root");
+    let bundle = Bundle::new().directory("secrets/one").file("secrets/two", "hidden");
+    let bundle = bundle.set("/linux/maskedPaths", json!(["/secrets"]));
+    let bundle = bundle.guest("multi ls /secrets -- mountinfo /secrets");
+    let (id, rootfs) = (bundle.id.clone(), bundle.rootfs("").display().to_string());
+    let mounts = "mount -t tmpfs late \"$ROOTFS/secrets\"; touch \"$ROOTFS/secrets/late\"";
+    let bundle = on_a_host(bundle, "mount --make-rshared /;", &then_mounts(mounts));
+    let bundle = bundle.variable("ID", &id).variable("ROOTFS", &rootfs);
+    let output = bundle.start("create").finish().ok();
+    assert!(output.out.starts_with('\n') && output.out.contains("ro,nosuid,noexec"), "{output}");
+    bundle.assert_clean();
+}

@@ -300,6 +300,7 @@ mod tests {
             let masks = paths.hold_in_init(&root, None).unwrap();
             rootfs.pivot(&root).unwrap();
             paths.apply(&root, masks).unwrap();
+            rootfs.set_propagation(&root).unwrap();
             rootfs.set_readonly(&root).unwrap();
             let names: Vec<_> =
                 std::fs::read_dir("/").unwrap().map(|entry| entry.unwrap().file_name()).collect();

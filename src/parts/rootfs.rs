@@ -6,9 +6,11 @@
 
 use super::mount_options;
 use crate::sys::mount::{self, Change, Depth, Propagation};
-use crate::sys::path::{Root, as_path};
+use crate::sys::path::{Root, as_path, clean};
+use crate::sys::{Called, Error};
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{AtFlags, StatxFlags};
 use serde::Serialize;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -36,8 +38,8 @@ pub struct Rootfs {
     pub readonly: bool,
     /// How it becomes `/`.
     pub enter: Enter,
-    /// The propagation of `/` in the end; private is what it is anyway.
-    pub propagation: Option<(Propagation, Depth)>,
+    /// The propagation of `/` in the end, and whether the mounts of the host below it have it too.
+    pub propagation: (Propagation, Depth),
 }
 
 /// Decides what the root is.
@@ -54,7 +56,7 @@ pub fn plan(
 ) -> Result<Rootfs> {
     ensure!(!path.as_os_str().is_empty(), "root.path: empty");
     let absolute = bundle.join(path);
-    ensure!(absolute.components().count() > 1, "root.path: {path:?} is the host's root");
+    ensure!(clean(&absolute) != Path::new("/"), "root.path: {path:?} is the host's root");
     let enter = match (own_mount_namespace, no_pivot) {
         (true, true) => Enter::Move,
         (true, false) => Enter::Pivot,
@@ -62,14 +64,14 @@ pub fn plan(
         (false, _) => Enter::Chroot,
     };
     let propagation = match propagation.filter(|name| !name.is_empty()) {
-        None => None,
+        // As in runc.
+        None => (Propagation::Slave, Depth::Tree),
         Some(name) => match mount_options::propagation(name) {
             None => bail!("linux.rootfsPropagation: {name:?} is not supported"),
-            Some((Propagation::Private, _)) => {
-                ensure!(!no_pivot, "linux.rootfsPropagation: {name:?} is not safe without pivot_root");
-                None
+            Some((Propagation::Private, _)) if no_pivot => {
+                bail!("linux.rootfsPropagation: {name:?} is not safe without pivot_root")
             }
-            Some(said) => Some(said),
+            Some(said) => said,
         },
     };
     let path =
@@ -81,22 +83,39 @@ impl Rootfs {
     /// Opens the root in init, in the container's mount namespace.
     ///
     /// # Errors
-    /// It is not there or no directory, or the mount namespace is not ours to change.
+    /// It is not there, no directory, or the host's root; or the mount namespace is not ours to change.
     pub fn open(&self) -> Result<Root> {
-        let open = || {
-            // Before any mount is made: with a shared "/" it would show up on the host. Whatever
-            // rootfsPropagation says: mounts that shall travel back come as descriptors from the parent.
-            if self.enter != Enter::Chroot {
-                mount::set_propagation(c"/", Propagation::Slave, Depth::Tree)?;
-            }
-            let directory = Root::open_host(as_path(&self.path))?;
-            let tree = mount::clone_tied(directory.as_fd(), c"", Depth::Tree)?;
-            let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
-            mount::set_attributes(tree.as_fd(), Depth::One, private)?;
-            mount::attach(tree.as_fd(), directory.as_fd())?;
-            Ok(Root::from(tree))
+        self.open_mount().context("root.path")
+    }
+
+    fn open_mount(&self) -> Result<Root> {
+        // Before any mount is made: with a shared "/" it would show up on the host. Whatever rootfsPropagation says:
+        // mounts that shall travel back come as descriptors from the parent.
+        if self.enter != Enter::Chroot {
+            mount::set_propagation(c"/", Propagation::Slave, Depth::Tree)?;
+        }
+        let directory = Root::open_host(as_path(&self.path))?;
+        // plan() has seen no more than the text; links may lead there.
+        ensure!(
+            place(directory.as_fd())? != place(Root::open_host(Path::new("/"))?.as_fd())?,
+            "is the host's root"
+        );
+        let tree = mount::clone_tied(directory.as_fd(), c"", Depth::Tree)?;
+        let private = match (self.enter, self.propagation) {
+            // Our mounts in it would show up beside it.
+            (Enter::Chroot, _) => Some(Depth::Tree),
+            // It is one: mounts that the host makes below the root later are to arrive.
+            (_, (Propagation::Slave, _)) => None,
+            (_, (Propagation::Private, depth)) => Some(depth),
+            // Until it is "/": what is mounted in the meantime is ours alone.
+            (_, (Propagation::Shared | Propagation::Unbindable, _)) => Some(Depth::One),
         };
-        open().map_err(|error: crate::sys::Error| anyhow::Error::from(error).context("root.path"))
+        if let Some(depth) = private {
+            let change = Change { propagation: Some(Propagation::Private), ..Change::default() };
+            mount::set_attributes(tree.as_fd(), depth, change)?;
+        }
+        mount::attach(tree.as_fd(), directory.as_fd())?;
+        Ok(Root::from(tree))
     }
 
     /// Makes the root `/`. From here on no path of the host can be named.
@@ -113,10 +132,24 @@ impl Rootfs {
             }
             Enter::Chroot => mount::chroot(root.as_fd())?,
         }
-        if let (Some((propagation, depth)), true) = (self.propagation, self.enter != Enter::Chroot) {
-            mount::set_propagation(c"/", propagation, depth).context("linux.rootfsPropagation")?;
-        }
         Ok(())
+    }
+
+    /// Gives `/` the propagation that it has not had from the start: after everything that clones a mount in it, which an
+    /// unbindable one refuses.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_propagation(&self, root: &Root) -> Result<()> {
+        match self.propagation {
+            (said @ (Propagation::Shared | Propagation::Unbindable), depth)
+                if self.enter != Enter::Chroot =>
+            {
+                let change = Change { propagation: Some(said), ..Change::default() };
+                mount::set_attributes(root.as_fd(), depth, change).context("linux.rootfsPropagation")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes `/` read-only if the config asks for it: after everything that writes into it.
@@ -130,6 +163,14 @@ impl Rootfs {
         let readonly = Change { set: mount::RDONLY, ..Change::default() };
         mount::set_attributes(root.as_fd(), Depth::One, readonly).context("root.readonly")
     }
+}
+
+/// The mount and the inode of a place.
+fn place(directory: BorrowedFd<'_>) -> Result<(u64, u64), Error> {
+    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+    let found =
+        rustix::fs::statx(directory, c"", AtFlags::EMPTY_PATH, wanted).called("statx", String::new)?;
+    Ok((found.stx_mnt_id, found.stx_ino))
 }
 
 /// With chroot(2) the host's mounts stay in the namespace, and as long as one of them shows a whole procfs or
@@ -198,15 +239,20 @@ mod tests {
     }
 
     #[test]
-    fn private_needs_no_step_and_is_refused_without_pivot() {
-        assert_eq!(planned(Some("rprivate"), true, false).unwrap().propagation, None);
+    fn private_is_refused_without_pivot_and_slave_is_the_default() {
+        let propagation = |said| planned(said, true, false).unwrap().propagation;
+        assert_eq!(propagation(Some("rprivate")), (Propagation::Private, Depth::Tree));
+        assert_eq!(propagation(None), (Propagation::Slave, Depth::Tree));
+        assert_eq!(propagation(Some("")), (Propagation::Slave, Depth::Tree));
         assert!(planned(Some("rprivate"), true, true).is_err());
         assert!(planned(Some("sideways"), true, false).is_err());
     }
 
     #[test]
     fn the_host_root_is_no_rootfs() {
-        assert!(plan(Path::new("/bundle"), Path::new("/"), false, None, true, false).is_err());
+        for path in ["/", "//", "/..", "..", "../.", "../../x/.."] {
+            assert!(plan(Path::new("/bundle"), Path::new(path), false, None, true, false).is_err(), "{path}");
+        }
     }
 
     #[test]
@@ -288,6 +334,7 @@ mod tests {
         }
         late.set_readonly().unwrap();
         paths.apply(&root, masks).unwrap();
+        rootfs.set_propagation(&root).unwrap();
         rootfs.set_readonly(&root).unwrap();
         let _ = rustix::process::getppid();
 
