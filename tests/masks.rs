@@ -1,8 +1,9 @@
-//! Masked and read-only paths, and devices that are mounted: nothing of the host is changed by way of them.
+//! Masked and read-only paths, and devices that are mounted: nothing of the host is changed by way of them, and a path
+//! option works, however it is written, or is an error.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Bundle, is_root};
+use crate::support::{Bundle, is_root, tmpfs, under_runc};
 
 /// The runtime has a /dev of the test's own for the host's, whose nodes are printed when it has ended.
 const OWN_DEV: &str = r#"exec unshare -m --propagation private sh -c '
@@ -132,4 +133,166 @@ fn links_of_the_image_do_not_lead_devices_astray() {
         let bundle = bundle.capability("CAP_DAC_OVERRIDE");
         bundle.guest("stat /there/mine").run().says("char 1:5 0666");
     }
+}
+
+// --- how a path may be written ---
+
+/// The guest's commands for a root with a link to the root, a link to a directory, and something in both.
+fn paths() -> Bundle {
+    let bundle = Bundle::new().file("secret", "hidden").file("etc/inner", "hidden").directory("deep/etc");
+    bundle.symlink("to-root", "/").symlink("to-etc", "deep/../etc").symlink("deep/up", "../etc")
+}
+
+/// Ways to write the path of a file and of a directory; `@` is a name in the root.
+const WAYS: [&str; 13] = [
+    "/@",
+    "//@",
+    "/./@",
+    "/../../@",
+    "/etc/../@",
+    "/to-etc/../@",
+    "/deep/up/../@",
+    "/to-root/@",
+    "/to-root//to-etc/.././@",
+    "@",
+    "./@",
+    "../@",
+    "etc/../@",
+];
+const WAYS_OF_A_DIRECTORY: [&str; 5] = ["/@/", "/@/.", "//@//", "@/", "/@/below/.."];
+/// Ways to write the root.
+const ROOT: [&str; 11] =
+    ["/", "//", "/.", "/..", ".", "./", "/etc/..", "/proc/..", "/to-root", "/to-root/", "/to-etc/.."];
+/// What is an error, and why.
+const WRONG: [(&str, &str); 5] = [
+    ("", "empty"),
+    ("/secret/", "not a directory"),
+    ("/secret/.", "not a directory"),
+    ("/secret/..", "not a directory"),
+    ("/proc/self/root", "too many symbolic links"),
+];
+
+/// A root with a file `fN` and a directory `dN` for each way, the lists of paths, and the names.
+fn written() -> (Bundle, Vec<String>, Vec<String>) {
+    let (mut bundle, mut list, mut names) = (paths(), Vec::new(), Vec::new());
+    for (index, way) in WAYS.iter().enumerate() {
+        bundle = bundle.file(&format!("f{index}"), "hidden");
+        list.push(way.replace('@', &format!("f{index}")));
+        names.push(format!("f{index}"));
+    }
+    for (index, way) in WAYS.iter().chain(&WAYS_OF_A_DIRECTORY).enumerate() {
+        bundle = bundle.file(&format!("d{index}/inner"), "hidden").directory(&format!("d{index}/below"));
+        list.push(way.replace('@', &format!("d{index}")));
+        names.push(format!("d{index}/inner"));
+    }
+    (bundle, list, names)
+}
+
+/// What the guest finds out about each of these names, a line each.
+fn each(names: &[String], attempt: impl Fn(&str) -> String) -> String {
+    let attempts: Vec<_> = names.iter().map(|name| attempt(name)).collect();
+    format!("multi {}", attempts.join(" -- "))
+}
+
+#[test]
+fn each_way_to_write_a_masked_path_works_or_is_an_error() {
+    crate::skip_unless!(!under_runc(), "runc ignores some of them");
+    let (bundle, list, names) = written();
+    let guest = each(&names, |name| format!("read /{name}"));
+    let attempt = bundle.set("/linux/maskedPaths", json!(list)).guest(&guest).run();
+    let relative = list.iter().filter(|path| !path.starts_with('/')).count();
+    let warned =
+        attempt.output.err.lines().filter(|line| line.contains("taken as relative to the root")).count();
+    assert_eq!(warned, relative, "{}", attempt.output);
+    let wanted: Vec<_> = names.iter().map(|name| if name.starts_with('f') { "" } else { "ENOENT" }).collect();
+    assert_eq!(attempt.output.out.lines().collect::<Vec<_>>(), wanted, "{list:?}");
+    for path in ROOT {
+        let attempt = paths().set("/linux/maskedPaths", json!([path])).run();
+        attempt.fails_with_all(&["linux.maskedPaths[0]", path, "cannot be masked"]);
+    }
+    for (path, said) in WRONG {
+        paths()
+            .set("/linux/maskedPaths", json!([path]))
+            .run()
+            .fails_with_all(&["linux.maskedPaths[0]", said]);
+    }
+    let absent = json!(["/none", "/none/", "/none/.."]);
+    paths().set("/linux/maskedPaths", absent).guest("read /secret").run().prints("hidden");
+}
+
+#[test]
+fn each_way_to_write_a_read_only_path_works_or_is_an_error() {
+    crate::skip_unless!(!under_runc(), "runc ignores some of them");
+    let (bundle, list, names) = written();
+    let guest = each(&names, |name| format!("write /{name} x")) + " -- write /new x";
+    let attempt = bundle.set("/linux/readonlyPaths", json!(list)).guest(&guest).run();
+    let mut wanted = vec!["EROFS"; names.len()];
+    wanted.push("ok");
+    assert_eq!(attempt.output.out.lines().collect::<Vec<_>>(), wanted, "{list:?}");
+    for path in ROOT {
+        let attempt = paths()
+            .set("/linux/readonlyPaths", json!([path]))
+            .guest("multi write /new x -- write /dev/shm/x x")
+            .run();
+        assert_eq!(attempt.facts(), "EROFS\nok", "{path:?}");
+    }
+    for (path, said) in WRONG {
+        paths()
+            .set("/linux/readonlyPaths", json!([path]))
+            .run()
+            .fails_with_all(&["linux.readonlyPaths[0]", said]);
+    }
+}
+
+#[test]
+fn each_way_to_write_a_device_a_mount_point_or_the_root_works_or_is_an_error() {
+    crate::skip_unless!(!under_runc(), "runc ignores some of them");
+    let device = |path: &str| json!([{"path": path, "type": "c", "major": 1, "minor": 5}]);
+    for path in [
+        "/dev/new",
+        "//dev//new",
+        "/dev/./new",
+        "/dev/new/",
+        "dev/new",
+        "/to-root/dev/new",
+        "/etc/../dev/new",
+    ] {
+        paths().set("/linux/devices", device(path)).guest("stat /dev/new").run().prints("char 1:5 0666 0 0");
+    }
+    for (path, said) in [
+        ("/", "no path"),
+        ("", "no path"),
+        ("..", "no path"),
+        ("/dev", "is a Directory"),
+        ("/dev/.", "is a Directory"),
+    ] {
+        paths().set("/linux/devices", device(path)).run().fails_with_all(&["linux.devices[0]", said]);
+    }
+    for path in ["/etc", "//etc/", "etc", "/./etc/.", "/to-etc", "/deep/up", "/to-root/etc", "/deep/../etc"] {
+        paths().mount(path, tmpfs(&[])).guest("multi mountinfo /etc -- ls /etc").run().says("/etc tmpfs rw");
+    }
+    for path in ["/", "//", "/..", "/etc/..", "/to-root", "/to-root/."] {
+        paths().mount(path, tmpfs(&[])).run().fails_with("is on the top of the rootfs");
+    }
+    paths().mount("", tmpfs(&[])).run().fails_with("no destination");
+    for path in ["rootfs", "rootfs/", "./rootfs", ".//rootfs/.", "rootfs/../rootfs", "link", "link/"] {
+        let bundle = paths();
+        std::os::unix::fs::symlink("rootfs", bundle.dir.join("link")).expect("a link");
+        bundle.set("/root/path", json!(path)).guest("read /secret").run().prints("hidden");
+    }
+    for path in ["/", "//", "/..", "../../../../../..", "/tmp/..", "host", "host/", "host/."] {
+        let bundle = paths();
+        std::os::unix::fs::symlink("/", bundle.dir.join("host")).expect("a link");
+        let attempt = bundle.set("/root/path", json!(path)).set("/process/args", json!(["true"])).run();
+        attempt.fails_with_all(&["root.path", "is the host's root"]);
+    }
+    paths().set("/root/path", json!("")).run().fails_with("root.path: empty");
+}
+
+#[test]
+fn a_path_is_masked_wherever_links_lead() {
+    // Two paths that are one only for who does not look at the links.
+    let masked: Value = json!(["/secret", "/to-etc/../secret", "/x/../secret"]);
+    let bundle = paths().directory("far/away").file("far/secret", "hidden").symlink("x", "far/away");
+    bundle.set("/linux/maskedPaths", masked).guest("multi read /secret -- read /far/secret").run().prints("");
 }

@@ -5,17 +5,19 @@
 //! root.
 //! Not for: mounts that are read-only (see `mounts`).
 
+use crate::log;
 use crate::sys::mount::{self, Change, Depth, NOEXEC, NOSUID, RDONLY};
 use crate::sys::nodes::{Device, Nodes};
 use crate::sys::path::{Root, as_path};
 use crate::sys::{Called, Error};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use serde::Serialize;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
+use std::path::PathBuf;
 
 /// Both lists.
 #[derive(Debug, Serialize)]
@@ -50,7 +52,7 @@ const EMPTY_NAME: &CStr = c"empty";
 /// Decides what is hidden and what is read-only.
 ///
 /// # Errors
-/// A path is relative or has a NUL byte, or there is no mount namespace to do it in.
+/// A path is empty, has a NUL byte, or masks the root; or there is no mount namespace to do it in.
 pub fn plan(
     masked: &[String],
     readonly: &[String],
@@ -61,10 +63,14 @@ pub fn plan(
         own_mount_namespace || masked.is_empty() && readonly.is_empty(),
         "linux.maskedPaths, linux.readonlyPaths: unable to restrict sys entries without a private MNT namespace"
     );
+    for (index, path) in masked.iter().enumerate() {
+        let is_root = !path.is_empty() && path.split('/').all(|name| matches!(name, "" | "." | ".."));
+        ensure!(!is_root, "linux.maskedPaths[{index}] {path:?}: the root cannot be masked");
+    }
     let mut masked = planned("linux.maskedPaths", masked)?;
     let mut seen = BTreeSet::new();
-    // As bytes: paths are compared name by name.
-    masked.retain(|path| seen.insert(crate::sys::path::clean(as_path(path)).into_os_string()));
+    // As bytes: paths are compared name by name. A ".." is a name here: where it leads, a link may decide.
+    masked.retain(|path| seen.insert(as_path(path).components().collect::<PathBuf>().into_os_string()));
     let label = label.filter(|label| !label.is_empty());
     Ok(Paths {
         masked,
@@ -75,8 +81,15 @@ pub fn plan(
 
 fn planned(list: &str, paths: &[String]) -> Result<Vec<CString>> {
     let one = |(index, path): (usize, &String)| {
-        ensure!(path.starts_with('/'), "{list}[{index}] {path:?}: not an absolute path");
-        CString::new(path.as_str()).with_context(|| format!("{list}[{index}] {path:?}"))
+        ensure!(!path.is_empty(), "{list}[{index}]: empty");
+        if !path.starts_with('/') {
+            // As runc, for which the working directory is the root by then.
+            log::warn(format!(
+                "{list}[{index}] {path:?}: not an absolute path, taken as relative to the root"
+            ));
+        }
+        let absolute = if path.starts_with('/') { path.clone() } else { format!("/{path}") };
+        CString::new(absolute).with_context(|| format!("{list}[{index}] {path:?}"))
     };
     paths.iter().enumerate().map(one).collect()
 }
@@ -145,18 +158,21 @@ impl Paths {
     /// # Errors
     /// Anything but a path that is not there.
     pub fn apply(&self, root: &Root, masks: Option<Masks>) -> Result<()> {
+        let top = Identity::of(root.as_fd())?;
         for (index, path) in self.readonly.iter().enumerate() {
             let place = || format!("linux.readonlyPaths[{index}] {}", path.to_string_lossy());
             if let Some(target) = find(root, path).with_context(place)? {
-                make_readonly(target.as_fd()).with_context(place)?;
+                let is_root = Identity::of(target.as_fd()).with_context(place)?.is_same(&top);
+                make_readonly(target.as_fd(), is_root).with_context(place)?;
             }
         }
         let Some(masks) = masks else { return Ok(()) };
         for (index, path) in self.masked.iter().enumerate() {
             let place = || format!("linux.maskedPaths[{index}] {}", path.to_string_lossy());
             let Some(target) = find(root, path).with_context(place)? else { continue };
-            let stat = rustix::fs::fstat(&target).called("fstat", String::new).with_context(place)?;
-            let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            let found = Identity::of(target.as_fd()).with_context(place)?;
+            ensure!(!found.is_same(&top), "{}: leads to the root, which cannot be masked", place());
+            let is_directory = found.kind == FileType::Directory;
             let mask = if is_directory { &masks.directory } else { &masks.file };
             mask.cover(target.as_fd()).with_context(place)?;
         }
@@ -206,11 +222,37 @@ fn find(root: &Root, path: &CString) -> Result<Option<OwnedFd>, Error> {
     }
 }
 
-/// The tree of mounts there, attached once more on itself: read-only from its first moment.
-fn make_readonly(target: BorrowedFd<'_>) -> Result<(), Error> {
+/// What tells one place in the tree of mounts from another.
+struct Identity {
+    mount: u64,
+    inode: u64,
+    kind: FileType,
+}
+
+impl Identity {
+    fn of(place: BorrowedFd<'_>) -> Result<Self, Error> {
+        let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID;
+        let found =
+            rustix::fs::statx(place, c"", AtFlags::EMPTY_PATH, wanted).called("statx", String::new)?;
+        let kind = FileType::from_raw_mode(found.stx_mode.into());
+        Ok(Self { mount: found.stx_mnt_id, inode: found.stx_ino, kind })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        (self.mount, self.inode) == (other.mount, other.inode)
+    }
+}
+
+/// The tree of mounts there, attached once more on itself: read-only from its first moment. Not so the root: no process
+/// would ever come to what is on top of it.
+fn make_readonly(target: BorrowedFd<'_>, is_root: bool) -> Result<(), Error> {
+    let change = Change { set: RDONLY, ..Change::default() };
+    if is_root {
+        return mount::set_attributes(target, Depth::One, change);
+    }
     // Tied to the mount below, which the configuration says the propagation of.
     let tree = mount::clone_tied(target, c"", Depth::Tree)?;
-    mount::set_attributes(tree.as_fd(), Depth::One, Change { set: RDONLY, ..Change::default() })?;
+    mount::set_attributes(tree.as_fd(), Depth::One, change)?;
     mount::attach(tree.as_fd(), target)
 }
 
@@ -226,14 +268,28 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_path_is_refused_by_name() {
-        let text = format!("{:#}", paths(&["/a", "b"], &[]).unwrap_err());
-        assert_eq!(text, "linux.maskedPaths[1] \"b\": not an absolute path");
+    fn a_relative_path_is_one_of_the_root() {
+        let planned = paths(&["a"], &["b/c"]).unwrap();
+        assert_eq!((planned.masked, planned.readonly), (vec![c"/a".to_owned()], vec![c"/b/c".to_owned()]));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        for (masked, readonly, said) in [
+            (&["/a", "/"][..], &[][..], "linux.maskedPaths[1] \"/\": the root cannot be masked"),
+            (&["//.//.."], &[], "linux.maskedPaths[0] \"//.//..\": the root cannot be masked"),
+            (&[""], &[], "linux.maskedPaths[0]: empty"),
+            (&[], &["/a", ""], "linux.readonlyPaths[1]: empty"),
+        ] {
+            assert_eq!(format!("{:#}", paths(masked, readonly).unwrap_err()), said);
+        }
     }
 
     #[test]
     fn a_path_is_masked_once() {
-        assert_eq!(paths(&["/a", "/x/../a/"], &[]).unwrap().masked, [c"/a".to_owned()]);
+        assert_eq!(paths(&["/a", "//./a/"], &[]).unwrap().masked, [c"/a".to_owned()]);
+        // Where that leads, a link at /x decides.
+        assert_eq!(paths(&["/a", "/x/../a"], &[]).unwrap().masked.len(), 2);
     }
 
     #[test]
