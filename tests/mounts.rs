@@ -91,6 +91,32 @@ fn mount_points_are_made_with_their_parents() {
 }
 
 #[test]
+fn containers_on_one_root_make_the_same_mount_points_side_by_side() {
+    for round in 0..3 {
+        let first = Bundle::new();
+        let (source, rootfs) = (first.host_directory("host"), first.rootfs(""));
+        let on_the_same_root = |_| {
+            let mut bundle = Bundle::new().set("/root/path", json!(rootfs));
+            for number in 0..12 {
+                let place = format!("/round/{round}/a/{number}");
+                bundle = bundle.mount(&format!("{place}/dir"), bind(&source, &[]));
+                bundle = bundle.mount(&format!("{place}/file"), bind(&format!("{source}/file"), &[]));
+                bundle = bundle.mount(&format!("{place}/tmpfs"), tmpfs(&[]));
+            }
+            // Without a tmpfs on /dev, devices and links are made in the root, too.
+            bundle = bundle.set("/mounts/1/destination", json!("/elsewhere"));
+            bundle.guest(&format!("read /round/{round}/a/11/file"))
+        };
+        let bundles: Vec<_> = (0..8).map(on_the_same_root).collect();
+        let running: Vec<_> = bundles.iter().map(|bundle| bundle.start("run")).collect();
+        for (one, bundle) in running.into_iter().zip(&bundles) {
+            one.finish().prints("from the host");
+            bundle.assert_clean();
+        }
+    }
+}
+
+#[test]
 fn proc_is_that_of_the_container() {
     Bundle::new().guest("readlink /proc/self").run().prints("1");
 }

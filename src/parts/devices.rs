@@ -108,6 +108,9 @@ const LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "stderr"),
 ];
 
+/// How often a link that other processes make as well is looked at again.
+const LOOKS: usize = 16;
+
 /// The largest numbers of Linux: 12 and 20 bits.
 const MAX_MAJOR: i64 = 0xfff;
 const MAX_MINOR: i64 = 0xf_ffff;
@@ -410,14 +413,18 @@ fn links(dev: BorrowedFd<'_>) -> Result<()> {
         }
     }
     // Whatever ptmx the image has belongs to another devpts.
-    let ptmx = match link("pts/ptmx", "ptmx") {
-        Err(Errno::EXIST) => {
-            rustix::fs::unlinkat(dev, "ptmx", AtFlags::empty())
-                .called("unlinkat", || "/dev/ptmx".to_owned())?;
-            link("pts/ptmx", "ptmx")
+    let mut ptmx = link("pts/ptmx", "ptmx");
+    // More than once: another container on the same root file system may be doing this, too.
+    for _ in 0..LOOKS {
+        if ptmx != Err(Errno::EXIST) {
+            break;
         }
-        result => result,
-    };
+        match rustix::fs::unlinkat(dev, "ptmx", AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            removed => removed.called("unlinkat", || "/dev/ptmx".to_owned())?,
+        }
+        ptmx = link("pts/ptmx", "ptmx");
+    }
     ptmx.map_err(|errno| named("ptmx", errno))?;
     // Only where the kernel has it (CONFIG_PROC_KCORE).
     if rustix::fs::access("/proc/kcore", rustix::fs::Access::EXISTS).is_ok() {

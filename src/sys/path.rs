@@ -21,6 +21,10 @@ const TRIES: usize = 128;
 /// As the kernel's own limit on links in one path (MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
 
+/// How often a walk begins again because other processes make and remove what it meets. Containers that share one root
+/// file system make the same mount points at the same time.
+const WALKS: usize = 64;
+
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// An open directory that paths are resolved below.
@@ -127,7 +131,7 @@ impl Root {
     /// A component is no directory (ENOTDIR), or cannot be created; ELOOP when somebody swaps a link in.
     pub fn create_dir_all(&self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
         match open_below(self.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), IN_ROOT) {
-            Err(Errno::NOENT) => Walk::new(self).directory(path, mode),
+            Err(Errno::NOENT) => self.create_missing_dir(path, mode),
             result => result.called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT)")),
         }
     }
@@ -137,7 +141,7 @@ impl Root {
     /// # Errors
     /// As [`Root::create_dir_all`].
     pub fn create_missing_dir(&self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
-        Walk::new(self).directory(path, mode)
+        walk_again(|| Walk::new(self).directory(path, mode))
     }
 
     /// The directory that holds `path`'s last component, created if missing, and that component.
@@ -150,14 +154,46 @@ impl Root {
         Ok((self.create_dir_all(parent, mode)?, name))
     }
 
-    /// A new empty file at `path`, where nothing is; its O_PATH-like descriptor can be mounted on.
+    /// The file at `path`, created empty with its parents where it is missing; its descriptor can be mounted on.
+    ///
+    /// A dangling link is followed inside the root. What another process has created meanwhile is taken as it is.
     ///
     /// # Errors
-    /// Something is there (EEXIST; a dangling link is followed first), or it cannot be created.
+    /// A directory is there (EISDIR), or the file cannot be created.
     pub fn create_file(&self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
-        let mut walk = Walk::new(self);
-        walk.file(path, mode)
+        walk_again(|| Walk::new(self).file(path, mode))
     }
+
+    /// The symbolic link `path` with this target, created with its parents where it is missing.
+    ///
+    /// # Errors
+    /// Something else is there (EEXIST), or the link cannot be created.
+    pub fn create_link(&self, path: &Path, target: &CStr) -> Result<(), Error> {
+        let shown = || format!("{target:?} at {path:?}");
+        walk_again(|| {
+            let (parent, name) = self.create_parent(path, 0o755)?;
+            match rustix::fs::symlinkat(target, &parent, &name) {
+                Err(Errno::EXIST) => {}
+                result => return result.called("symlinkat", shown),
+            }
+            match rustix::fs::readlinkat(&parent, &name, Vec::new()) {
+                Ok(there) if there.as_c_str() == target => Ok(()),
+                Err(Errno::NOENT) => Err(Error::new("readlinkat", shown(), libc::ENOENT)),
+                _ => Err(Error::new("symlinkat", shown(), libc::EEXIST)),
+            }
+        })
+    }
+}
+
+/// Walks until no other process made or removed something on the way between two looks of ours.
+fn walk_again<T>(mut walk: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    for _ in 1..WALKS {
+        match walk() {
+            Err(error) if matches!(error.errno(), libc::ENOENT | libc::EEXIST) => {}
+            result => return result,
+        }
+    }
+    walk()
 }
 
 /// The last component as a C string; "..", "/" and the empty path have none.
@@ -187,6 +223,8 @@ enum Step {
     Followed,
     /// There is nothing of that name.
     Missing,
+    /// It is neither a directory nor a link; an O_PATH descriptor.
+    File(OwnedFd),
 }
 
 impl<'a> Walk<'a> {
@@ -250,8 +288,15 @@ impl<'a> Walk<'a> {
         let link = rustix::fs::openat(self.at(), name, flags, Mode::empty())
             .called("openat", || format!("{name:?} (O_PATH|O_NOFOLLOW)"))?;
         let stat = rustix::fs::fstat(&link).called("fstat", || format!("{name:?}"))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-            return Err(Error::new("openat", format!("{name:?} (O_DIRECTORY)"), libc::ENOTDIR));
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => {}
+            // Another process has replaced what was there a moment ago.
+            FileType::Directory => {
+                self.here = Some(link);
+                self.done.push(name.to_owned());
+                return Ok(Step::Entered);
+            }
+            _ => return Ok(Step::File(link)),
         }
         self.links += 1;
         if self.links > MAX_LINKS {
@@ -275,31 +320,39 @@ impl<'a> Walk<'a> {
     }
 
     fn enter(&mut self, name: &OsStr, mode: u32) -> Result<(), Error> {
-        if !matches!(self.step(name)?, Step::Missing) {
-            return Ok(());
+        let no_directory = || Error::new("openat", format!("{name:?} (O_DIRECTORY)"), libc::ENOTDIR);
+        match self.step(name)? {
+            Step::Entered | Step::Followed => return Ok(()),
+            Step::File(_) => return Err(no_directory()),
+            Step::Missing => {}
         }
         match rustix::fs::mkdirat(self.at(), name, Mode::from_raw_mode(mode)) {
-            // Somebody was faster: it is looked at like anything else that was there.
+            // Another process was faster: its work is looked at like anything else that was there.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno).called("mkdirat", || format!("{name:?}")),
         }
         match self.step(name)? {
             Step::Entered | Step::Followed => Ok(()),
+            Step::File(_) => Err(no_directory()),
             Step::Missing => Err(Error::new("openat", format!("{name:?}"), libc::ENOENT)),
         }
     }
 
-    fn file(&mut self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
+    fn file(mut self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
         self.push(path);
         while let Some(name) = self.left.pop() {
             if !self.left.is_empty() {
                 self.enter(&name, 0o755)?;
                 continue;
             }
-            if let Step::Missing = self.step(&name)? {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                return rustix::fs::openat(self.at(), name.as_os_str(), flags, Mode::from_raw_mode(mode))
-                    .called("openat", || format!("{name:?} (O_CREAT|O_EXCL|O_NOFOLLOW)"));
+            match self.step(&name)? {
+                Step::File(fd) => return Ok(fd),
+                Step::Missing => {
+                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    return rustix::fs::openat(self.at(), name.as_os_str(), flags, Mode::from_raw_mode(mode))
+                        .called("openat", || format!("{name:?} (O_CREAT|O_EXCL|O_NOFOLLOW)"));
+                }
+                Step::Entered | Step::Followed => {}
             }
         }
         Err(Error::new("openat", format!("{path:?} (O_CREAT)"), libc::EISDIR))
@@ -433,6 +486,43 @@ mod tests {
         root.create_file(Path::new("/etc/resolv.conf"), 0o644).unwrap();
         assert!(directory.path().join("root/run/resolv.conf").is_file());
         assert_eq!(root.create_file(Path::new("/there"), 0o644).unwrap_err().errno(), libc::EISDIR);
+    }
+
+    #[test]
+    fn what_another_process_has_made_meanwhile_is_taken_as_it_is() {
+        let (directory, root) = root();
+        let (root, base) = (&root, directory.path().join("root"));
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let running = || !stop.load(std::sync::atomic::Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while running() {
+                    // A racing rename or removal of a place that we make is no attack: we make it again.
+                    let _ = std::fs::remove_file(base.join("a/b/file"));
+                    let _ = std::fs::remove_dir(base.join("a/c/dir"));
+                    let _ = std::fs::remove_dir(base.join("a/c"));
+                }
+            });
+            let makers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(move || {
+                        for _ in 0..500 {
+                            root.create_file(Path::new("/a/b/file"), 0o644)?;
+                            root.create_dir_all(Path::new("/a/c/dir"), 0o755)?;
+                            root.create_link(Path::new("/a/link"), c"there")?;
+                        }
+                        Ok::<(), Error>(())
+                    })
+                })
+                .collect();
+            let results: Vec<_> = makers.into_iter().map(|maker| maker.join().unwrap()).collect();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            results.into_iter().for_each(|result| result.unwrap());
+        });
+        std::fs::write(base.join("other"), "").unwrap();
+        assert_eq!(root.create_link(Path::new("/a/link"), c"here").unwrap_err().errno(), libc::EEXIST);
+        assert_eq!(root.create_link(Path::new("/other"), c"here").unwrap_err().errno(), libc::EEXIST);
+        assert!(root.create_file(Path::new("/other"), 0o644).is_ok());
     }
 
     #[test]

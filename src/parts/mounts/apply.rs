@@ -203,12 +203,15 @@ impl Mounts {
                 found.fd
             }
             Err(error) if error.errno() == libc::ENOENT => {
-                if file_type(ready.fd.as_fd())? == FileType::Directory {
+                let created = if file_type(ready.fd.as_fd())? == FileType::Directory {
                     root.create_missing_dir(&mount.destination, 0o755)
                 } else {
                     root.create_file(&mount.destination, 0o644)
-                }
-                .with_context(|| create_mountpoint(mount))?
+                };
+                let created = created.with_context(|| create_mountpoint(mount))?;
+                // Another process may have created it first, and a link to it.
+                check_resolved(root, created.as_fd(), &mount.destination)?;
+                created
             }
             Err(error) => return Err(error).with_context(|| create_mountpoint(mount)),
         };
@@ -486,8 +489,15 @@ fn directory_target(root: &Root, mount: &Mount, ordinary: bool, fresh: &[Fresh])
             Ok((found.fd, true))
         }
         Err(error) if error.errno() == libc::ENOENT => {
-            let created =
-                root.create_missing_dir(destination, 0o755).with_context(|| create_mountpoint(mount))?;
+            let created = root.create_missing_dir(destination, 0o755);
+            // Another process may have created it first, and a link to it.
+            let created = if ordinary {
+                created.and_then(|_| root.find_directory_nofollow(destination))
+            } else {
+                created
+            };
+            let created = created.with_context(|| create_mountpoint(mount))?;
+            check_resolved(root, created.as_fd(), destination)?;
             Ok((created, false))
         }
         Err(error) if ordinary && matches!(error.errno(), libc::ENOTDIR | libc::ELOOP) => {
