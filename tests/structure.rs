@@ -288,6 +288,7 @@ const BY_NAME: &[(&str, &str, &str)] = &[
     ("src/parts/mounts/apply.rs",    "fresh_fs",         "the host's /sys and /dev/mqueue, before the root changes"),
     ("src/parts/mounts/apply.rs",    "hold_one",         "a source of the configuration, by the parent"),
     ("src/parts/mounts/apply.rs",    "set_idmap",        "the host's /proc, before the root changes"),
+    ("src/parts/mounts/copy_up.rs",  "copy_file",        "/proc/self/fd of the host's /proc, before the root changes"),
     ("src/parts/namespaces.rs",      "*",                "the host's namespace files, by the parent"),
     ("src/parts/paths.rs",           "host_null",        "the host's null device, before the root changes"),
     ("src/parts/process.rs",         "executable",       "relative to the working directory, without links of /proc that jump, and with the container's rights"),

@@ -1,10 +1,12 @@
 //! `tmpcopyup`: a new tmpfs starts with a copy of the directory that it will hide.
 //!
-//! Both sides are descriptors; links are copied, never followed, and the copy is not yet attached anywhere.
+//! Both sides are descriptors; links are copied, never followed, and the copy is not yet attached anywhere. The image
+//! chooses what is there: each entry is looked at by an O_PATH descriptor, and only directories and regular files are
+//! opened, by that descriptor. Opening a device or a FIFO may wait, or do something.
 
 use crate::sys::Error;
 use anyhow::{Context as _, Result, bail};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 use std::ffi::CStr;
 
@@ -47,18 +49,20 @@ fn copy_directory(from: OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<()>
 }
 
 fn copy_one(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, depth: usize) -> Result<()> {
-    let stat = call("fstatat", name, rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW))?;
+    let entry = open(from, name, OFlags::PATH)?;
+    let stat = call("fstat", name, rustix::fs::fstat(&entry))?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
     match kind {
         FileType::Directory => {
             call("mkdirat", name, rustix::fs::mkdirat(to, name, Mode::RWXU))?;
             let inner = open(to, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
-            copy_directory(open(from, name, OFlags::RDONLY | OFlags::DIRECTORY)?, inner.as_fd(), depth - 1)?;
+            let outer = open(entry.as_fd(), c".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+            copy_directory(outer, inner.as_fd(), depth - 1)?;
         }
-        FileType::RegularFile => copy_file(from, name, to)?,
+        FileType::RegularFile => copy_file(entry.as_fd(), name, to)?,
         FileType::Symlink => {
-            let target = call("readlinkat", name, rustix::fs::readlinkat(from, name, Vec::new()))?;
+            let target = call("readlinkat", name, rustix::fs::readlinkat(&entry, c"", Vec::new()))?;
             call("symlinkat", name, rustix::fs::symlinkat(&target, to, name))?;
         }
         FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
@@ -80,11 +84,54 @@ fn keep_owner(to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Error>
     call("fchownat", name, rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW))
 }
 
-fn copy_file(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>) -> Result<()> {
-    // O_NONBLOCK: should it have become a FIFO meanwhile.
-    let mut source = std::fs::File::from(open(from, name, OFlags::RDONLY | OFlags::NONBLOCK)?);
+/// `entry` is the O_PATH descriptor of a regular file. Only a magic link reopens that very file.
+fn copy_file(entry: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>) -> Result<()> {
+    let path = format!("/proc/self/fd/{}", entry.as_raw_fd());
+    let source = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let mut source = std::fs::File::from(call("open", name, source)?);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let target = call("openat", name, rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR))?;
     std::io::copy(&mut source, &mut std::fs::File::from(target))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::path::Root;
+    use rustix::fs::{CWD, RenameFlags, inotify, renameat_with};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn nothing_but_files_and_directories_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path();
+        let (source, target) = (base.join("source"), base.join("target"));
+        std::fs::create_dir(&source).unwrap();
+        std::fs::create_dir(&target).unwrap();
+        let (file, fifo) = (source.join("file"), source.join("fifo"));
+        std::fs::write(&file, "").unwrap();
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, 0o600.into(), 0).unwrap();
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        inotify::add_watch(&watch, &fifo, inotify::WatchFlags::OPEN).unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // The image exchanges one for the other while we copy.
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &file, CWD, &fifo, RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            let from = Root::open_host(&source).unwrap();
+            for n in 0..1000 {
+                let to = target.join(n.to_string());
+                std::fs::create_dir(&to).unwrap();
+                copy(from.as_fd(), Root::open_host(&to).unwrap().as_fd()).unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        // The kernel tells of each open(2), but not of one with O_PATH.
+        let told = rustix::io::read(&watch, &mut [0_u8; 512]);
+        assert_eq!(told, Err(rustix::io::Errno::AGAIN), "the fifo was opened");
+    }
 }
