@@ -81,6 +81,8 @@ pub fn create(
     by: StartedBy,
     handover: &Handover<'_>,
 ) -> Result<(Container, Launched)> {
+    // Until init is made; init has it until it has that of its process.
+    sys::umask::ours();
     let root = Root::create(root)?;
     let cgroup = match &plan.cgroup {
         // A cgroup in use may be that of the container which has the id: that is the better reason then.

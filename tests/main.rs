@@ -12,6 +12,7 @@ mod annotations;
 mod attacks;
 mod bad_fields;
 mod bad_input;
+mod caller;
 mod cgroup_v2;
 mod cgroups;
 mod cli;

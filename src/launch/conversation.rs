@@ -119,6 +119,7 @@ impl Launch<'_> {
                 .map_err(refused)
             }
         };
+        sys::umask::callers();
         if let Some(cpus) = cpus {
             cpus.take_back()?;
         }
@@ -299,7 +300,9 @@ impl Launch<'_> {
         match &mut self.subject {
             Subject::Container { dir, record, .. } => {
                 let asked = self.plan.cgroup.as_ref().context("linux.cgroupsPath: none")?;
+                sys::umask::ours();
                 record.orlop.cgroup.adopt(pid, asked)?;
+                sys::umask::callers();
                 if let Some(owner) = self.plan.cgroup_owner {
                     record.orlop.cgroup.give_to(owner)?;
                 }

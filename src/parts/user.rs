@@ -7,7 +7,7 @@ use crate::sys::path::Root;
 use crate::sys::{self, Called, prctl};
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use serde::Serialize;
 use std::fmt;
 use std::io::Read;
@@ -111,7 +111,7 @@ impl User {
     /// An id is not mapped in the user namespace, or CAP_SETUID or CAP_SETGID is missing.
     pub fn apply(&self) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
-        rustix::process::umask(Mode::from_raw_mode(self.umask));
+        sys::umask::set(self.umask);
         self.own_stdio().context("process.user.uid")?;
         if self.uid.get() != 0 {
             // For uid 0 the kernel clears nothing, so nothing has to be kept.
@@ -313,7 +313,7 @@ mod tests {
             ensure!((uids, gids) == ([1000; 3], [1001; 3]), "{uids:?} {gids:?}");
             let groups = rustix::process::getgroups()?;
             ensure!(groups.iter().map(|gid| gid.as_raw()).eq([5, 6]), "{groups:?}");
-            ensure!(rustix::process::umask(Mode::empty()).as_raw_mode() == 0o027);
+            ensure!(rustix::process::umask(rustix::fs::Mode::empty()).as_raw_mode() == 0o027);
             ensure!(prctl::capget()?.permitted != 0, "the permitted set was lost");
             Ok(())
         });

@@ -25,6 +25,7 @@ pub mod signal;
 pub mod spawn;
 mod start;
 pub mod tty;
+pub mod umask;
 
 use std::fmt;
 

@@ -228,6 +228,7 @@ pub fn without_inherited(command: &mut std::process::Command) -> &mut std::proce
         command.pre_exec(|| {
             // Behind a filter the call may be forbidden; who comes from there has made it before the filter.
             let _ = super::fd::set_cloexec_from(3);
+            super::umask::callers();
             Ok(())
         })
     }

@@ -22,6 +22,7 @@ pub use leftovers::names;
 
 pub use bundle::{Attempt, Bundle, bind, tmpfs};
 pub use container::Container;
+pub use leftovers::cgroups;
 pub use receive::{accept_fd, terminal};
 pub use runtime::{
     Running, View, copy_program, eventually, is_root, output, runtime, start as begin, under_runc, window,
