@@ -312,7 +312,9 @@ impl InitEnd {
             match rustix::io::write(&self.0, &text) {
                 Err(rustix::io::Errno::INTR) => {}
                 // A filter may answer in place of the kernel: then nothing was said, and no answer will come.
-                Ok(length) if length != text.len() => return Err(anyhow!("write to the runtime: {length} bytes")),
+                Ok(length) if length != text.len() => {
+                    return Err(anyhow!("write to the runtime: {length} bytes"));
+                }
                 other => return Ok(other.map(drop).called("write", || "wire".into())?),
             }
         }

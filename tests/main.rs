@@ -32,6 +32,7 @@ mod host_out_of_reach;
 mod lifecycle;
 mod log;
 mod masks;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod network;

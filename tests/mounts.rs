@@ -252,6 +252,34 @@ fn a_source_in_the_root_gets_its_id_maps_too() {
     bundle.guest("stat /again/file").run().prints("file 0644 0 0");
 }
 
+#[test]
+fn a_link_of_the_image_does_not_lead_a_source_out_of_the_root() {
+    // Rule of the source: it lies below the root, so that what is meant is what a process in there would find.
+    for (target, says) in [("/data", "from the image"), ("../../../data", "from the image")] {
+        for user_namespace in [false, true] {
+            let bundle = if user_namespace { Bundle::new().user_namespace() } else { Bundle::new() };
+            let host = bundle.host_directory("host");
+            let bundle = bundle
+                .file("data/file", "from the image")
+                .symlink("link", target)
+                .symlink("out", &host)
+                .symlink(&format!("{host}/file"), "/data/file");
+            let (link, out) = (bundle.rootfs("link"), bundle.rootfs("out/file"));
+            bundle
+                .mount("/again", bind(&link.to_string_lossy(), &[]))
+                .mount("/file", bind(&out.to_string_lossy(), &[]))
+                .guest("multi read /again/file -- read /file")
+                .run()
+                .prints(&format!("{says}\n{says}"));
+        }
+    }
+    let bundle = Bundle::new();
+    let host = bundle.host_directory("host");
+    let bundle = bundle.symlink("out", &host);
+    let out = bundle.rootfs("out");
+    bundle.mount("/again", bind(&out.to_string_lossy(), &[])).run().fails_with("no such file or directory");
+}
+
 // --- the root ---
 
 #[test]

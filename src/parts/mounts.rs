@@ -6,7 +6,10 @@
 
 mod apply;
 mod attributes;
+mod bind;
+mod by_string;
 mod copy_up;
+mod data;
 mod parent;
 #[cfg(test)]
 mod tests;
@@ -119,17 +122,26 @@ pub enum What {
     Remount(Remount),
 }
 
-/// A directory or file of the host.
+/// A directory or file that is shown at a second place.
 #[derive(Debug, Serialize)]
 pub struct Bind {
-    /// An absolute path of the host.
-    pub source: CString,
-    /// It lies in the container's root, where earlier mounts may have put something: init opens it in its turn.
-    pub in_root: bool,
+    /// Where it is.
+    pub source: BindSource,
     /// With what is mounted below it.
     pub depth: Depth,
     /// Other owners than on disk.
     pub idmap: Option<IdMapping>,
+}
+
+/// Where the source of a bind mount is.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BindSource {
+    /// An absolute path of the host.
+    Host(CString),
+    /// A path in the container's root. Init opens it in its turn, for earlier mounts may have put something there. Links
+    /// on the way are the image's, and stay in the root.
+    Root(PathBuf),
 }
 
 /// Whose id maps a mount gets, and how deep.
@@ -162,6 +174,11 @@ pub struct New {
     pub flags: Vec<CString>,
     /// The file system's own options: with a value or without.
     pub data: Vec<(CString, Option<CString>)>,
+    /// The same as one string, where the file system must read it itself.
+    pub one_string: Option<CString>,
+    /// Paths in the container's root, by which the file system finds its disk or its layers. The kernel follows them as
+    /// paths of the host: none may lead through a link of the image.
+    pub in_root: Vec<PathBuf>,
     /// Must be a real directory, not a link: proc and sysfs.
     pub ordinary_directory: bool,
     /// A tmpfs without `mode=` looks like the directory that it hides.
@@ -361,15 +378,13 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
             "bind mounts cannot have any filesystem-specific options applied: {:?}",
             options.data.join(",")
         );
-        let source = facts.bundle.join(&source);
-        let in_root = clean(&source).starts_with(rootfs);
-        let source = c_string("source", source.as_os_str().as_bytes())?;
-        What::Bind(Bind { source, in_root, depth, idmap })
+        let source = bind_source(&source, &rootfs, facts)?;
+        What::Bind(Bind { source, depth, idmap })
     } else if fstype == "cgroup" || (fstype == "cgroup2" && facts.unified_cgroups) {
         // Beside version 1 `cgroup2` is a file system like any other, with what the cgroup namespace shows of it.
         What::Cgroup
     } else {
-        What::New(plan_new(fstype, &source, &destination, &options)?)
+        What::New(plan_new(fstype, &source, &destination, &options, facts)?)
     };
     Ok(Mount {
         index,
@@ -378,6 +393,15 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
         what,
         attributes: Attributes::of(&options),
         propagation: options.propagation,
+    })
+}
+
+fn bind_source(source: &Path, rootfs: &Path, facts: &Facts<'_>) -> Result<BindSource> {
+    let source = facts.bundle.join(source);
+    let named = c_string("source", source.as_os_str().as_bytes())?;
+    Ok(match clean(&source).strip_prefix(rootfs) {
+        Ok(below) => BindSource::Root(below.to_owned()),
+        Err(_) => BindSource::Host(named),
     })
 }
 
@@ -402,7 +426,13 @@ fn check_proc(destination: &Path, fstype: &str, options: &Options) -> Result<()>
     Ok(())
 }
 
-fn plan_new(fstype: &str, source: &Path, destination: &Path, options: &Options) -> Result<New> {
+fn plan_new(
+    fstype: &str,
+    source: &Path,
+    destination: &Path,
+    options: &Options,
+    facts: &Facts<'_>,
+) -> Result<New> {
     ensure!(!fstype.is_empty(), "no type, and neither \"bind\" nor \"rbind\" in the options: no such device");
     ensure!(!options.copy_up || fstype == "tmpfs", "tmpcopyup is for tmpfs, not for {fstype:?}");
     let mut flags: Vec<CString> = Vec::new();
@@ -416,7 +446,7 @@ fn plan_new(fstype: &str, source: &Path, destination: &Path, options: &Options) 
     if options.set & RDONLY != 0 && !PSEUDO.contains(&fstype) {
         flags.push(c"ro".to_owned());
     }
-    let data = split_data(&options.data)?;
+    let data = data::split(&options.data)?;
     let late = fstype == "tmpfs" || destination == Path::new("/dev");
     Ok(New {
         fstype: c_string("type", fstype)?,
@@ -428,6 +458,8 @@ fn plan_new(fstype: &str, source: &Path, destination: &Path, options: &Options) 
         late_readonly: late && options.set & RDONLY != 0,
         labelled: !matches!(fstype, "proc" | "sysfs" | "mqueue")
             && !data.iter().any(|(key, _)| key.as_c_str() == c"context"),
+        one_string: data::one_string(&options.data, &data)?,
+        in_root: data::paths_below(&clean(facts.rootfs), source, &data),
         data,
     })
 }
@@ -437,30 +469,8 @@ fn superblock_and_data(options: &Options) -> Result<Vec<(CString, Option<CString
     for name in &options.superblock {
         all.push((c_string("options", name)?, None));
     }
-    all.extend(split_data(&options.data)?);
+    all.extend(data::split(&options.data)?);
     Ok(all)
-}
-
-/// mount(2) takes one string, `key=value,key`; fsconfig(2) takes them one by one. A comma inside double quotes
-/// belongs to the value (SELinux contexts), and the quotes do not.
-fn split_data(options: &[String]) -> Result<Vec<(CString, Option<CString>)>> {
-    let joined = options.join(",");
-    let mut quoted = false;
-    let words = joined.split(|c: char| {
-        quoted ^= c == '"';
-        c == ',' && !quoted
-    });
-    let mut data = Vec::new();
-    for word in words.filter(|word| !word.is_empty()) {
-        data.push(match word.split_once('=') {
-            Some((key, value)) => {
-                let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
-                (c_string("options", key)?, Some(c_string("options", value)?))
-            }
-            None => (c_string("options", word)?, None),
-        });
-    }
-    Ok(data)
 }
 
 fn plan_idmap(mount: &oci::Mount, options: &Options, facts: &Facts<'_>) -> Result<Option<IdMapping>> {

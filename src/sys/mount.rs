@@ -254,9 +254,6 @@ impl Context {
     }
 
     /// An option with a value (FSCONFIG_SET_STRING).
-    ///
-    /// # Errors
-    /// As [`Context::flag`].
     pub fn string(&self, key: &CStr, value: &CStr) -> Result<(), Error> {
         rustix::mount::fsconfig_set_string(&self.0, key, value).called("fsconfig", || {
             format!("{}={}{}", key.to_string_lossy(), value.to_string_lossy(), self.complaint())
@@ -438,11 +435,15 @@ pub fn detach_from(mount: BorrowedFd<'_>, below: BorrowedFd<'_>) -> Result<(), E
     rustix::process::fchdir(below).called("fchdir", || "(below a mount)".to_owned())
 }
 
+/// What mount(2) reads of its string of options: a page, whose last byte is 0.
+pub fn longest_options() -> usize {
+    // SAFETY: sysconf(3) takes a number and returns one.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(page).unwrap_or(4096).saturating_sub(1)
+}
+
 /// mount(2) with one string of options, for what does not fit into fsconfig(2): `target` by descriptor, `flags` by
 /// their fsconfig(2) names.
-///
-/// # Errors
-/// As mount(2).
 pub fn mount_with_data(
     source: &CStr,
     target: BorrowedFd<'_>,

@@ -104,6 +104,12 @@ impl Root {
         }
     }
 
+    /// Whether a symbolic link is met on the way to `path`, be it one that leads to nothing.
+    pub fn meets_link(&self, path: &Path) -> bool {
+        let straight = IN_ROOT.union(ResolveFlags::NO_SYMLINKS);
+        open_below(self.as_fd(), path, OFlags::PATH, Mode::empty(), straight).err() == Some(Errno::LOOP)
+    }
+
     /// Like [`Root::find`], but the last component is not followed: a link there is what is found.
     ///
     /// # Errors

@@ -1,13 +1,12 @@
 //! Making the mounts: `hold` in the parent, `apply` in init before the pivot.
 
-use super::attributes::{
-    Lock, bind_calls, change_attached, change_attributes, propagate_new, set_attached, set_readonly,
-};
+use super::attributes::{Lock, Wanted, propagate_new, set_readonly};
+use super::bind::set_idmap;
 use super::parent::{Halfway, Parent};
-use super::{Attributes, Bind, IdMapping, IdMaps, Mount, Mounts, New, Remount, SourcesFrom, What, copy_up};
+use super::{Attributes, Bind, BindSource, Mount, Mounts, New, Remount, What, by_string, copy_up};
 use crate::log;
-use crate::sys::mount::{self as sys, Change, Context, Depth, NODEV, NOEXEC, NOSUID, RDONLY};
-use crate::sys::path::{Found, Root, c_path};
+use crate::sys::mount::{self as sys, Context, Depth, NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::sys::path::{Found, Root};
 use crate::sys::{Error, errno_of};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,9 +15,12 @@ use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 
-/// The sources that the parent opened, one place a mount.
+/// The sources that the parent opened.
 #[derive(Debug, Default)]
-pub struct Held(Vec<Option<Ready>>);
+pub struct Held {
+    /// One place a mount.
+    sources: Vec<Option<OwnedFd>>,
+}
 
 /// What is left to do for mounts when the root is complete.
 #[derive(Debug, Default)]
@@ -49,22 +51,11 @@ pub enum Source {
     Attached(OwnedFd),
 }
 
-/// A mount that only waits to be attached.
-#[derive(Debug)]
-struct Ready {
-    fd: OwnedFd,
-    /// Without mount_setattr, attributes and propagation can only be set once it is attached.
-    pending: bool,
-}
-
 /// A new tmpfs of ours, where mount points are made without looking up a path.
 struct Fresh {
     path: PathBuf,
     fd: OwnedFd,
 }
-
-/// Longer values are EINVAL to fsconfig(2).
-const LONGEST_VALUE: usize = 255;
 
 /// In a user namespace these want privilege over another namespace that the container shares with the host; what
 /// the host has is bound instead.
@@ -77,41 +68,24 @@ impl Mounts {
     /// A source is not there, or cannot be mounted as asked.
     pub fn hold(&self) -> Result<Held> {
         let hold = |mount: &Mount| match &mount.what {
-            What::Bind(bind)
-                if !bind.in_root && (self.sources != SourcesFrom::Init || bind.idmap.is_some()) =>
-            {
-                match self.hold_one(mount, bind) {
-                    // Only root of a user namespace may do this there: init opens it, or says why it cannot.
-                    Err(_) if self.rootless && bind.idmap.is_none() => Ok(None),
-                    held => held.with_context(|| at(mount)).map(Some),
-                }
-            }
+            What::Bind(bind) => match &bind.source {
+                BindSource::Host(source) => self.hold_bind(mount, bind, source).with_context(|| at(mount)),
+                BindSource::Root(_) => Ok(None),
+            },
             _ => Ok(None),
         };
-        self.list.iter().map(hold).collect::<Result<_>>().map(Held)
+        self.list.iter().map(hold).collect::<Result<_>>().map(|sources| Held { sources })
     }
 
-    fn hold_one(&self, mount: &Mount, bind: &Bind) -> Result<Ready> {
-        let fd = sys::clone_tied(CWD, &bind.source, bind.depth)?;
-        if let Some(idmap) = &bind.idmap {
-            set_idmap(fd.as_fd(), idmap)?;
+    /// The propagation and attributes of a mount of the host.
+    pub(super) fn wanted<'a>(&self, mount: &'a Mount, depth: Depth, lock: Lock) -> Wanted<'a> {
+        Wanted {
+            base: self.source_propagation,
+            propagation: &mount.propagation,
+            attributes: mount.attributes,
+            depth,
+            lock,
         }
-        let lock = if self.sources == SourcesFrom::InitElseParent { Lock::Emulated } else { Lock::Kernel };
-        self.finish(fd, mount, bind.depth, lock)
-    }
-
-    /// Gives a detached bind mount its propagation and attributes.
-    fn finish(&self, fd: OwnedFd, mount: &Mount, depth: Depth, lock: Lock) -> Result<Ready> {
-        let calls = bind_calls(self.source_propagation, mount, depth);
-        for (change, depth) in calls {
-            match change_attributes(fd.as_fd(), depth, change, &mount.attributes, lock) {
-                Err(error) if error.errno() == libc::ENOSYS && mount.attributes.tree_change().is_none() => {
-                    return Ok(Ready { fd, pending: true });
-                }
-                result => result?,
-            }
-        }
-        Ok(Ready { fd, pending: false })
     }
 
     /// Gives the detached mount `fd` the id maps of the mount at `index`: in the parent, for init may lack the
@@ -145,7 +119,7 @@ impl Mounts {
             log::debug(|| {
                 format!("init: mounts[{}] {} {:?}", mount.index, mount.destination.display(), mount.source)
             });
-            let held = held.0.get_mut(mount.index).and_then(Option::take);
+            let held = held.sources.get_mut(mount.index).and_then(Option::take);
             match &mount.what {
                 What::Bind(bind) => self.bind(root, mount, bind, held, parent),
                 What::New(new) => {
@@ -165,67 +139,6 @@ impl Mounts {
         Ok(late)
     }
 
-    fn bind(
-        &self,
-        root: &Root,
-        mount: &Mount,
-        bind: &Bind,
-        held: Option<Ready>,
-        parent: &Parent<'_>,
-    ) -> Result<()> {
-        let ready = match (held, self.sources) {
-            (None, _) if bind.idmap.is_some() => {
-                let fd = sys::clone_tied(CWD, &bind.source, bind.depth)?;
-                (parent.map_ids)(mount.index, fd.as_fd())?;
-                self.finish(fd, mount, bind.depth, Lock::Kernel)?
-            }
-            (Some(ready), SourcesFrom::Parent) => ready,
-            (Some(ready), _) if bind.idmap.is_some() => ready,
-            (held, _) => match sys::clone_tied(CWD, &bind.source, bind.depth) {
-                Ok(fd) => self.finish(fd, mount, bind.depth, Lock::Kernel)?,
-                // Container root may not reach it, the parent could.
-                Err(error) if error.errno() == libc::EACCES => held.ok_or(error)?,
-                Err(error) => return Err(error.into()),
-            },
-        };
-        if mount.destination == Path::new("/proc") {
-            ensure!(
-                is_procfs(ready.fd.as_fd())?,
-                "{:?} cannot be mounted because it is not of type proc",
-                mount.destination
-            );
-        }
-        let target = match root.find(&mount.destination) {
-            Ok(found) => {
-                if found.through_symlink {
-                    check_resolved(root, found.fd.as_fd(), &mount.destination)?;
-                }
-                found.fd
-            }
-            Err(error) if error.errno() == libc::ENOENT => {
-                let created = if file_type(ready.fd.as_fd())? == FileType::Directory {
-                    root.create_missing_dir(&mount.destination, 0o755)
-                } else {
-                    root.create_file(&mount.destination, 0o644)
-                };
-                let created = created.with_context(|| create_mountpoint(mount))?;
-                // Another process may have created it first, and a link to it.
-                check_resolved(root, created.as_fd(), &mount.destination)?;
-                created
-            }
-            Err(error) => return Err(error).with_context(|| create_mountpoint(mount)),
-        };
-        self.attach(ready, target.as_fd(), mount)
-    }
-
-    fn attach(&self, ready: Ready, target: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
-        sys::attach(ready.fd.as_fd(), target)?;
-        if ready.pending {
-            change_attached(ready.fd.as_fd(), self.source_propagation, mount)?;
-        }
-        Ok(())
-    }
-
     fn fresh_fs(
         &self,
         root: &Root,
@@ -234,29 +147,28 @@ impl Mounts {
         fresh: &mut Vec<Fresh>,
         late: &mut Late,
     ) -> Result<()> {
+        if let Some(path) = new.in_root.iter().find(|path| root.meets_link(path)) {
+            bail!("{path:?} in the root: a symbolic link of the image would be followed on the host");
+        }
         let (target, existed) = directory_target(root, mount, new.ordinary_directory, fresh)?;
         let target = target.as_fd();
         let mode = if new.inherits_mode && existed { Some(mode_of(target)?) } else { None };
-        if new
-            .data
-            .iter()
-            .any(|(_, value)| value.as_ref().is_some_and(|value| value.count_bytes() > LONGEST_VALUE))
-        {
-            return self.mount_long(root, mount, new, target);
-        }
-        let fd = match self.new_detached(mount, new, mode) {
-            Ok(fd) => fd,
+        let made = match &new.one_string {
+            Some(options) => by_string::mount(mount, new, options, mode.as_deref(), self.label(new), target),
+            None => self.new_detached(mount, new, mode),
+        };
+        let fd = match made {
             Err(error) if self.in_user_namespace && errno_of(&error) == Some(libc::EPERM) => {
                 let Some((_, host)) =
                     HOST_INSTEAD.iter().find(|(fstype, _)| *fstype == new.fstype.as_c_str())
                 else {
                     return Err(error);
                 };
-                let clone = sys::clone_private(CWD, host, Depth::Tree, 0)?;
-                let ready = self.finish(clone, mount, Depth::Tree, Lock::Kernel)?;
-                return self.attach(ready, target, mount);
+                let fd = sys::clone_private(CWD, host, Depth::Tree, 0)?;
+                self.wanted(mount, Depth::Tree, Lock::Kernel).apply(fd.as_fd())?;
+                return Ok(sys::attach(fd.as_fd(), target)?);
             }
-            Err(error) => return Err(error),
+            made => made?,
         };
         if new.copy_up {
             copy_up::copy(target, fd.as_fd()).context("tmpcopyup")?;
@@ -271,28 +183,8 @@ impl Mounts {
         remember(mount, new, fd, fresh, late)
     }
 
-    /// mount(2) takes a page of options; the layers of an overlay may need it.
-    fn mount_long(&self, root: &Root, mount: &Mount, new: &New, target: BorrowedFd<'_>) -> Result<()> {
-        let mut data = Vec::new();
-        for (key, value) in &new.data {
-            data.extend_from_slice(if data.is_empty() { b"" } else { b"," });
-            data.extend_from_slice(key.to_bytes());
-            if let Some(value) = value {
-                data.push(b'=');
-                data.extend_from_slice(value.to_bytes());
-            }
-        }
-        if let (true, Some(label)) = (new.labelled, &self.label) {
-            data.extend([b",context=\"", label.to_bytes(), b"\""].concat());
-        }
-        sys::mount_with_data(&new.source, target, &new.fstype, &new.flags, &CString::new(data)?)?;
-        // mount(2) gives no descriptor: what is on top of the place is what we have just put there.
-        let mounted = root.find(&mount.destination)?.fd;
-        if mount.attributes.set != 0 {
-            let change = Change { set: mount.attributes.set, clear: sys::ATIME_MASK, propagation: None };
-            set_attached(mounted.as_fd(), change)?;
-        }
-        propagate_new(mounted.as_fd(), mount)
+    fn label(&self, new: &New) -> Option<&CStr> {
+        self.label.as_deref().filter(|_| new.labelled)
     }
 
     fn new_detached(&self, mount: &Mount, new: &New, mode: Option<CString>) -> Result<OwnedFd> {
@@ -309,7 +201,7 @@ impl Mounts {
         for (key, value) in &new.data {
             set_option(&context, key, value.as_deref())?;
         }
-        if let (true, Some(label)) = (new.labelled, &self.label) {
+        if let Some(label) = self.label(new) {
             context.string(c"context", label)?;
         }
         let late = if new.late_readonly { RDONLY } else { 0 };
@@ -359,21 +251,10 @@ impl Mounts {
             // What cannot be bound once more (`unbindable`) cannot be shown a second time: EINVAL.
             Source::Attached(fd) => sys::clone_private(fd.as_fd(), c"", Depth::One, 0)?,
         };
-        let shown = Mount {
-            index: mount.index,
-            destination: mount.destination.clone(),
-            source: mount.source.clone(),
-            what: What::Cgroup,
-            attributes,
-            propagation: mount.propagation.clone(),
-        };
-        let ready = self.finish(fd, &shown, Depth::One, Lock::Kernel)?;
-        sys::attach(ready.fd.as_fd(), target)?;
-        if ready.pending {
-            change_attached(ready.fd.as_fd(), self.source_propagation, &shown)?;
-        }
+        Wanted { attributes, ..self.wanted(mount, Depth::One, Lock::Kernel) }.apply(fd.as_fd())?;
+        sys::attach(fd.as_fd(), target)?;
         if !matches!(source, Source::Path(path) if !path.is_empty()) {
-            *source = Source::Attached(ready.fd);
+            *source = Source::Attached(fd);
         }
         Ok(())
     }
@@ -427,13 +308,13 @@ impl Late {
 impl Held {
     /// Attaches the first source, to look at what the parent made of it.
     pub(super) fn attach_first(&self, target: &Root) {
-        let ready = self.0.first().and_then(Option::as_ref).expect("a source is held");
-        sys::attach(ready.fd.as_fd(), target.as_fd()).expect("it can be attached");
+        let Some(Some(fd)) = self.sources.first() else { panic!("no source is held") };
+        sys::attach(fd.as_fd(), target.as_fd()).expect("it can be attached");
     }
 }
 
 /// runc's words, which stand behind the same words in its messages, then the place in config.json.
-fn at(mount: &Mount) -> String {
+pub(super) fn at(mount: &Mount) -> String {
     let to = mount.destination.display();
     format!(
         "error mounting {:?} to rootfs at {:?}: mounts[{}] {to}",
@@ -441,7 +322,7 @@ fn at(mount: &Mount) -> String {
     )
 }
 
-fn create_mountpoint(mount: &Mount) -> String {
+pub(super) fn create_mountpoint(mount: &Mount) -> String {
     format!("create mountpoint for {} mount", mount.destination.display())
 }
 
@@ -510,7 +391,7 @@ fn directory_target(root: &Root, mount: &Mount, ordinary: bool, fresh: &[Fresh])
 }
 
 /// A link of the image may lead anywhere inside the root, but the rules about "/" and /proc are about places.
-fn check_resolved(root: &Root, target: BorrowedFd<'_>, destination: &Path) -> Result<()> {
+pub(super) fn check_resolved(root: &Root, target: BorrowedFd<'_>, destination: &Path) -> Result<()> {
     let (top, here) = (stat(root.as_fd())?, stat(target)?);
     ensure!(
         (top.st_dev, top.st_ino) != (here.st_dev, here.st_ino),
@@ -529,39 +410,20 @@ fn remount(root: &Root, mount: &Mount, change: &Remount) -> Result<()> {
         }
         context.reconfigure()?;
     }
-    for (change, depth) in bind_calls(None, mount, Depth::Tree) {
-        match change_attributes(found.fd.as_fd(), depth, change, &mount.attributes, Lock::Kernel) {
-            Err(error) if error.errno() == libc::ENOSYS && mount.attributes.tree_change().is_none() => {
-                return change_attached(found.fd.as_fd(), None, mount);
-            }
-            result => result?,
-        }
-    }
-    Ok(())
+    let wanted = Wanted {
+        base: None,
+        propagation: &mount.propagation,
+        attributes: mount.attributes,
+        depth: Depth::Tree,
+        lock: Lock::Kernel,
+    };
+    Ok(wanted.apply(found.fd.as_fd())?)
 }
 
 fn set_option(context: &Context, key: &CStr, value: Option<&CStr>) -> Result<(), Error> {
     match value {
         Some(value) => context.string(key, value),
         None => context.flag(key),
-    }
-}
-
-fn set_idmap(fd: BorrowedFd<'_>, idmap: &IdMapping) -> Result<()> {
-    let userns = match &idmap.maps {
-        IdMaps::Given(uids, gids) => sys::user_namespace_of(&uids.as_proc_text(), &gids.as_proc_text())
-            .context("a user namespace for the id maps")?,
-        IdMaps::OfNamespace(path) => {
-            let path = c_path(path)?;
-            rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| Error::new("open", format!("{path:?}"), errno.raw_os_error()))?
-        }
-    };
-    match sys::set_idmap(fd, idmap.depth, userns.as_fd()) {
-        Err(error) if error.errno() == libc::EINVAL => {
-            Err(error).context("idmap (this file system or kernel may have no id-mapped mounts)")
-        }
-        result => result.context("idmap"),
     }
 }
 
@@ -572,7 +434,7 @@ fn label_mount(mount: BorrowedFd<'_>, label: &CStr) -> Result<(), Error> {
         .map_err(|errno| Error::new("setxattr", format!("{path:?} (security.selinux)"), errno.raw_os_error()))
 }
 
-fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+pub(super) fn make_directory(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
         .map_err(|errno| Error::new("mkdirat", format!("{name:?}"), errno.raw_os_error()))?;
     open_directory(parent, Path::new(name))
@@ -589,7 +451,7 @@ fn stat(fd: BorrowedFd<'_>) -> Result<rustix::fs::Stat, Error> {
         .map_err(|errno| Error::new("fstatat", "AT_EMPTY_PATH", errno.raw_os_error()))
 }
 
-fn file_type(fd: BorrowedFd<'_>) -> Result<FileType, Error> {
+pub(super) fn file_type(fd: BorrowedFd<'_>) -> Result<FileType, Error> {
     stat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode))
 }
 
@@ -599,7 +461,7 @@ fn mode_of(fd: BorrowedFd<'_>) -> Result<CString, Error> {
     CString::new(mode).map_err(|_| Error::new("fstat", "mode", libc::EINVAL))
 }
 
-fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool, Error> {
+pub(super) fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool, Error> {
     let found = rustix::fs::fstatfs(fd).map_err(|errno| Error::new("fstatfs", "", errno.raw_os_error()))?;
     Ok(found.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }

@@ -5,7 +5,6 @@
 use super::{Attributes, Mount};
 use crate::sys::Error;
 use crate::sys::mount::{self as sys, Change, Depth, NODEV, NOEXEC, NOSUID, Propagation, RDONLY};
-use anyhow::Result;
 use rustix::fd::BorrowedFd;
 
 /// What a user namespace inherits locked.
@@ -20,40 +19,61 @@ pub(super) enum Lock {
     Emulated,
 }
 
-/// The mount_setattr(2) calls for a bind mount: attributes ride on a propagation change where the depths agree.
-pub(super) fn bind_calls(base: Option<Propagation>, mount: &Mount, bind: Depth) -> Vec<(Change, Depth)> {
-    let deep = |depth: Depth| if bind == Depth::One { Depth::One } else { depth };
-    let mut calls = Vec::new();
-    let push = |calls: &mut Vec<(Change, Depth)>, propagation, depth| {
-        calls.push((Change { propagation: Some(propagation), ..Change::default() }, deep(depth)));
-    };
-    let overrides = |(first, depth): &(Propagation, Depth)| {
-        deep(*depth) == deep(Depth::Tree) && *first != Propagation::Shared
-    };
-    if let Some(base) = base
-        && !mount.propagation.first().is_some_and(overrides)
-    {
-        push(&mut calls, base, Depth::Tree);
-    }
-    for (propagation, depth) in &mount.propagation {
-        push(&mut calls, *propagation, *depth);
-    }
-    let tree = mount.attributes.tree_change().map(|change| (change, deep(Depth::Tree)));
-    for (change, depth) in
-        mount.attributes.change().map(|change| (change, Depth::One)).into_iter().chain(tree)
-    {
-        match calls.last_mut() {
-            Some((last, at)) if *at == depth => {
-                last.set = last.set & !change.clear | change.set;
-                last.clear |= change.clear;
-            }
-            _ => calls.push((change, depth)),
-        }
-    }
-    calls
+/// What a mount is given that was cloned, or is there already.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The propagation before those that the configuration names.
+    pub base: Option<Propagation>,
+    /// The propagation that the configuration names, in order.
+    pub propagation: &'a [(Propagation, Depth)],
+    pub attributes: Attributes,
+    /// What was cloned: one mount, or those below it, too.
+    pub depth: Depth,
+    pub lock: Lock,
 }
 
-pub(super) fn change_attributes(
+impl Wanted<'_> {
+    pub(super) fn apply(&self, fd: BorrowedFd<'_>) -> Result<(), Error> {
+        self.calls()
+            .into_iter()
+            .try_for_each(|(change, depth)| change_attributes(fd, depth, change, &self.attributes, self.lock))
+    }
+
+    /// The mount_setattr(2) calls: attributes ride on a propagation change where the depths agree.
+    fn calls(&self) -> Vec<(Change, Depth)> {
+        let deep = |depth: Depth| if self.depth == Depth::One { Depth::One } else { depth };
+        let mut calls = Vec::new();
+        let push = |calls: &mut Vec<(Change, Depth)>, propagation, depth| {
+            calls.push((Change { propagation: Some(propagation), ..Change::default() }, deep(depth)));
+        };
+        let overrides = |(first, depth): &(Propagation, Depth)| {
+            deep(*depth) == deep(Depth::Tree) && *first != Propagation::Shared
+        };
+        if let Some(base) = self.base
+            && !self.propagation.first().is_some_and(overrides)
+        {
+            push(&mut calls, base, Depth::Tree);
+        }
+        for (propagation, depth) in self.propagation {
+            push(&mut calls, *propagation, *depth);
+        }
+        let tree = self.attributes.tree_change().map(|change| (change, deep(Depth::Tree)));
+        for (change, depth) in
+            self.attributes.change().map(|change| (change, Depth::One)).into_iter().chain(tree)
+        {
+            match calls.last_mut() {
+                Some((last, at)) if *at == depth => {
+                    last.set = last.set & !change.clear | change.set;
+                    last.clear |= change.clear;
+                }
+                _ => calls.push((change, depth)),
+            }
+        }
+        calls
+    }
+}
+
+fn change_attributes(
     fd: BorrowedFd<'_>,
     depth: Depth,
     change: Change,
@@ -67,14 +87,6 @@ pub(super) fn change_attributes(
         // A user namespace inherits the host's flags locked: those not spoken about stay as they are.
         Err(error) if error.errno() == libc::EPERM && depth == Depth::One => {
             sys::set_attributes(fd, depth, keep_locked(fd, change, asked)?)
-        }
-        // Until Linux 5.14 is our floor: MOUNT_ATTR_NOSYMFOLLOW is unknown. Nothing can have set it by then.
-        Err(error)
-            if error.errno() == libc::EINVAL
-                && change.clear & sys::NOSYMFOLLOW != 0
-                && change.set & sys::NOSYMFOLLOW == 0 =>
-        {
-            sys::set_attributes(fd, depth, Change { clear: change.clear & !sys::NOSYMFOLLOW, ..change })
         }
         result => result,
     }
@@ -107,33 +119,11 @@ fn keep_locked(fd: BorrowedFd<'_>, change: Change, asked: &Attributes) -> Result
     })
 }
 
-// Until Linux 5.12 is our floor: mount(2) can only change what is attached.
-pub(super) fn change_attached(fd: BorrowedFd<'_>, base: Option<Propagation>, mount: &Mount) -> Result<()> {
-    for (propagation, depth) in base.map(|base| (base, Depth::Tree)).iter().chain(&mount.propagation) {
-        sys::set_propagation_of(fd, *propagation, *depth)?;
-    }
-    if let Some(change) = mount.attributes.change() {
-        let have = sys::attributes(fd)?;
-        let wanted = have & !change.clear | change.set;
-        match sys::remount_bind(fd, wanted) {
-            Err(error) if error.errno() == libc::EPERM => {
-                let kept = keep_locked(fd, change, &mount.attributes)?;
-                sys::remount_bind(fd, have & !kept.clear | kept.set)?;
-            }
-            result => result?,
-        }
-    }
-    Ok(())
-}
-
 /// A new mount is private and has its attributes from fsmount(2): only what differs is a call.
-pub(super) fn propagate_new(fd: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+pub(super) fn propagate_new(fd: BorrowedFd<'_>, mount: &Mount) -> Result<(), Error> {
     for (propagation, depth) in &mount.propagation {
         let change = Change { propagation: Some(*propagation), ..Change::default() };
-        match sys::set_attributes(fd, *depth, change) {
-            Err(error) if error.errno() == libc::ENOSYS => sys::set_propagation_of(fd, *propagation, *depth)?,
-            result => result?,
-        }
+        sys::set_attributes(fd, *depth, change)?;
     }
     if let Some(change) = mount.attributes.tree_change() {
         sys::set_attributes(fd, Depth::Tree, change)?;
@@ -142,15 +132,5 @@ pub(super) fn propagate_new(fd: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
 }
 
 pub(super) fn set_readonly(fd: BorrowedFd<'_>) -> Result<(), Error> {
-    set_attached(fd, Change { set: RDONLY, ..Change::default() })
-}
-
-/// Changes the attributes of a mount that is attached.
-pub(super) fn set_attached(fd: BorrowedFd<'_>, change: Change) -> Result<(), Error> {
-    match sys::set_attributes(fd, Depth::One, change) {
-        Err(error) if error.errno() == libc::ENOSYS => {
-            sys::remount_bind(fd, sys::attributes(fd)? & !change.clear | change.set)
-        }
-        result => result,
-    }
+    sys::set_attributes(fd, Depth::One, Change { set: RDONLY, ..Change::default() })
 }

@@ -1,0 +1,130 @@
+//! The options that a file system reads itself: one by one for fsconfig(2), or all in one string for mount(2).
+//!
+//! Not for: options of the mount (see `mount_options`).
+
+use super::c_string;
+use crate::sys::path::clean;
+use anyhow::Result;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Longer values are EINVAL to fsconfig(2).
+const LONGEST_VALUE: usize = 255;
+
+/// Options of the security modules: only their values may stand in double quotes.
+const QUOTED: [&[u8]; 5] = [b"context", b"fscontext", b"defcontext", b"rootcontext", b"seclabel"];
+
+/// An option: its name, and its value if it has one.
+pub(super) type Pair = (CString, Option<CString>);
+
+/// mount(2) takes one string, `key=value,key`; fsconfig(2) takes the options one by one. A comma belongs to the value
+/// behind a backslash (overlay), and inside of the double quotes of a security context, where the quotes do not.
+pub(super) fn split(options: &[String]) -> Result<Vec<Pair>> {
+    let joined = options.join(",");
+    let mut data = Vec::new();
+    for word in words(joined.as_bytes()) {
+        let Some(at) = word.iter().position(|byte| *byte == b'=') else {
+            data.push((c_string("options", word)?, None));
+            continue;
+        };
+        let (key, value) = (word.get(..at).unwrap_or_default(), word.get(at + 1..).unwrap_or_default());
+        let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        let value = inner.filter(|_| QUOTED.contains(&key)).unwrap_or(value);
+        data.push((c_string("options", key)?, Some(c_string("options", value)?)));
+    }
+    Ok(data)
+}
+
+fn words(joined: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped, mut begin) = (false, false, 0);
+    let mut ends = Vec::new();
+    for (at, byte) in joined.iter().enumerate() {
+        let word = joined.get(begin..at).unwrap_or_default();
+        let key = word.strip_suffix(b"=").unwrap_or_default();
+        match byte {
+            b'"' if quoted || QUOTED.contains(&key) => quoted = !quoted,
+            b',' if !quoted && !escaped => {
+                ends.push(begin..at);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+        escaped = *byte == b'\\' && !escaped;
+    }
+    ends.push(begin..joined.len());
+    ends.into_iter().filter_map(|range| joined.get(range)).filter(|word| !word.is_empty())
+}
+
+/// The options as they were written, if the file system must read them as one string: a value is too long for
+/// fsconfig(2), or has letters that file systems read each in their own way.
+pub(super) fn one_string(options: &[String], data: &[Pair]) -> Result<Option<CString>> {
+    let peculiar = |(key, value): &Pair| {
+        let bytes = value.as_ref().map(|value| value.as_bytes()).unwrap_or_default();
+        let odd = |bytes: &[u8]| bytes.iter().any(|byte| matches!(byte, b'\\' | b'"'));
+        bytes.len() > LONGEST_VALUE || odd(key.as_bytes()) || odd(bytes)
+    };
+    let joined = options.join(",");
+    // cifs reads two commas as one that belongs to the value.
+    if !data.iter().any(peculiar) && !joined.contains(",,") {
+        return Ok(None);
+    }
+    c_string("options", joined).map(Some)
+}
+
+/// The paths among the source and the values of the options that lie below `rootfs`, from there.
+pub(super) fn paths_below(rootfs: &Path, source: &Path, data: &[Pair]) -> Vec<PathBuf> {
+    let values = data.iter().filter_map(|(_, value)| value.as_ref());
+    // The layers of an overlay are a list.
+    let pieces = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b':'));
+    let paths = pieces.map(|piece| Path::new(OsStr::from_bytes(piece))).chain([source]);
+    let below = paths.filter(|path| path.is_absolute()).map(clean);
+    below.filter_map(|path| path.strip_prefix(rootfs).ok().map(Path::to_owned)).collect()
+}
+
+/// Adds one more option to a string of them.
+pub(super) fn append(string: &CStr, key: &CStr, value: &CStr) -> Result<CString> {
+    let separator: &[u8] = if string.is_empty() { b"" } else { b"," };
+    let parts = [string.to_bytes(), separator, key.to_bytes(), b"=", value.to_bytes()];
+    c_string("options", parts.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(words: &[&str]) -> (String, Option<CString>) {
+        let options: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let data = split(&options).unwrap();
+        let text = |(key, value): &Pair| match value {
+            Some(value) => format!("{}={}", key.to_str().unwrap(), value.to_str().unwrap()),
+            None => key.to_str().unwrap().to_owned(),
+        };
+        (data.iter().map(text).collect::<Vec<_>>().join(" | "), one_string(&options, &data).unwrap())
+    }
+
+    #[test]
+    fn commas_in_quotes_and_behind_a_backslash_belong_to_the_value() {
+        for (words, split) in [
+            (&["size=1k,mode=755", "huge"][..], "size=1k | mode=755 | huge"),
+            (&["context=\"a:b:c1,c2\",size=1k"], "context=a:b:c1,c2 | size=1k"),
+            (&["lowerdir=/a\\,b:/c,ro"], "lowerdir=/a\\,b:/c | ro"),
+            (&["lowerdir=/a\\\\,ro"], "lowerdir=/a\\\\ | ro"),
+            (&["lowerdir=/a\"b,upperdir=/c\"d"], "lowerdir=/a\"b | upperdir=/c\"d"),
+            (&["", ",", "a,,b"], "a | b"),
+        ] {
+            assert_eq!(given(words).0, split, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_file_systems_read_in_their_own_way_is_left_to_them() {
+        let long = format!("lowerdir={}", "x".repeat(300));
+        for words in [&["lowerdir=/a\\,b", "ro"][..], &["lowerdir=/a\"b"], &["pass=a,,b"], &[&long]] {
+            assert_eq!(given(words).1.unwrap().to_str().unwrap(), words.join(","));
+        }
+        for words in [&["size=1k,mode=755"][..], &["context=\"a:b:c1,c2\""], &["a", "b"]] {
+            assert_eq!(given(words).1, None, "{words:?}");
+        }
+    }
+}
