@@ -1,10 +1,63 @@
-//! Options of mounts beyond flags: what the file systems read themselves.
+//! Options of mounts beyond flags: crun's for symbolic links, id maps, and what the file systems read themselves.
 
 use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Bundle, is_root, under_runc};
+use crate::support::{Bundle, bind, is_root, tmpfs, under_runc};
+
+// --- sources and destinations that are links (crun's options) ---
+
+#[test]
+fn copy_symlink_makes_the_link_that_the_source_is() {
+    let bundle = Bundle::new();
+    let source = bundle.host_directory("host");
+    std::os::unix::fs::symlink("/some where/else", bundle.dir.join("link")).expect("a symlink");
+    let link = bundle.dir.join("link").display().to_string();
+    for user_namespace in [false, true] {
+        let bundle = if user_namespace { Bundle::new().user_namespace() } else { Bundle::new() };
+        bundle
+            .mount("/tmp", tmpfs(&[]))
+            .mount("/tmp/a/link", bind(&link, &["copy-symlink", "ro"]))
+            .mount("/tmp/a/link", bind(&link, &["copy-symlink"]))
+            .mount("/tmp/dir", bind(&source, &["copy-symlink"]))
+            .guest("multi readlink /tmp/a/link -- read /tmp/dir/file -- mountinfo /tmp/a/link")
+            .run()
+            .prints("/some where/else\nfrom the host\nnot a mount point");
+    }
+    let other = Bundle::new().symlink("link", "/another");
+    other.mount("/link", bind(&link, &["copy-symlink"])).run().fails_with_all(&["mounts[7]", "file exists"]);
+}
+
+#[test]
+fn nofollow_binds_links_themselves() {
+    let bundle = Bundle::new();
+    let source = bundle.host_directory("host");
+    std::os::unix::fs::symlink("/data", bundle.dir.join("link")).expect("a symlink");
+    let link = bundle.dir.join("link").display().to_string();
+    bundle
+        .symlink("there", "/nowhere")
+        .mount("/data", bind(&source, &[]))
+        .mount("/linked", bind(&link, &["src-nofollow"]))
+        .mount("/there", bind(&format!("{source}/file"), &["dest-nofollow"]))
+        .guest("multi readlink /linked -- read /linked/file -- read /there")
+        .run()
+        .prints("/data\nfrom the host\nfrom the host");
+}
+
+#[test]
+fn options_for_links_that_make_no_sense_are_refused() {
+    let both = bind("/etc", &["copy-symlink", "src-nofollow"]);
+    Bundle::new()
+        .mount("/x", both)
+        .run()
+        .fails_with("\"copy-symlink\" and \"src-nofollow\" exclude each other");
+    let no_bind = tmpfs(&["dest-nofollow"]);
+    Bundle::new()
+        .mount("/x", no_bind)
+        .run()
+        .fails_with("mounts[7] /x: \"dest-nofollow\" is for bind mounts only");
+}
 
 // --- options of the file system ---
 

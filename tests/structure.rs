@@ -285,6 +285,7 @@ const BY_NAME: &[(&str, &str, &str)] = &[
     ("src/parts/lsm.rs",             "*",                "the host's /sys, before init"),
     ("src/parts/mounts/apply.rs",    "cgroup_directory", "the host's cgroup tree, before the root changes"),
     ("src/parts/mounts/apply.rs",    "fresh_fs",         "the host's /sys and /dev/mqueue, before the root changes"),
+    ("src/parts/mounts/bind.rs",     "link_target",      "the host, by the parent: the source of copy-symlink"),
     ("src/parts/mounts/bind.rs",     "set_idmap",        "the host's /proc, before the root changes"),
     ("src/parts/mounts/copy_up.rs",  "copy_file",        "/proc/self/fd of the host's /proc, before the root changes"),
     ("src/parts/namespaces.rs",      "*",                "the host's namespace files, by the parent"),

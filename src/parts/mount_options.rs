@@ -43,11 +43,17 @@ pub enum Effect {
     CopyUp,
     /// Id maps for the mount, or also for those below it.
     IdMap(Depth),
+    /// A source that is a symbolic link becomes a link of the container.
+    CopySymlink,
+    /// A source that is a symbolic link is bound itself.
+    SourceNoFollow,
+    /// A symbolic link at the destination is mounted on, not followed.
+    DestinationNoFollow,
 }
 
 use Effect::{
-    Atime, AtimeNot, AtimeTree, Bind, Clear, ClearTree, CopyUp, IdMap, Nothing, Propagate, Remount, Set,
-    SetTree, Superblock, Unsayable,
+    Atime, AtimeNot, AtimeTree, Bind, Clear, ClearTree, CopySymlink, CopyUp, DestinationNoFollow, IdMap,
+    Nothing, Propagate, Remount, Set, SetTree, SourceNoFollow, Superblock, Unsayable,
 };
 
 /// Every option, in the order of their names.
@@ -55,7 +61,10 @@ pub const TABLE: &[(&str, Effect)] = &[
     ("async", Superblock("async")),
     ("atime", AtimeNot(NOATIME)),
     ("bind", Bind(Depth::One)),
+    // This, "src-nofollow" and "dest-nofollow" are crun's (crun(1)); podman's no-dereference sends this one.
+    ("copy-symlink", CopySymlink),
     ("defaults", Nothing),
+    ("dest-nofollow", DestinationNoFollow),
     ("dev", Clear(NODEV)),
     ("diratime", AtimeNot(NODIRATIME)),
     ("dirsync", Superblock("dirsync")),
@@ -110,6 +119,7 @@ pub const TABLE: &[(&str, Effect)] = &[
     ("shared", Propagate(Propagation::Shared, Depth::One)),
     ("silent", Unsayable),
     ("slave", Propagate(Propagation::Slave, Depth::One)),
+    ("src-nofollow", SourceNoFollow),
     ("strictatime", Atime(STRICTATIME)),
     ("suid", Clear(NOSUID)),
     ("symfollow", Clear(NOSYMFOLLOW)),
@@ -163,6 +173,12 @@ pub struct Options {
     pub copy_up: bool,
     /// idmap, ridmap
     pub idmap: Option<Depth>,
+    /// copy-symlink
+    pub copy_symlink: bool,
+    /// src-nofollow
+    pub source_nofollow: bool,
+    /// dest-nofollow
+    pub destination_nofollow: bool,
     /// Options of the file system itself, in order.
     pub data: Vec<String>,
 }
@@ -214,6 +230,9 @@ impl Options {
             Remount => self.remount = true,
             CopyUp => self.copy_up = true,
             IdMap(depth) => self.idmap = Some(depth),
+            CopySymlink => self.copy_symlink = true,
+            SourceNoFollow => self.source_nofollow = true,
+            DestinationNoFollow => self.destination_nofollow = true,
             Unsayable | Nothing => {}
         }
         self.mentions_attributes |=
@@ -284,8 +303,10 @@ mod tests {
     }
 
     #[test]
-    fn features_names_are_those_of_runc() {
-        let text = names().collect::<Vec<_>>().join(" ");
+    fn features_names_are_those_of_runc_and_three_of_crun() {
+        let of_crun = ["copy-symlink", "dest-nofollow", "src-nofollow"];
+        assert!(of_crun.iter().all(|name| names().any(|known| known == *name)));
+        let text = names().filter(|name| !of_crun.contains(name)).collect::<Vec<_>>().join(" ");
         assert_eq!(
             text,
             "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev \

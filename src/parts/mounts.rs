@@ -127,6 +127,10 @@ pub enum What {
 pub struct Bind {
     /// Where it is.
     pub source: BindSource,
+    /// What becomes of a source that is a symbolic link.
+    pub link: SourceLink,
+    /// A symbolic link at the destination is mounted on, not followed.
+    pub onto_link: bool,
     /// With what is mounted below it.
     pub depth: Depth,
     /// Other owners than on disk.
@@ -142,6 +146,18 @@ pub enum BindSource {
     /// A path in the container's root. Init opens it in its turn, for earlier mounts may have put something there. Links
     /// on the way are the image's, and stay in the root.
     Root(PathBuf),
+}
+
+/// What becomes of a source that is a symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceLink {
+    /// It is followed.
+    Follow,
+    /// It is bound itself (`src-nofollow`).
+    Bind,
+    /// A link with the same target is made at the destination (`copy-symlink`).
+    Copy,
 }
 
 /// Whose id maps a mount gets, and how deep.
@@ -368,6 +384,7 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
     };
     check_proc(&destination, fstype, &options)?;
     let idmap = plan_idmap(mount, &options, facts)?;
+    let link = source_link(&options)?;
     let what = if options.remount && options.bind.is_none() {
         What::Remount(Remount { data: superblock_and_data(&options)? })
     } else if options.remount {
@@ -379,7 +396,7 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
             options.data.join(",")
         );
         let source = bind_source(&source, &rootfs, facts)?;
-        What::Bind(Bind { source, depth, idmap })
+        What::Bind(Bind { source, link, onto_link: options.destination_nofollow, depth, idmap })
     } else if fstype == "cgroup" || (fstype == "cgroup2" && facts.unified_cgroups) {
         // Beside version 1 `cgroup2` is a file system like any other, with what the cgroup namespace shows of it.
         What::Cgroup
@@ -402,6 +419,26 @@ fn bind_source(source: &Path, rootfs: &Path, facts: &Facts<'_>) -> Result<BindSo
     Ok(match clean(&source).strip_prefix(rootfs) {
         Ok(below) => BindSource::Root(below.to_owned()),
         Err(_) => BindSource::Host(named),
+    })
+}
+
+fn source_link(options: &Options) -> Result<SourceLink> {
+    let given = [
+        (options.copy_symlink, "copy-symlink"),
+        (options.source_nofollow, "src-nofollow"),
+        (options.destination_nofollow, "dest-nofollow"),
+    ];
+    let mut given = given.iter().filter(|(given, _)| *given).map(|(_, name)| name);
+    if let Some(name) = given.next() {
+        ensure!(options.bind.is_some() && !options.remount, "{name:?} is for bind mounts only");
+        if let (true, Some(other)) = (options.copy_symlink, given.next()) {
+            bail!("{name:?} and {other:?} exclude each other");
+        }
+    }
+    Ok(match (options.copy_symlink, options.source_nofollow) {
+        (true, _) => SourceLink::Copy,
+        (false, true) => SourceLink::Bind,
+        (false, false) => SourceLink::Follow,
     })
 }
 

@@ -181,6 +181,14 @@ pub fn clone_tied(at: BorrowedFd<'_>, path: &CStr, depth: Depth) -> Result<Owned
     })
 }
 
+/// [`clone_tied`] of a symbolic link itself: what it leads to is neither looked at nor cloned.
+pub fn clone_link(path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
+    let recursive = if depth == Depth::Tree { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(CWD, path, flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW | recursive)
+        .called("open_tree", || format!("{path:?} (OPEN_TREE_CLONE|AT_SYMLINK_NOFOLLOW)"))
+}
+
 /// Attaches a detached mount on `target` (move_mount(2)); the descriptor stays one of the mount.
 ///
 /// # Errors

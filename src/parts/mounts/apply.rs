@@ -1,7 +1,7 @@
 //! Making the mounts: `hold` in the parent, `apply` in init before the pivot.
 
 use super::attributes::{Lock, Wanted, propagate_new, set_readonly};
-use super::bind::set_idmap;
+use super::bind::{Opened, set_idmap};
 use super::parent::{Halfway, Parent};
 use super::{Attributes, Bind, BindSource, Mount, Mounts, New, Remount, What, by_string, copy_up};
 use crate::log;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 pub struct Held {
     /// One place a mount.
-    sources: Vec<Option<OwnedFd>>,
+    sources: Vec<Option<Opened>>,
 }
 
 /// What is left to do for mounts when the root is complete.
@@ -308,7 +308,7 @@ impl Late {
 impl Held {
     /// Attaches the first source, to look at what the parent made of it.
     pub(super) fn attach_first(&self, target: &Root) {
-        let Some(Some(fd)) = self.sources.first() else { panic!("no source is held") };
+        let Some(Some(Opened::Mount(fd))) = self.sources.first() else { panic!("no source is held") };
         sys::attach(fd.as_fd(), target.as_fd()).expect("it can be attached");
     }
 }
