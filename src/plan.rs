@@ -372,6 +372,8 @@ fn root(
         rootfs: &rootfs,
         own_mount_namespace: namespaces.private(Kind::Mount),
         user_namespace,
+        new_network_namespace: namespaces.made(Kind::Network),
+        new_ipc_namespace: namespaces.made(Kind::Ipc),
         rootless: host.rootless(),
         unified_cgroups: host.cgroup_mode == CgroupMode::Unified,
         label: linux.mount_label.as_deref(),

@@ -280,6 +280,37 @@ fn a_link_of_the_image_does_not_lead_a_source_out_of_the_root() {
     bundle.mount("/again", bind(&out.to_string_lossy(), &[])).run().fails_with("no such file or directory");
 }
 
+// --- the host's file systems in the place of new ones ---
+
+#[test]
+fn a_user_namespace_that_shares_the_network_gets_nothing_writable_below_sys() {
+    crate::skip_unless!(is_root() && !under_runc(), "root maps the host's root");
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let shares = || {
+        Bundle::new()
+            .namespace("user", None)
+            .without_namespace("network")
+            .set("/linux/uidMappings", map.clone())
+            .set("/linux/gidMappings", map.clone())
+            .set("/mounts/2/options", json!(["newinstance", "ptmxmode=0666"]))
+    };
+    // As root of the host, and as root of a user namespace, where what is below /sys cannot be left out.
+    for wrapper in ["exec \"$@\"", "exec unshare --user --map-root-user --mount \"$@\""] {
+        let elsewhere = json!({"destination": "/elsewhere", "type": "tmpfs", "source": "tmpfs"});
+        let bundle = shares().set("/mounts/6", elsewhere).through(wrapper);
+        let facts = bundle.guest("mountinfo").run().facts();
+        let below: Vec<&str> = facts.lines().filter(|line| line.starts_with("/sys")).collect();
+        assert!(below.first().is_some_and(|line| line.starts_with("/sys sysfs ro,")), "{facts}");
+        for line in &below {
+            let options = line.split(' ').nth(2).unwrap_or_default();
+            assert!(options.starts_with("ro,nosuid,nodev,noexec"), "{wrapper}: {line}");
+        }
+        assert_eq!(below.len() == 1, !wrapper.contains("unshare"), "{wrapper}: {facts}");
+    }
+    let writable = shares().set("/mounts/5/options", json!(["nosuid"]));
+    writable.run().fails_with_all(&["mounts[5] /sys", "only with \"ro\" among the options"]);
+}
+
 // --- the root ---
 
 #[test]

@@ -51,6 +51,10 @@ pub struct Facts<'a> {
     pub own_mount_namespace: bool,
     /// The container's user namespace.
     pub user_namespace: UserNamespace<'a>,
+    /// The container gets a new network namespace.
+    pub new_network_namespace: bool,
+    /// The container gets a new IPC namespace.
+    pub new_ipc_namespace: bool,
     /// We are not root: no privilege over the mount namespace that we are in.
     pub rootless: bool,
     /// The host has version 2 cgroups alone.
@@ -195,6 +199,8 @@ pub struct New {
     /// Paths in the container's root, by which the file system finds its disk or its layers. The kernel follows them as
     /// paths of the host: none may lead through a link of the image.
     pub in_root: Vec<PathBuf>,
+    /// What of the host is bound where a new instance may not be had.
+    pub host_instead: Option<HostInstead>,
     /// Must be a real directory, not a link: proc and sysfs.
     pub ordinary_directory: bool,
     /// A tmpfs without `mode=` looks like the directory that it hides.
@@ -205,6 +211,17 @@ pub struct New {
     pub late_readonly: bool,
     /// Takes a `context=` option.
     pub labelled: bool,
+}
+
+/// A file system of the host that stands in for a new instance.
+#[derive(Debug, Serialize)]
+pub struct HostInstead {
+    /// Where the host has it.
+    pub source: CString,
+    /// The container shares the namespace that the file system belongs to, so that a new instance is likely refused.
+    pub is_likely: bool,
+    /// Shown writable, files of the host's root would be within reach of a container whose root is the host's.
+    pub is_refused: bool,
 }
 
 impl New {
@@ -253,6 +270,13 @@ impl Attributes {
             tree_set: options.tree_set,
             tree_clear: options.tree_clear,
         }
+    }
+
+    /// The mount and all below it become read-only, and nothing of it is executed or a device.
+    fn lock_down_tree(&mut self) {
+        let whole = self.set & NOSYMFOLLOW | RDONLY | NOSUID | NODEV | NOEXEC;
+        self.tree_set |= whole;
+        self.tree_clear &= !whole;
     }
 
     /// The change to the mount itself, if there is one.
@@ -497,7 +521,27 @@ fn plan_new(
             && !data.iter().any(|(key, _)| key.as_c_str() == c"context"),
         one_string: data::one_string(&options.data, &data)?,
         in_root: data::paths_below(&clean(facts.rootfs), source, &data),
+        host_instead: host_instead(fstype, options, facts),
         data,
+    })
+}
+
+/// These want privilege over a namespace of the container. In a user namespace that shares that namespace with the host,
+/// what the host has is bound instead.
+fn host_instead(fstype: &str, options: &Options, facts: &Facts<'_>) -> Option<HostInstead> {
+    if matches!(facts.user_namespace, UserNamespace::Host) {
+        return None;
+    }
+    let (source, shares) = match fstype {
+        "sysfs" => (c"/sys", !facts.new_network_namespace),
+        "mqueue" => (c"/dev/mqueue", !facts.new_ipc_namespace),
+        _ => return None,
+    };
+    let readonly = (options.set | options.tree_set) & RDONLY != 0;
+    Some(HostInstead {
+        source: source.to_owned(),
+        is_likely: shares,
+        is_refused: fstype == "sysfs" && !readonly,
     })
 }
 

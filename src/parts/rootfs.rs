@@ -302,6 +302,8 @@ mod tests {
             bundle: directory,
             rootfs: &directory.join("rootfs"),
             own_mount_namespace: true,
+            new_network_namespace: true,
+            new_ipc_namespace: true,
             user_namespace: match user_namespace {
                 true => mounts::UserNamespace::New(&map, &map),
                 false => mounts::UserNamespace::Host,

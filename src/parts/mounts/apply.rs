@@ -3,9 +3,11 @@
 use super::attributes::{Lock, Wanted, propagate_new, set_readonly};
 use super::bind::{Opened, set_idmap};
 use super::parent::{Halfway, Parent};
-use super::{Attributes, Bind, BindSource, Mount, Mounts, New, Remount, What, by_string, copy_up};
+use super::{
+    Attributes, Bind, BindSource, HostInstead, Mount, Mounts, New, Remount, What, by_string, copy_up,
+};
 use crate::log;
-use crate::sys::mount::{self as sys, Context, Depth, NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::sys::mount::{self as sys, Context, Depth, NODEV, NOEXEC, NOSUID, Propagation, RDONLY};
 use crate::sys::path::{Found, Root};
 use crate::sys::{Error, errno_of};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -57,10 +59,6 @@ struct Fresh {
     fd: OwnedFd,
 }
 
-/// In a user namespace these want privilege over another namespace that the container shares with the host; what
-/// the host has is bound instead.
-const HOST_INSTEAD: [(&CStr, &CStr); 2] = [(c"sysfs", c"/sys"), (c"mqueue", c"/dev/mqueue")];
-
 impl Mounts {
     /// Opens the sources of bind mounts, in the parent and before the fork.
     ///
@@ -72,9 +70,25 @@ impl Mounts {
                 BindSource::Host(source) => self.hold_bind(mount, bind, source).with_context(|| at(mount)),
                 BindSource::Root(_) => Ok(None),
             },
+            What::New(New { host_instead: Some(instead), .. }) if instead.is_likely => {
+                Ok(self.hold_instead(mount, instead).map(Opened::Mount))
+            }
             _ => Ok(None),
         };
         self.list.iter().map(hold).collect::<Result<_>>().map(|sources| Held { sources })
+    }
+
+    /// The one mount, without those below it: cgroups, debugfs and others that the configuration does not name. The parent
+    /// leaves them out, for a user namespace inherits them locked. If the parent may not either (it is in a user
+    /// namespace itself), init clones the tree.
+    fn hold_instead(&self, mount: &Mount, instead: &HostInstead) -> Option<OwnedFd> {
+        let fd = sys::clone_private(CWD, &instead.source, Depth::One, 0).ok()?;
+        self.wanted_instead(mount, Depth::One, Lock::Emulated).apply(fd.as_fd()).ok().map(|()| fd)
+    }
+
+    /// As a new instance would be: no peer of the host's mount.
+    fn wanted_instead<'a>(&self, mount: &'a Mount, depth: Depth, lock: Lock) -> Wanted<'a> {
+        Wanted { base: Some(Propagation::Private), propagation: &[], ..self.wanted(mount, depth, lock) }
     }
 
     /// The propagation and attributes of a mount of the host.
@@ -128,7 +142,7 @@ impl Mounts {
                         let dev = fresh.iter().find(|fresh| is_dev(fresh)).map(|fresh| fresh.fd.as_fd());
                         (parent.network)(&Halfway { dev, rest })?;
                     }
-                    self.fresh_fs(root, mount, new, &mut fresh, &mut late)
+                    self.fresh_fs(root, mount, new, held, &mut fresh, &mut late)
                 }
                 What::Cgroup => self.cgroup(root, mount, cgroup.as_mut()),
                 What::Remount(change) => remount(root, mount, change),
@@ -144,6 +158,7 @@ impl Mounts {
         root: &Root,
         mount: &Mount,
         new: &New,
+        held: Option<Opened>,
         fresh: &mut Vec<Fresh>,
         late: &mut Late,
     ) -> Result<()> {
@@ -158,15 +173,17 @@ impl Mounts {
             None => self.new_detached(mount, new, mode),
         };
         let fd = match made {
-            Err(error) if self.in_user_namespace && errno_of(&error) == Some(libc::EPERM) => {
-                let Some((_, host)) =
-                    HOST_INSTEAD.iter().find(|(fstype, _)| *fstype == new.fstype.as_c_str())
-                else {
-                    return Err(error);
-                };
-                let fd = sys::clone_private(CWD, host, Depth::Tree, 0)?;
-                self.wanted(mount, Depth::Tree, Lock::Kernel).apply(fd.as_fd())?;
-                return Ok(sys::attach(fd.as_fd(), target)?);
+            Err(error) if errno_of(&error) == Some(libc::EPERM) => {
+                let Some(instead) = &new.host_instead else { return Err(error) };
+                ensure!(
+                    !instead.is_refused,
+                    "{error:#}; a container of another user namespace may have the host's {:?}, but only with \
+                     \"ro\" among the options",
+                    instead.source
+                );
+                let fd = self.host_instead(mount, instead, held)?;
+                sys::attach(fd.as_fd(), target)?;
+                return Ok(propagate_new(fd.as_fd(), mount)?);
             }
             made => made?,
         };
@@ -181,6 +198,25 @@ impl Mounts {
             label_mount(fd.as_fd(), label)?;
         }
         remember(mount, new, fd, fresh, late)
+    }
+
+    /// A file system of the host, in the place of a new one. Where what is mounted below it cannot be left out, nothing
+    /// of that can be written to (CVE-2023-25809).
+    fn host_instead(&self, mount: &Mount, instead: &HostInstead, held: Option<Opened>) -> Result<OwnedFd> {
+        if let Some(Opened::Mount(fd)) = held {
+            return Ok(fd);
+        }
+        let (fd, wanted) = match sys::clone_private(CWD, &instead.source, Depth::One, 0) {
+            // Mounts below it are locked in our user namespace.
+            Err(error) if error.errno() == libc::EINVAL => {
+                let mut wanted = self.wanted_instead(mount, Depth::Tree, Lock::Kernel);
+                wanted.attributes.lock_down_tree();
+                (sys::clone_private(CWD, &instead.source, Depth::Tree, 0)?, wanted)
+            }
+            fd => (fd?, self.wanted_instead(mount, Depth::One, Lock::Kernel)),
+        };
+        wanted.apply(fd.as_fd())?;
+        Ok(fd)
     }
 
     fn label(&self, new: &New) -> Option<&CStr> {
@@ -251,7 +287,9 @@ impl Mounts {
             // What cannot be bound once more (`unbindable`) cannot be shown a second time: EINVAL.
             Source::Attached(fd) => sys::clone_private(fd.as_fd(), c"", Depth::One, 0)?,
         };
-        Wanted { attributes, ..self.wanted(mount, Depth::One, Lock::Kernel) }.apply(fd.as_fd())?;
+        // Private, as a new mount of cgroups would be: what is mounted on it does not reach the host's.
+        let wanted = self.wanted(mount, Depth::One, Lock::Kernel);
+        Wanted { base: Some(Propagation::Private), attributes, ..wanted }.apply(fd.as_fd())?;
         sys::attach(fd.as_fd(), target)?;
         if !matches!(source, Source::Path(path) if !path.is_empty()) {
             *source = Source::Attached(fd);

@@ -14,6 +14,8 @@ fn facts() -> Facts<'static> {
         bundle: Path::new("/bundle"),
         rootfs: Path::new("/bundle/rootfs"),
         own_mount_namespace: true,
+        new_network_namespace: true,
+        new_ipc_namespace: true,
         user_namespace: UserNamespace::Host,
         rootless: false,
         unified_cgroups: true,
