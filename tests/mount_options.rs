@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Bundle, bind, is_root, tmpfs, under_runc};
+use crate::support::{Bundle, View, bind, is_root, tmpfs, under_runc};
 
 // --- sources and destinations that are links (crun's options) ---
 
@@ -99,4 +99,15 @@ fn more_options_than_the_kernel_reads_are_refused() {
     let layers = format!("lowerdir={}", ["/a-layer-with-a-long-name"; 200].join(":"));
     let overlay = json!({"type": "overlay", "source": "overlay", "options": [layers]});
     Bundle::new().mount("/o", overlay).run().fails_with_all(&["mounts[7]", "mount(2) takes 4095 at most"]);
+}
+
+#[test]
+fn an_unknown_option_of_a_cgroup2_mount_is_refused_by_its_name() {
+    crate::skip_unless!(View::V2.missing().is_none(), "no version 2 view");
+    let with = |option: &str| {
+        Bundle::new().view(View::V2).set("/mounts/6/options", json!(["ro", "nsdelegate", option])).run()
+    };
+    with("nodelegate").fails_with_all(&["mounts[6] /sys/fs/cgroup", "\"nodelegate\"", "invalid argument"]);
+    with("nsdelegate=1").fails_with_all(&["mounts[6] /sys/fs/cgroup", "\"nsdelegate\"", "invalid argument"]);
+    with("memory_recursiveprot").prints("1");
 }

@@ -423,6 +423,9 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
         What::Bind(Bind { source, link, onto_link: options.destination_nofollow, depth, idmap })
     } else if fstype == "cgroup" || (fstype == "cgroup2" && facts.unified_cgroups) {
         // Beside version 1 `cgroup2` is a file system like any other, with what the cgroup namespace shows of it.
+        if facts.unified_cgroups {
+            data::check_cgroup2(&options.data)?;
+        }
         What::Cgroup
     } else {
         What::New(plan_new(fstype, &source, &destination, &options, facts)?)

@@ -4,7 +4,7 @@
 
 use super::c_string;
 use crate::sys::path::clean;
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,18 @@ const LONGEST_VALUE: usize = 255;
 
 /// Options of the security modules: only their values may stand in double quotes.
 const QUOTED: [&[u8]; 5] = [b"context", b"fscontext", b"defcontext", b"rootcontext", b"seclabel"];
+
+/// What cgroup2 has of options of its own (Linux, cgroup-v2.rst). They are the whole host's: a container's mount changes
+/// none of them, and the kernel takes them from it all the same.
+const CGROUP2: [&str; 7] = [
+    "favordynmods",
+    "memory_hugetlb_accounting",
+    "memory_localevents",
+    "memory_recursiveprot",
+    "nofavordynmods",
+    "nsdelegate",
+    "pids_localevents",
+];
 
 /// An option: its name, and its value if it has one.
 pub(super) type Pair = (CString, Option<CString>);
@@ -80,6 +92,18 @@ pub(super) fn paths_below(rootfs: &Path, source: &Path, data: &[Pair]) -> Vec<Pa
     let paths = pieces.map(|piece| Path::new(OsStr::from_bytes(piece))).chain([source]);
     let below = paths.filter(|path| path.is_absolute()).map(clean);
     below.filter_map(|path| path.strip_prefix(rootfs).ok().map(Path::to_owned)).collect()
+}
+
+/// As in a mount(2) of cgroup2, which is made as a bind mount here: an option that it does not have is refused.
+pub(super) fn check_cgroup2(options: &[String]) -> Result<()> {
+    for (key, value) in split(options)? {
+        let name = key.to_string_lossy();
+        ensure!(CGROUP2.contains(&&*name), "cgroup2 has no option {name:?}: invalid argument");
+        if let Some(value) = value {
+            bail!("cgroup2 has no value for {name:?}, and {value:?} is given: invalid argument");
+        }
+    }
+    Ok(())
 }
 
 /// Adds one more option to a string of them.
