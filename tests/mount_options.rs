@@ -59,6 +59,14 @@ fn options_for_links_that_make_no_sense_are_refused() {
         .fails_with("mounts[7] /x: \"dest-nofollow\" is for bind mounts only");
 }
 
+#[test]
+fn empty_id_mappings_are_none() {
+    let bundle = Bundle::new();
+    let mut mount = bind(&bundle.host_directory("host"), &[]);
+    (mount["uidMappings"], mount["gidMappings"]) = (json!([]), json!([]));
+    bundle.mount("/data", mount).guest("stat /data/file").run().says(" 0 0");
+}
+
 // --- options of the file system ---
 
 #[test]

@@ -10,6 +10,7 @@ mod bind;
 mod by_string;
 mod copy_up;
 mod data;
+mod ids;
 mod parent;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ mod tests;
 pub use apply::{CgroupSource, Held, Late, Source};
 pub use parent::{Halfway, Parent};
 
-use super::idmap::{Map, Range};
+use super::idmap::Map;
 use super::mount_options::{self, Options};
 use crate::sys::mount::{ATIME_MASK, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, RDONLY};
 use crate::sys::mount::{Change, Depth, Propagation};
@@ -407,7 +408,7 @@ fn plan_one(index: usize, mount: &oci::Mount, facts: &Facts<'_>) -> Result<Mount
         (None, fstype) => fstype.unwrap_or_default(),
     };
     check_proc(&destination, fstype, &options)?;
-    let idmap = plan_idmap(mount, &options, facts)?;
+    let idmap = ids::plan(index, mount, &options, facts)?;
     let link = source_link(&options)?;
     let what = if options.remount && options.bind.is_none() {
         What::Remount(Remount { data: superblock_and_data(&options)? })
@@ -555,35 +556,4 @@ fn superblock_and_data(options: &Options) -> Result<Vec<(CString, Option<CString
     }
     all.extend(data::split(&options.data)?);
     Ok(all)
-}
-
-fn plan_idmap(mount: &oci::Mount, options: &Options, facts: &Facts<'_>) -> Result<Option<IdMapping>> {
-    let maps = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
-    if options.idmap.is_none() && maps == (None, None) {
-        return Ok(None);
-    }
-    ensure!(options.bind.is_some(), "id-mapped mounts are only supported for bind-mounts");
-    ensure!(!facts.rootless, "id-mapped mounts are not supported for rootless containers");
-    let maps = match (maps, facts.user_namespace) {
-        ((Some(uids), Some(gids)), _) if !uids.is_empty() && !gids.is_empty() => {
-            IdMaps::Given(map_of(uids)?, map_of(gids)?)
-        }
-        ((None, None), UserNamespace::New(uids, gids)) => IdMaps::Given(uids.clone(), gids.clone()),
-        ((None, None), UserNamespace::Join(path)) => IdMaps::OfNamespace(path.to_owned()),
-        _ => bail!("id-mapped mounts must have both uid and gid mappings specified"),
-    };
-    Ok(Some(IdMapping { maps, depth: options.idmap.unwrap_or(Depth::One) }))
-}
-
-fn map_of(rows: &[oci::LinuxIdMapping]) -> Result<Map> {
-    let range = |row: &oci::LinuxIdMapping| {
-        let (container, host, size) = (row.container_id(), row.host_id(), row.size());
-        ensure!(size > 0, "id mapping {container}:{host}:{size}: size is 0");
-        ensure!(
-            container.checked_add(size).is_some() && host.checked_add(size).is_some(),
-            "id mapping {container}:{host}:{size}: out of range"
-        );
-        Ok(Range { container, host, size })
-    };
-    rows.iter().map(range).collect::<Result<_>>().map(Map)
 }

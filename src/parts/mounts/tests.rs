@@ -1,6 +1,7 @@
 //! Mounts, in private mount namespaces of the real kernel.
 
 use super::*;
+use crate::parts::idmap::Range;
 use crate::parts::mount_options::{Effect, TABLE};
 use crate::sys::mount::private::{self, mounts_at};
 use crate::sys::path::Root;
