@@ -1,4 +1,4 @@
-//! What the runtime needs otherwise than its caller has it: the mask of new files. Hooks and
+//! What the runtime needs otherwise than its caller has it: the limit of descriptors, and the mask of new files. Hooks and
 //! the container's process have the caller's, or the configuration's.
 
 use std::fs;
@@ -6,7 +6,27 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::json;
 
-use crate::support::{Bundle, View, bind, is_root, tmpfs};
+use crate::support::{Bundle, View, bind, is_root, tmpfs, under_runc};
+
+#[test]
+fn more_sources_than_the_caller_may_have_descriptors() {
+    crate::skip_unless!(!under_runc(), "runc opens one source at a time");
+    let bundle = Bundle::new().through("ulimit -Sn 64; exec \"$@\"").remove("/process/rlimits");
+    let source = bundle.host_directory("host");
+    let out = bundle.dir.join("limits").display().to_string();
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("ulimit -Sn >> {out}")]}]);
+    let mut bundle = (0..100).fold(bundle, |bundle, n| bundle.mount(&format!("/m/{n}"), bind(&source, &[])));
+    for kind in ["createRuntime", "createContainer", "poststop"] {
+        bundle = bundle.set(&format!("/hooks/{kind}"), hook.clone());
+    }
+    let container = bundle.guest("multi rlimit RLIMIT_NOFILE -- read /m/99/file").container();
+    container.start();
+    container.wait_until("stopped");
+    assert!(container.printed().starts_with("64:"), "{}", container.printed());
+    assert!(container.printed().ends_with("from the host"), "{}", container.printed());
+    container.verb("delete", "", "").ok();
+    assert_eq!(fs::read_to_string(&out).expect("what the hooks say"), "64\n64\n64\n");
+}
 
 #[test]
 fn the_mask_of_the_caller_is_not_that_of_mount_points() {

@@ -11,7 +11,7 @@ use crate::log;
 use crate::oci_state::{self, OciState};
 use crate::parts::hooks::Kind as HookKind;
 use crate::parts::namespaces::{self, Entry, Kind};
-use crate::parts::{console, seccomp};
+use crate::parts::{console, mounts, seccomp};
 use crate::plan::Plan;
 use crate::state::{self, ContainerDir, Record};
 use crate::sys::spawn::{self, Child, Parentage};
@@ -119,6 +119,8 @@ impl Launch<'_> {
                 .map_err(refused)
             }
         };
+        // Init has its copies: ours would be descriptors without a use, and keep our limit of them raised for hooks.
+        self.held.mounts = mounts::Held::default();
         sys::umask::callers();
         if let Some(cpus) = cpus {
             cpus.take_back()?;

@@ -18,6 +18,7 @@ pub mod path;
 pub mod pidfd;
 pub mod prctl;
 pub mod proc;
+pub mod rlimit;
 pub mod sched;
 pub mod seccomp;
 pub mod selfexe;

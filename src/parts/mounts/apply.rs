@@ -9,6 +9,7 @@ use super::{
 use crate::log;
 use crate::sys::mount::{self as sys, Context, Depth, NODEV, NOEXEC, NOSUID, Propagation, RDONLY};
 use crate::sys::path::{Found, Root};
+use crate::sys::rlimit::MoreDescriptors;
 use crate::sys::{Error, errno_of};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,7 +23,12 @@ use std::path::{Path, PathBuf};
 pub struct Held {
     /// One place a mount.
     sources: Vec<Option<Opened>>,
+    /// Each source is a descriptor. Dropped after them, before anything else is executed.
+    _descriptors: Option<MoreDescriptors>,
 }
+
+/// With more mounts than this, our limit on descriptors may be too low.
+const MANY: usize = 32;
 
 /// What is left to do for mounts when the root is complete.
 #[derive(Debug, Default)]
@@ -75,7 +81,9 @@ impl Mounts {
             }
             _ => Ok(None),
         };
-        self.list.iter().map(hold).collect::<Result<_>>().map(|sources| Held { sources })
+        let descriptors = if self.list.len() > MANY { MoreDescriptors::allow() } else { None };
+        let sources = self.list.iter().map(hold).collect::<Result<_>>()?;
+        Ok(Held { sources, _descriptors: descriptors })
     }
 
     /// The one mount, without those below it: cgroups, debugfs and others that the configuration does not name. The parent
@@ -126,6 +134,8 @@ impl Mounts {
         mut cgroup: Option<CgroupSource>,
         parent: &Parent<'_>,
     ) -> Result<Late> {
+        // Gone when the mounts are made: the descriptors, and our raised limit of them.
+        let mut held = std::mem::take(held);
         let mut late = Late::default();
         let mut fresh = Vec::new();
         let is_dev = |fresh: &Fresh| fresh.path == Path::new("/dev");
