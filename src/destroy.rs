@@ -3,6 +3,7 @@
 //! `delete`, `delete --force` and the undo of a `create` that failed are this one code, over the same record: it
 //! works from any point at which the runtime may have died, and needs nothing but the record.
 
+use crate::cgroup::Cgroup;
 use crate::log;
 use crate::parts::hooks::Kind as HookKind;
 use crate::state::{Phase, Record, Root};
@@ -48,22 +49,31 @@ pub fn dead(root: &Root, record: &Record) -> Result<()> {
 /// One of them does not end.
 pub fn kill(record: &Record) -> Result<()> {
     if record.orlop.phase == Phase::Creating && record.orlop.owner != crate::state::Process::own()? {
-        end(record.orlop.owner.open()?, "the runtime that creates it")?;
+        end(record.orlop.owner.open()?, "the runtime that creates it", &record.orlop.cgroup)?;
     }
     let init = record.init().open()?;
     // A frozen version 1 cgroup would not let it die.
     if !record.ends_with_init() || (init.is_some() && record.orlop.cgroup.frozen()?) {
         record.orlop.cgroup.kill_all()?;
     }
-    end(init, "container init")
+    end(init, "container init", &record.orlop.cgroup)
 }
 
-fn end(process: Option<std::os::fd::OwnedFd>, who: &str) -> Result<()> {
+/// How long a process dies before we look what keeps it from that, in milliseconds.
+const USUAL_DEATH: i32 = 50;
+
+fn end(process: Option<std::os::fd::OwnedFd>, who: &str, cgroup: &Cgroup) -> Result<()> {
     let Some(process) = process else { return Ok(()) };
     match pidfd::send_signal(process.as_fd(), libc::SIGKILL) {
         Err(error) if error.errno() == libc::ESRCH => return Ok(()),
         other => other?,
     }
+    if pidfd::poll_ended(process.as_fd(), USUAL_DEATH)? {
+        return Ok(());
+    }
+    // A frozen cgroup of version 1, also one that the container made below its own. Init waits for all that are in its
+    // pid namespace, which by now have got SIGKILL too: none of them is left to freeze another one.
+    cgroup.let_die()?;
     if !pidfd::poll_ended(process.as_fd(), DEATH_PATIENCE)? {
         bail!("{who} still running");
     }

@@ -13,6 +13,7 @@ mod attacks;
 mod bad_fields;
 mod bad_input;
 mod caller;
+mod cgroup_choice;
 mod cgroup_v2;
 mod cgroups;
 mod cli;

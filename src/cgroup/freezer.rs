@@ -1,7 +1,13 @@
 //! All processes of a container at once: frozen, thawed, killed.
 
+use super::hierarchy::WALK_PATIENCE;
 use super::{Cgroup, Hierarchy, Tree, v1, v2};
 use anyhow::{Result, bail};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// How long processes may take to freeze.
+const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cgroup {
     fn freezer(&self) -> Option<&Hierarchy> {
@@ -13,10 +19,14 @@ impl Cgroup {
     /// # Errors
     /// There is no freezer, or the processes do not freeze; they run then.
     pub fn freeze(&self) -> Result<()> {
+        self.freeze_until(Instant::now() + FREEZE_PATIENCE)
+    }
+
+    fn freeze_until(&self, deadline: Instant) -> Result<()> {
         match self.freezer() {
             None => bail!("cannot toggle freezer: cgroups not configured for container"),
-            Some(freezer) if freezer.unified() => v2::freeze(freezer),
-            Some(freezer) => v1::freeze(freezer),
+            Some(freezer) if freezer.unified() => v2::freeze(freezer, deadline),
+            Some(freezer) => v1::freeze(freezer, deadline),
         }
     }
 
@@ -44,6 +54,19 @@ impl Cgroup {
         }
     }
 
+    /// Lets killed processes die. A frozen cgroup of version 1 keeps them from that, also one below that the container
+    /// has frozen itself. To be called when all have been sent SIGKILL: what is thawed before can freeze the next.
+    ///
+    /// # Errors
+    /// The kernel refuses, or there is no end of cgroups below.
+    pub fn let_die(&self) -> Result<()> {
+        match self.freezer() {
+            Some(freezer) if !freezer.unified() => Ok(v1::thaw_all(freezer)?),
+            // Version 2 lets them die as they are.
+            _ => Ok(()),
+        }
+    }
+
     /// Sends SIGKILL to every process here and below, also to those that are being forked, frozen or not.
     /// Does not wait for their end: [`remove`](Self::remove) does.
     ///
@@ -54,26 +77,23 @@ impl Cgroup {
         if killed && matches!(self.tree, Tree::V2(_)) {
             return Ok(());
         }
-        let mut signalled = vec![];
+        let Some(main) = self.main() else { return Ok(()) };
+        let deadline = Instant::now() + WALK_PATIENCE;
+        let mut before = BTreeSet::new();
         for _ in 0..100 {
-            let fresh: Vec<i32> = self.pids()?.into_iter().filter(|pid| !signalled.contains(pid)).collect();
-            if fresh.is_empty() {
-                break;
-            }
-            // What stands still does not fork, and its pid is not given to another process.
-            let frozen = !killed && self.freeze().is_ok();
-            for pid in if frozen { self.pids()? } else { fresh } {
-                if let Some(process) = rustix::process::Pid::from_raw(pid) {
-                    // ESRCH: it was faster.
-                    let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
-                }
-                signalled.push(pid);
-            }
+            // What stands still does not fork. Processes that are slow to freeze must not keep the others alive.
+            let frozen = !killed && self.freeze_until(Instant::now() + Duration::from_millis(200)).is_ok();
+            let found = main.signal_all(deadline);
             if frozen {
                 self.thaw()?;
             }
+            self.let_die()?;
+            let found = found?;
+            if found.is_subset(&before) {
+                break;
+            }
+            before = found;
         }
-        // A frozen cgroup of version 1 keeps its processes from dying.
         if self.frozen()? {
             self.thaw()?;
         }

@@ -1,7 +1,8 @@
 //! One directory of a container in one mounted hierarchy, and the only code that touches its files.
 //!
 //! Everything below the mount point is reached by openat2(2) from a directory fd that is known to be a cgroup
-//! file system, without symlinks and without crossing mounts. Not for: what the files mean (`v1`, `v2`).
+//! file system, without symlinks and without crossing mounts. Not for: what the files mean (`v1`, `v2`), the cgroups
+//! that a container makes below (`walk`).
 
 use crate::sys::{Called, Error};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,11 +10,15 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, OnceCell};
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+
+/// How long it may take to go through all cgroups below one: a container can have made a great many.
+pub(super) const WALK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Nothing below a mount point may lead out of it.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -261,59 +266,6 @@ impl Hierarchy {
             .called("openat2", || format!("{path:?} in {:?}", self.mount))
     }
 
-    /// The sub-cgroups, as paths relative to the directory, which comes first (as the empty path); every one
-    /// stands after the one that it is in.
-    ///
-    /// # Errors
-    /// A directory cannot be read for another reason than being gone.
-    pub fn tree(&self) -> Result<Vec<PathBuf>, Error> {
-        // A list and not a recursion: a container may have nested its cgroups as deep as it liked.
-        let mut found = vec![PathBuf::new()];
-        let mut next = 0;
-        while let Some(path) = found.get(next).cloned() {
-            next += 1;
-            let opened = self.open(&path, OFlags::DIRECTORY);
-            let entries = match opened {
-                Err(error) if gone(&error) => continue,
-                fd => rustix::fs::Dir::new(fd?),
-            };
-            for entry in entries.called("fcntl", || format!("{:?}", self.dir().join(&path)))? {
-                let entry = match entry {
-                    Err(Errno::NOENT | Errno::NODEV) => break,
-                    entry => entry.called("getdents64", || format!("{:?}", self.dir().join(&path)))?,
-                };
-                let name = entry.file_name();
-                if entry.file_type() == rustix::fs::FileType::Directory && name != c"." && name != c".." {
-                    use std::os::unix::ffi::OsStrExt;
-                    found.push(path.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// The processes in the directory and in its sub-cgroups.
-    ///
-    /// # Errors
-    /// A list cannot be read for another reason than that the cgroup is gone.
-    pub fn pids(&self) -> Result<Vec<i32>, Error> {
-        let mut pids = vec![];
-        for path in self.tree()? {
-            let list = match self.read(path.join("cgroup.procs")) {
-                // A threaded cgroup has no processes to tell of.
-                Err(error) if error.errno() == libc::EOPNOTSUPP => self.read(path.join("cgroup.threads")),
-                list => list,
-            };
-            match list {
-                Err(error) if gone(&error) => {}
-                // A process of a pid namespace that we cannot see is listed as 0.
-                list => pids
-                    .extend(list?.lines().filter_map(|pid| pid.parse::<i32>().ok()).filter(|pid| *pid > 0)),
-            }
-        }
-        Ok(pids)
-    }
-
     /// Removes the directory and its sub-cgroups; waits until `deadline` for dying processes to be gone.
     ///
     /// # Errors
@@ -334,25 +286,31 @@ impl Hierarchy {
         if self.unified() {
             self.wait_unpopulated(deadline)?;
         }
-        for path in self.tree()?.into_iter().rev() {
-            self.remove_one(&self.dir().join(path), deadline)?;
-        }
-        Ok(())
-    }
-
-    fn remove_one(&self, dir: &Path, deadline: Instant) -> Result<(), Error> {
         let mut pause = Duration::from_millis(1);
         loop {
-            match rustix::fs::unlinkat(CWD, dir, AtFlags::REMOVEDIR) {
+            let limit = deadline + WALK_PATIENCE;
+            match self.walk(limit, |_| Ok(()), |above, name| self.remove_below(above, name)) {
+                // Somebody else removes them as well.
+                Err(error) if gone(&error) => {}
+                walked => walked?,
+            }
+            match rustix::fs::unlinkat(CWD, self.dir(), AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => return Ok(()),
-                Err(Errno::INTR) => {}
                 // Version 1 has nothing to wait on; and after the last process a reference may linger.
-                Err(Errno::BUSY) if Instant::now() < deadline => {
+                Err(Errno::BUSY | Errno::INTR) if Instant::now() < deadline => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(100));
                 }
-                failed => return failed.called("rmdir", || format!("{dir:?}")),
+                failed => return failed.called("rmdir", || format!("{:?}", self.dir())),
             }
+        }
+    }
+
+    /// Removes one cgroup; it stays if it has processes, or cgroups that were made meanwhile.
+    fn remove_below(&self, above: BorrowedFd<'_>, name: &CStr) -> Result<(), Error> {
+        match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::INTR) => Ok(()),
+            failed => failed.called("rmdir", || format!("{name:?} below {:?}", self.dir())),
         }
     }
 
@@ -393,7 +351,8 @@ impl Hierarchy {
     }
 }
 
-fn read_all(fd: BorrowedFd<'_>) -> Result<String, Errno> {
+/// All that is left to read of an open file. What is no UTF-8 becomes U+FFFD: of these files only the kernel's words are used.
+pub(super) fn read_all(fd: BorrowedFd<'_>) -> Result<String, Errno> {
     let mut content = vec![];
     let mut buffer = [0u8; 4096];
     loop {

@@ -26,6 +26,7 @@ pub mod systemd;
 mod tests;
 mod v1;
 mod v2;
+mod walk;
 
 pub use below::{Delegated, delegated};
 pub use hierarchy::Hierarchy;
@@ -39,7 +40,7 @@ pub use stats::Stats;
 use crate::host::{CgroupMode, Host};
 use crate::sys::Error;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use hierarchy::gone;
+use hierarchy::{WALK_PATIENCE, gone};
 use keeper::Keeper;
 use limits::{Missing, Order, Write};
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -85,9 +86,7 @@ pub fn plan(
     systemd: Option<systemd::Asked<'_>>,
 ) -> Result<Plan> {
     let path = path.unwrap_or_default();
-    if path.contains('\0') {
-        bail!("linux.cgroupsPath: {path:?} has a NUL byte");
-    }
+    check_path(path)?;
     let resources = Box::new(said.cloned().unwrap_or_default());
     if systemd.is_some() && host.cgroup_mode != CgroupMode::Unified {
         bail!(
@@ -106,6 +105,23 @@ pub fn plan(
         resources,
         delegated: None,
     })
+}
+
+/// A path that the kernel would not take is refused before anything is made.
+fn check_path(path: &str) -> Result<()> {
+    if path.contains('\0') {
+        bail!("linux.cgroupsPath: {path:?} has a NUL byte");
+    }
+    // /proc/PID/cgroup has a line for each cgroup.
+    ensure!(!path.contains('\n'), "linux.cgroupsPath: {path:?} has a line break");
+    ensure!(
+        path.len() <= 2048,
+        "linux.cgroupsPath: {} bytes are too long for a path, 2048 are allowed",
+        path.len()
+    );
+    let name = path.split('/').find(|name| name.len() > 255);
+    ensure!(name.is_none(), "linux.cgroupsPath: the name of a cgroup has at most 255 bytes");
+    Ok(())
 }
 
 /// What the files are told; beside systemd, which writes some of them too, what it would write there.
@@ -530,10 +546,8 @@ impl Cgroup {
     /// # Errors
     /// A list cannot be read.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        let mut pids = self.main().map(Hierarchy::pids).transpose()?.unwrap_or_default();
-        pids.sort_unstable();
-        pids.dedup();
-        Ok(pids)
+        let Some(main) = self.main() else { return Ok(vec![]) };
+        Ok(main.pids(Instant::now() + WALK_PATIENCE)?.into_iter().collect())
     }
 
     /// Removes all directories and their sub-cgroups, once killed processes are gone. What is missing is fine.
@@ -567,7 +581,7 @@ impl Cgroup {
 }
 
 fn refuse_used(cgroup: &Hierarchy, frozen: bool) -> Result<()> {
-    let pids = cgroup.pids()?;
+    let pids = cgroup.pids(Instant::now() + WALK_PATIENCE)?;
     ensure!(pids.is_empty(), "container's cgroup is not empty: {} process(es) found", pids.len());
     refuse_frozen(frozen)
 }

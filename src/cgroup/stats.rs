@@ -3,12 +3,13 @@
 //! Field names and what is left out when zero are runc's, and so is the unit of everything. Not for: Intel RDT
 //! (the caller sets [`Stats::intel_rdt`]), network interfaces (always `null`).
 
-use super::hierarchy::{Hierarchy, value_of};
+use super::hierarchy::{Hierarchy, WALK_PATIENCE, value_of};
 use crate::sys::Error;
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 /// The whole of it.
 #[derive(Debug, Default, Serialize)]
@@ -272,7 +273,7 @@ fn v2_pids(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
     stats.pids = match pids(cgroup)? {
         Some(pids) => pids,
         // Without the controller they can still be counted.
-        None => Pids { current: cgroup.pids()?.len() as u64, limit: 0 },
+        None => Pids { current: cgroup.pids(Instant::now() + WALK_PATIENCE)?.len() as u64, limit: 0 },
     };
     Ok(())
 }

@@ -102,7 +102,7 @@ fn leftovers(id: &str) -> Vec<PathBuf> {
 fn clean_up(view: View, id: &str) {
     let Ok(host) = show(view) else { return };
     for hierarchy in locate::hierarchies(&Place::Absolute(id.into()), host.cgroup_mode).unwrap() {
-        for pid in hierarchy.pids().unwrap_or_default() {
+        for pid in hierarchy.pids(Instant::now() + WALK_PATIENCE).unwrap_or_default() {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         let _ = hierarchy.remove(Instant::now() + Duration::from_secs(1));

@@ -1,12 +1,13 @@
 //! What is particular to version 1: cpusets that must be filled, the device lists, the freezer.
 
 use super::devices::Policy;
-use super::hierarchy::{Hierarchy, gone};
+use super::hierarchy::{Hierarchy, WALK_PATIENCE, gone};
 use crate::sys::Error;
 use anyhow::{Result, bail};
+use rustix::fd::BorrowedFd;
 use rustix::fs::OFlags;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Fills the empty cpusets from the root down to the container's: no process can enter an empty one.
 /// The container's own files that are `set_later` are left alone.
@@ -62,13 +63,14 @@ pub fn set_devices(devices: &Hierarchy, policy: &Policy) -> Result<(), Error> {
 }
 
 const STATE: &str = "freezer.state";
+const SELF_FREEZING: &str = "freezer.self_freezing";
 
 /// Freezes all processes; thaws them again if that does not come about.
 ///
 /// # Errors
 /// There are always new processes, or the kernel refuses.
-pub fn freeze(freezer: &Hierarchy) -> Result<()> {
-    let frozen = try_freeze(freezer);
+pub fn freeze(freezer: &Hierarchy, deadline: Instant) -> Result<()> {
+    let frozen = try_freeze(freezer, deadline);
     if frozen.is_err() {
         // A cgroup that is left half frozen cannot be killed.
         let _ = thaw(freezer);
@@ -76,7 +78,7 @@ pub fn freeze(freezer: &Hierarchy) -> Result<()> {
     frozen
 }
 
-fn try_freeze(freezer: &Hierarchy) -> Result<()> {
+fn try_freeze(freezer: &Hierarchy, deadline: Instant) -> Result<()> {
     // Processes that fork while they are being frozen make the kernel stay at FREEZING: writing again
     // collects them, letting go for a moment helps when they are many. There is nothing to wait on.
     for round in 1..=1000u32 {
@@ -93,6 +95,9 @@ fn try_freeze(freezer: &Hierarchy) -> Result<()> {
             "FREEZING" => {}
             other => bail!("{}/{STATE} is {other:?} while it is being frozen", freezer.dir().display()),
         }
+        if Instant::now() > deadline {
+            break;
+        }
     }
     bail!("unable to freeze {}", freezer.dir().display())
 }
@@ -105,12 +110,30 @@ pub fn thaw(freezer: &Hierarchy) -> Result<(), Error> {
     freezer.write(STATE, "THAWED")
 }
 
+/// Lets the processes run here and below, whoever has frozen them.
+///
+/// # Errors
+/// The kernel refuses, or there is no end of cgroups below.
+pub fn thaw_all(freezer: &Hierarchy) -> Result<(), Error> {
+    let thaw_one = |dir: BorrowedFd<'_>| {
+        // Cheaper than to write: the kernel would go through all that is below.
+        match freezer.read_in(dir, SELF_FREEZING)?.trim() {
+            "1" => freezer.write_in(dir, STATE, "THAWED"),
+            _ => Ok(()),
+        }
+    };
+    match freezer.walk(Instant::now() + WALK_PATIENCE, thaw_one, |_, _| Ok(())) {
+        Err(error) if gone(&error) => Ok(()),
+        walked => walked,
+    }
+}
+
 /// Whether this cgroup itself, and not one above it, was told to freeze.
 ///
 /// # Errors
 /// The freezer is there and cannot be read.
 pub fn frozen(freezer: &Hierarchy) -> Result<bool, Error> {
-    Ok(freezer.read_if_there("freezer.self_freezing")?.is_some_and(|state| state.trim() == "1"))
+    Ok(freezer.read_if_there(SELF_FREEZING)?.is_some_and(|state| state.trim() == "1"))
 }
 
 /// The name of the hierarchy's mount, as containers know it: `cpu,cpuacct`.

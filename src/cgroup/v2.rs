@@ -6,7 +6,7 @@ use crate::sys::{Error, bpf};
 use anyhow::{Result, bail};
 use rustix::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Passes all controllers that the host has down to the container's cgroup. Engines read its usage also
 /// where nothing is limited. Cheap if somebody did so before: one look at each of two files.
@@ -135,15 +135,15 @@ pub fn set_devices(cgroup: &Hierarchy, policy: &Policy) -> Result<(), Error> {
 }
 
 const FREEZE: &str = "cgroup.freeze";
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Freezes all processes; thaws them again if that does not come about.
 ///
 /// # Errors
-/// A process does not freeze in ten seconds, or the kernel refuses.
-pub fn freeze(cgroup: &Hierarchy) -> Result<()> {
+/// A process does not freeze until `deadline`, or the kernel refuses.
+pub fn freeze(cgroup: &Hierarchy, deadline: Instant) -> Result<()> {
+    let began = Instant::now();
     cgroup.write(FREEZE, "1")?;
-    match cgroup.wait_event("frozen 1", Instant::now() + PATIENCE) {
+    match cgroup.wait_event("frozen 1", deadline) {
         Ok(true) => Ok(()),
         not => {
             // Half frozen is worse than running.
@@ -151,7 +151,7 @@ pub fn freeze(cgroup: &Hierarchy) -> Result<()> {
             not?;
             bail!(
                 "timeout of {}s reached waiting for {} to freeze",
-                PATIENCE.as_secs(),
+                began.elapsed().as_secs(),
                 cgroup.dir().display()
             )
         }

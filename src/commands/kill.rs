@@ -39,9 +39,12 @@ fn send(container: &Container, signal: i32) -> Result<()> {
         Err(error) if error.errno() == libc::ESRCH => return Err(Error::NotRunning.into()),
         other => other.context("unable to signal init")?,
     }
-    // A frozen cgroup of version 1 keeps even SIGKILL waiting.
-    if signal == libc::SIGKILL && cgroup.frozen()? {
-        cgroup.thaw()?;
+    // A frozen cgroup of version 1 keeps even SIGKILL waiting, and the container can have frozen one below its own.
+    if signal == libc::SIGKILL {
+        if cgroup.frozen()? {
+            cgroup.thaw()?;
+        }
+        cgroup.let_die()?;
     }
     Ok(())
 }

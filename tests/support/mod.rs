@@ -25,7 +25,8 @@ pub use container::Container;
 pub use leftovers::cgroups;
 pub use receive::{accept_fd, terminal};
 pub use runtime::{
-    Running, View, copy_program, eventually, is_root, output, runtime, start as begin, under_runc, window,
+    Output, Running, View, copy_program, eventually, is_root, output, runtime, start as begin, under_runc,
+    window,
 };
 
 /// Ends the test early where it cannot be run, and says so: a skip without a reason looks like a pass.

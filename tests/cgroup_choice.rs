@@ -1,0 +1,254 @@
+//! What a container can choose about its cgroups: their names, number, depth, which of them are frozen, and what its
+//! files answer to `exec`. Whatever it is, state, exec, kill and `delete --force` work within two seconds each.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::support::{Bundle, Container, Output, View, window};
+
+/// The views that this host can show.
+fn views() -> impl Iterator<Item = View> {
+    View::ALL.into_iter().filter(|view| match view.missing() {
+        Some(reason) => {
+            eprintln!("skipped {view:?}: {reason}");
+            false
+        }
+        None => true,
+    })
+}
+
+/// The cgroups of a process, in each hierarchy that the view has.
+fn cgroups_of(pid: i64, view: View) -> Vec<PathBuf> {
+    let lines = fs::read(format!("/proc/{pid}/cgroup")).expect("the cgroups");
+    let unified = if Path::new("/sys/fs/cgroup/unified").exists() { "unified" } else { "" };
+    let of = |line: &[u8]| {
+        let mut fields = line.splitn(3, |byte| *byte == b':').skip(1);
+        let (name, path) = (fields.next()?, fields.next()?);
+        let name = std::str::from_utf8(name).ok()?;
+        let name = match name {
+            "" if view == View::V1 => return None,
+            "" => unified,
+            _ if view.unified() => return None,
+            name => name.strip_prefix("name=").unwrap_or(name),
+        };
+        let tree = Path::new("/sys/fs/cgroup").join(name);
+        Some(tree.join(std::ffi::OsStr::from_bytes(path.strip_prefix(b"/")?)))
+    };
+    let own: Vec<_> = lines.split(|byte| *byte == b'\n').filter_map(of).collect();
+    own.into_iter().filter(|path| path.exists()).collect()
+}
+
+fn own_cgroups(container: &Container, view: View) -> Vec<PathBuf> {
+    let own = cgroups_of(container.pid(), view);
+    assert!(!own.is_empty() && own.iter().all(|path| path.ends_with(container.id())), "{own:?}");
+    own
+}
+
+/// As a container with a writable cgroup mount does; by descriptor, for the path may get too long.
+fn nest(cgroup: &Path, name: &[u8], depth: usize) -> OwnedFd {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = rustix::fs::openat(CWD, cgroup, flags, Mode::empty()).expect("the cgroup");
+    for _ in 0..depth {
+        rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755)).expect("a cgroup");
+        at = rustix::fs::openat(&at, name, flags, Mode::empty()).expect("the new cgroup");
+    }
+    at
+}
+
+fn write(cgroup: &OwnedFd, file: &str, text: &str) {
+    let file =
+        rustix::fs::openat(cgroup, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).expect("the file");
+    rustix::io::write(&file, text.as_bytes()).expect("a write");
+}
+
+#[track_caller]
+fn quickly(what: &str, run: impl FnOnce() -> Output) -> Output {
+    let began = Instant::now();
+    let output = run();
+    let (took, limit) = (began.elapsed(), Duration::from_secs(window(2)));
+    assert!(took < limit, "{what} took {took:?}: {output}");
+    output
+}
+
+/// The verbs that must work whatever the container has done; at the end nothing is left of it.
+#[track_caller]
+fn all_verbs_work(container: &Container) {
+    assert_eq!(quickly("state", || container.verb("state", "", "")).ok().out.matches("running").count(), 1);
+    quickly("exec", || container.exec(&[], "hostname")).prints("orlop-test");
+    quickly("ps", || container.verb("ps", "--format json", "")).says(&container.pid().to_string());
+    quickly("kill", || container.kill("KILL")).ok();
+    container.wait_until("stopped");
+    quickly("delete", || container.verb("delete", "--force", "")).ok();
+    container.bundle.assert_clean();
+}
+
+/// A container in whose cgroup, in each hierarchy, something is done.
+fn with_cgroups(view: View, bundle: Bundle, done: impl Fn(&Path)) -> Container {
+    let container = bundle.view(view).started();
+    own_cgroups(&container, view).iter().for_each(|cgroup| done(cgroup));
+    container
+}
+
+#[test]
+fn cgroups_nested_deeper_than_a_path_can_say_are_removed() {
+    for view in views() {
+        let name = [b'd'; 250];
+        all_verbs_work(&with_cgroups(view, Bundle::new(), |cgroup| drop(nest(cgroup, &name, 20))));
+        // Without a pid namespace of its own its processes are found in its cgroups alone.
+        let container = Bundle::new().view(view).without_namespace("pid").guest("spawn 3").started();
+        container.prints_in_time("ready");
+        let pids: Vec<i32> =
+            serde_json::from_str(&container.verb("ps", "--format json", "").ok().out).expect("a list");
+        // A new cpuset has no CPUs, and takes nobody.
+        let own = own_cgroups(&container, view);
+        for cgroup in own.into_iter().filter(|cgroup| !cgroup.join("cpuset.cpus").exists()) {
+            let deepest = nest(&cgroup, &name, 20);
+            for pid in pids.iter().filter(|pid| i64::from(**pid) != container.pid()) {
+                write(&deepest, "cgroup.procs", &pid.to_string());
+            }
+        }
+        let found: Vec<i32> =
+            serde_json::from_str(&container.verb("ps", "--format json", "").ok().out).expect("a list");
+        assert_eq!(found, pids, "processes of the deepest cgroup are the container's");
+        quickly("delete", || container.verb("delete", "--force", "")).ok();
+        container.bundle.assert_clean();
+    }
+}
+
+#[test]
+fn the_names_of_cgroups_may_be_any_bytes() {
+    for view in views() {
+        let container = with_cgroups(view, Bundle::new(), |cgroup| {
+            for byte in (1..=255).filter(|byte| ![b'/', b'\n'].contains(byte)) {
+                drop(nest(cgroup, &[b'n', byte], 1));
+            }
+            for name in [&b"\xff) Z 0 (deleted)"[..], b"...", b" 0::/", b"-"] {
+                drop(nest(cgroup, name, 2));
+            }
+        });
+        all_verbs_work(&container);
+    }
+}
+
+#[test]
+fn a_thousand_cgroups_in_a_row_and_side_by_side_are_removed() {
+    many(1000);
+}
+
+#[test]
+#[ignore = "makes 20000 cgroups in each hierarchy: make security"]
+fn ten_thousand_cgroups_in_a_row_and_side_by_side_are_removed() {
+    many(10_000);
+}
+
+fn many(count: usize) {
+    for view in views() {
+        let container = Bundle::new().view(view).started();
+        // Not in each hierarchy: it is the making that takes long.
+        let own = own_cgroups(&container, view);
+        let cgroup = own.iter().find(|path| path.starts_with("/sys/fs/cgroup/freezer")).unwrap_or(&own[0]);
+        let at = nest(cgroup, b"wide", 1);
+        for number in 0..count {
+            rustix::fs::mkdirat(&at, number.to_string(), Mode::from_raw_mode(0o755)).expect("a cgroup");
+        }
+        drop(nest(cgroup, b"x", count));
+        all_verbs_work(&container);
+    }
+}
+
+/// Moves the process, and freezes where it is.
+fn freeze(cgroup: &Path, pid: i64) {
+    let (file, text) = match cgroup.join("freezer.state").exists() {
+        true => ("freezer.state", "FROZEN"),
+        false => ("cgroup.freeze", "1"),
+    };
+    if !cgroup.join(file).exists() {
+        return;
+    }
+    let below = nest(cgroup, &[b'f'; 200], 2);
+    write(&below, "cgroup.procs", &pid.to_string());
+    write(&below, file, text);
+}
+
+/// The other processes of a container whose guest has spawned some.
+fn others(container: &Container) -> Vec<i64> {
+    container.prints_in_time("ready");
+    let pids: Vec<i64> =
+        serde_json::from_str(&container.verb("ps", "--format json", "").ok().out).expect("a list");
+    let init = container.pid();
+    pids.into_iter().filter(|pid| *pid != init).collect()
+}
+
+#[test]
+fn what_a_container_has_frozen_below_itself_dies_all_the_same() {
+    for view in views() {
+        for shared in [false, true] {
+            for init in [false, true] {
+                let mut bundle = Bundle::new().view(view).guest("spawn 2");
+                if shared {
+                    bundle = bundle.without_namespace("pid");
+                }
+                let container = bundle.started();
+                let other = others(&container)[0];
+                for cgroup in own_cgroups(&container, view) {
+                    freeze(&cgroup, if init { container.pid() } else { other });
+                }
+                assert_eq!(
+                    container.status(),
+                    "running",
+                    "only the container's own cgroup means that it is paused"
+                );
+                quickly("exec", || container.exec(&[], "hostname")).prints("orlop-test");
+                quickly("kill", || container.kill("KILL")).ok();
+                container.wait_until("stopped");
+                quickly("delete", || container.verb("delete", "", "")).ok();
+                container.bundle.assert_clean();
+            }
+        }
+    }
+}
+
+#[test]
+fn delete_by_force_takes_what_a_container_has_frozen_below_itself() {
+    for view in views() {
+        for paused in [false, true] {
+            let container = Bundle::new().view(view).guest("spawn 2").started();
+            let frozen = others(&container);
+            for cgroup in own_cgroups(&container, view) {
+                freeze(&cgroup, frozen[0]);
+            }
+            if paused {
+                container.verb("pause", "", "").ok();
+                assert_eq!(container.status(), "paused");
+            }
+            quickly("delete", || container.verb("delete", "--force", "")).ok();
+            container.bundle.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn pause_and_resume_leave_frozen_what_the_container_has_frozen() {
+    for view in views() {
+        let container = Bundle::new().view(view).guest("spawn 2").started();
+        let other = others(&container)[0];
+        let own = own_cgroups(&container, view);
+        own.iter().for_each(|cgroup| freeze(cgroup, other));
+        container.verb("pause", "", "").ok();
+        assert_eq!(container.status(), "paused");
+        container.verb("resume", "", "").ok();
+        assert_eq!(container.status(), "running");
+        let name = String::from_utf8(vec![b'f'; 200]).expect("letters");
+        let still = |file: &str| {
+            own.iter().find_map(|cgroup| fs::read_to_string(cgroup.join(&name).join(&name).join(file)).ok())
+        };
+        let (v1, v2) = (still("freezer.self_freezing"), still("cgroup.freeze"));
+        assert!(v1.as_deref().is_none_or(|text| text.trim() == "1"), "{v1:?}");
+        assert!(v2.as_deref().is_none_or(|text| text.trim() == "1"), "{v2:?}");
+    }
+}
