@@ -5,10 +5,13 @@
 
 use super::hierarchy::{self, Hierarchy};
 use crate::host::CgroupMode;
-use crate::sys::Called;
-use anyhow::{Result, bail};
+use crate::sys::{Called, fd};
+use anyhow::{Result, bail, ensure};
+use rustix::fs::OFlags;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
 
 /// Where cgroups are mounted.
 pub const ROOT: &str = "/sys/fs/cgroup";
@@ -59,10 +62,7 @@ pub fn clean(path: &Path) -> PathBuf {
 /// # Errors
 /// There is no cgroup file system that can guard devices, or /proc cannot be read.
 pub fn hierarchies(place: &Place, mode: CgroupMode) -> Result<Vec<Hierarchy>> {
-    let own = || -> Result<String> {
-        Ok(crate::sys::fd::read_proc("/proc/self/cgroup")
-            .called("read", || "\"/proc/self/cgroup\"".into())?)
-    };
+    let own = || own_cgroups("/proc/self/cgroup");
     if mode != CgroupMode::Unified {
         return version_1(place, mode, &own()?);
     }
@@ -71,17 +71,31 @@ pub fn hierarchies(place: &Place, mode: CgroupMode) -> Result<Vec<Hierarchy>> {
         Place::Relative(path) => {
             let own = parse(&own()?).into_iter().find(|(controllers, _)| controllers.is_empty());
             // Beside our own cgroup, not below: with processes in it, it cannot give controllers to children.
-            let beside = own.and_then(|(_, own)| own.parent().map(Path::to_path_buf)).unwrap_or_default();
+            let beside =
+                own.and_then(|(_, own)| clean(&own).parent().map(Path::to_path_buf)).unwrap_or_default();
             beside.join(path)
         }
     };
     Ok(vec![Hierarchy::new(vec![], ROOT, path)])
 }
 
-fn version_1(place: &Place, mode: CgroupMode, own: &str) -> Result<Vec<Hierarchy>> {
+/// A file of cgroups: bytes, for a name of a cgroup need not be text.
+fn own_cgroups(file: &str) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let mut content = Vec::with_capacity(2048);
+    // At most a path for each hierarchy.
+    let opened = fd::open_file(Path::new(file), OFlags::empty());
+    let read = opened.and_then(|file| file.take(1 << 20).read_to_end(&mut content));
+    read.called("read", || format!("{file:?}"))?;
+    Ok(content)
+}
+
+fn version_1(place: &Place, mode: CgroupMode, own: &[u8]) -> Result<Vec<Hierarchy>> {
     let mut mounts = Mounts::default();
     let mut found = vec![];
     for (controllers, own) in parse(own) {
+        // Outside of our cgroup namespace it begins with `..`: then the container's is at the top of what we see.
+        let own = clean(&own);
         if controllers.is_empty() {
             if mode == CgroupMode::Hybrid {
                 let path = match place {
@@ -112,23 +126,31 @@ fn version_1(place: &Place, mode: CgroupMode, own: &str) -> Result<Vec<Hierarchy
 /// Version 2: the cgroup that process `pid` is in, from the root of the tree.
 ///
 /// # Errors
-/// The process is gone.
+/// The process is gone, or its cgroup is outside of what we see.
 pub fn of_process(pid: i32) -> Result<Option<PathBuf>> {
-    let file = format!("/proc/{pid}/cgroup");
-    let content = std::fs::read_to_string(&file).called("read", || format!("{file:?}"))?;
-    let found = parse(&content).into_iter().find(|(controllers, _)| controllers.is_empty());
-    Ok(found.map(|(_, path)| path))
+    unified_of(&own_cgroups(&format!("/proc/{pid}/cgroup"))?)
 }
 
-/// The lines of /proc/PID/cgroup: controllers (none for version 2) and the path without leading slash.
-pub fn parse(content: &str) -> Vec<(Vec<String>, PathBuf)> {
-    let line = |line: &str| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next()?, fields.next()?);
+fn unified_of(content: &[u8]) -> Result<Option<PathBuf>> {
+    let found = parse(content).into_iter().find(|(controllers, _)| controllers.is_empty());
+    let Some((_, path)) = found else { return Ok(None) };
+    // Outside of our cgroup namespace it begins with `..`, which no cgroup is called.
+    let hidden = path.components().any(|part| part == Component::ParentDir);
+    ensure!(!hidden, "cgroup {path:?} is outside of our cgroup namespace");
+    Ok(Some(path))
+}
+
+/// The lines of /proc/PID/cgroup: controllers (none for version 2) and the path without leading slash. The path may be
+/// any bytes but a line break, which the kernel refuses.
+pub fn parse(content: &[u8]) -> Vec<(Vec<String>, PathBuf)> {
+    let line = |line: &[u8]| {
+        let mut fields = line.splitn(3, |byte| *byte == b':').skip(1);
+        let (controllers, path) = (std::str::from_utf8(fields.next()?).ok()?, fields.next()?);
         let controllers = controllers.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        Some((controllers, clean(Path::new(path))))
+        let path = Path::new(OsStr::from_bytes(path));
+        Some((controllers, path.strip_prefix("/").unwrap_or(path).to_path_buf()))
     };
-    content.lines().filter_map(line).collect()
+    content.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
 /// The mounts of version 1, looked up where they usually are, or in mountinfo, which is read at most once.
@@ -164,8 +186,9 @@ impl Mounts {
 
     fn of(&mut self, controllers: &[String]) -> Option<&Mount> {
         let table = self.table.get_or_insert_with(|| {
-            let content = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            content.lines().filter_map(mount).collect()
+            // Other mounts may have any names. Those that we look for are told by their type, which comes behind.
+            let content = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+            content.split(|byte| *byte == b'\n').filter_map(mount).collect()
         });
         let wanted = controllers.first()?;
         table.iter().find(|mount| mount.options.split(',').any(|option| option == wanted))
@@ -184,14 +207,34 @@ impl Mounts {
     }
 }
 
-fn mount(line: &str) -> Option<Mount> {
-    let (place, device) = line.split_once(" - ")?;
-    let mut place = place.split(' ').skip(3);
-    let (root, point) = (place.next()?, place.next()?);
-    let mut device = device.split(' ');
-    (device.next()? == "cgroup").then_some(())?;
-    let path = |text: &str| PathBuf::from(text.replace("\\040", " ").replace("\\134", "\\"));
-    Some(Mount { root: path(root), point: path(point), options: device.nth(1)?.to_owned() })
+fn mount(line: &[u8]) -> Option<Mount> {
+    // Spaces in names are escaped, so that each field is a word; the optional ones end with a dash.
+    let mut fields = line.split(|byte| *byte == b' ').skip(3);
+    let (root, point) = (fields.next()?, fields.next()?);
+    let mut device = fields.skip_while(|field| *field != b"-").skip(1);
+    (device.next()? == b"cgroup").then_some(())?;
+    let options = std::str::from_utf8(device.nth(1)?).ok()?.to_owned();
+    Some(Mount { root: unescaped(root), point: unescaped(point), options })
+}
+
+/// `\040` and the like: space, tab, line break and backslash.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|digits| digits.iter().all(|digit| (b'0'..b'8').contains(digit)));
+        rest = match digits {
+            Some(digits) if *first == b'\\' => {
+                bytes.push(digits.iter().fold(0u8, |number, digit| (number << 3) | (digit - b'0')));
+                after.get(3..).unwrap_or_default()
+            }
+            _ => {
+                bytes.push(*first);
+                after
+            }
+        };
+    }
+    OsString::from_vec(bytes).into()
 }
 
 #[cfg(test)]
@@ -214,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_lines_of_proc_self_cgroup_are_understood() {
-        let parsed = parse("9:name=systemd:/\n4:cpu,cpuacct:/a:b/c\n0::/x/y\n");
+        let parsed = parse(b"9:name=systemd:/\n4:cpu,cpuacct:/a:b/c\n0::/x/y\n");
         let expected: Vec<(Vec<String>, PathBuf)> = vec![
             (vec!["name=systemd".into()], "".into()),
             (vec!["cpu".into(), "cpuacct".into()], "a:b/c".into()),
@@ -224,12 +267,26 @@ mod tests {
     }
 
     #[test]
+    fn names_that_a_container_chooses_do_not_mislead() {
+        // The kernel refuses a line break in the name of a cgroup, and nothing else.
+        let own = |content: &[u8]| unified_of(content).map(|path| path.map(PathBuf::into_os_string));
+        let found = own(b"5:pids:/x 0::y\n0::/a/\xff :0::/b (deleted)\n").unwrap().unwrap();
+        assert_eq!(found.as_bytes(), b"a/\xff :0::/b (deleted)");
+        assert_eq!(own(b"5:pids:/x\n").unwrap(), None);
+        own(b"0::/../other\n").unwrap_err();
+        // A mount on a name that is no text does not hide those after it.
+        assert!(mount(b"40 31 0:38 / /x\xff\\040-\\040cgroup rw - tmpfs cgroup rw").is_none());
+        let one = mount(b"40 31 0:38 / /x\xff\\011y rw - cgroup cgroup rw,pids").unwrap();
+        assert_eq!(one.point.as_os_str().as_bytes(), b"/x\xff\ty");
+    }
+
+    #[test]
     fn mountinfo_tells_root_point_and_controllers_of_version_1_only() {
         let one =
-            mount("36 31 0:33 /docker/ab /cg/cpu\\040x rw,relatime shared:1 - cgroup cgroup rw,cpu,cpuacct")
+            mount(b"36 31 0:33 /docker/ab /cg/cpu\\040x rw,relatime shared:1 - cgroup cgroup rw,cpu,cpuacct")
                 .unwrap();
         assert_eq!((one.root, one.point), ("/docker/ab".into(), "/cg/cpu x".into()));
         assert_eq!(one.options, "rw,cpu,cpuacct");
-        assert!(mount("41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw").is_none());
+        assert!(mount(b"41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw").is_none());
     }
 }

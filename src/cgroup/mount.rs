@@ -37,9 +37,10 @@ impl Cgroup {
             Tree::V2(cgroup) if cgroup_namespace => Ok(vec![source(cgroup, String::new())?]),
             Tree::V2(cgroup) => Ok(vec![source(&cgroup.at(""), String::new())?]),
             Tree::Nowhere if mode == CgroupMode::Unified => {
-                let own = if cgroup_namespace { locate::of_process(own_pid())? } else { None };
-                let shown = Hierarchy::new(vec![], locate::ROOT, own.unwrap_or_default());
+                let own = if cgroup_namespace { locate::of_process(own_pid()) } else { Ok(None) };
                 // Out of sight, in a cgroup namespace that is not the mount's: there is nothing to show.
+                let Ok(own) = own else { return Ok(vec![]) };
+                let shown = Hierarchy::new(vec![], locate::ROOT, own.unwrap_or_default());
                 Ok(source(&shown, String::new()).into_iter().collect())
             }
             Tree::V1(_) | Tree::Nowhere => {

@@ -200,7 +200,7 @@ fn a_cgroup_lives_and_leaves_nothing_behind() {
         let cgroup: Cgroup = serde_json::from_str(&json).unwrap();
         assert_eq!(cgroup.pids().unwrap(), [child.as_raw()]);
         let own = std::fs::read_to_string(format!("/proc/{child}/cgroup")).unwrap();
-        for (controllers, path) in locate::parse(&own) {
+        for (controllers, path) in locate::parse(own.as_bytes()) {
             if view == View::V1Only && controllers.is_empty()
                 || view == View::V2Only && !controllers.is_empty()
             {
