@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use serde_json::json;
 
-use crate::support::{Bundle, Container, Output, View, window};
+use crate::support::{Bundle, Container, Output, View, under_runc, window};
 
 /// The views that this host can show.
 fn views() -> impl Iterator<Item = View> {
@@ -251,4 +252,28 @@ fn pause_and_resume_leave_frozen_what_the_container_has_frozen() {
         assert!(v1.as_deref().is_none_or(|text| text.trim() == "1"), "{v1:?}");
         assert!(v2.as_deref().is_none_or(|text| text.trim() == "1"), "{v2:?}");
     }
+}
+
+#[test]
+fn a_delegated_cgroup_has_bounds_which_the_configuration_may_change() {
+    let view = View::V2;
+    if let Some(reason) = view.missing() {
+        return eprintln!("skipped: {reason}");
+    }
+    crate::skip_unless!(!under_runc(), "runc sets none");
+    let delegated =
+        || Bundle::new().user_namespace().namespace("cgroup", None).set("/mounts/6/options", json!(["rw"]));
+    let bounds = |container: &Container| {
+        let own = own_cgroups(container, view).remove(0);
+        ["cgroup.max.depth", "cgroup.max.descendants"]
+            .map(|file| fs::read_to_string(own.join(file)).expect("the file").trim().to_owned())
+    };
+    let container = delegated().view(view).started();
+    assert_eq!(bounds(&container), ["64", "16384"]);
+    container.exec(&[], "write /sys/fs/cgroup/cgroup.max.depth max").prints("EACCES");
+    let said = json!({"cgroup.max.depth": "3", "cgroup.max.descendants": "max"});
+    let container = delegated().view(view).set("/linux/resources/unified", said).started();
+    assert_eq!(bounds(&container), ["3", "max"]);
+    // Nobody else's cgroup is bounded.
+    assert_eq!(bounds(&Bundle::new().view(view).started()), ["max", "max"]);
 }

@@ -49,10 +49,15 @@ pub fn path(annotations: Option<&BTreeMap<String, String>>, key: &str) -> Result
     let plain = below.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     let path: PathBuf = below.components().filter(|part| *part != Component::CurDir).collect();
     ensure!(
-        plain && !path.as_os_str().is_empty() && !said.contains('\0'),
+        plain && !path.as_os_str().is_empty() && !said.contains(['\0', '\n']) && fits(&path),
         "annotations.{key}: {said:?} is not the path of a cgroup below the container's"
     );
     Ok(Some(path))
+}
+
+/// Whether the kernel takes the names, and the path is no longer than those that we make.
+fn fits(path: &Path) -> bool {
+    path.as_os_str().len() <= 1024 && path.iter().all(|name| name.len() <= 255)
 }
 
 /// Makes a cgroup below and moves the process into it.
@@ -79,9 +84,11 @@ impl Cgroup {
             return Err(anyhow::anyhow!("the container has no cgroup").context(place()));
         };
         let below = enter(cgroup, &asked.path, pid).with_context(place)?;
-        if let Some(owner) = asked.owner {
-            self.give(&below, owner).with_context(place)?;
+        match asked.owner {
+            Some(owner) => self.give(&below, owner),
+            None => self.bound(&below),
         }
+        .with_context(place)?;
         self.delegated = Some(asked.path.clone());
         Ok(())
     }
@@ -98,7 +105,7 @@ mod tests {
             assert_eq!(of(said).unwrap(), meant.map(PathBuf::from), "{said}");
         }
         assert_eq!(path(None, DELEGATE).unwrap(), None);
-        for said in ["..", "a/../../b", "/", ".", "a\0"] {
+        for said in ["..", "a/../../b", "/", ".", "a\0", "a\nb", &"x".repeat(256), &"x/".repeat(600)] {
             let text = of(said).unwrap_err().to_string();
             assert!(text.starts_with("annotations.run.oci.delegate-cgroup: "), "{text}");
         }
