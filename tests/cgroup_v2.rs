@@ -109,13 +109,46 @@ fn a_file_that_cannot_be_set_is_an_error_that_says_why() {
     for (file, value, said) in [
         ("nothing.max", "1", "controller \"nothing\" not available in /sys/fs/cgroup"),
         ("cgroup.nothing", "1", "unified resource \"cgroup.nothing\" can't be set"),
+        (
+            "cgroup.procs",
+            "999999999", // no process of this machine: where it is not refused, it must do no harm
+            "of the cgroup.* files only cgroup.max.depth and cgroup.max.descendants are limits",
+        ),
+        ("cgroup.threads", "999999999", "can't be set"),
+        ("cgroup.freeze", "1", "can't be set"),
+        ("cgroup.kill", "1", "can't be set"),
+        ("cgroup.type", "threaded", "can't be set"),
+        ("cgroup.subtree_control", "+pids", "can't be set"),
         ("../cgroup.procs", "0", "must be a file name (no slashes)"),
+        ("memory.max/../cgroup.procs", "0", "must be a file name (no slashes)"),
         ("procs", "0", "must be in the form CONTROLLER.PARAMETER"),
+        ("..", "0", "must be in the form CONTROLLER.PARAMETER"),
+        ("memory.", "0", "must be in the form CONTROLLER.PARAMETER"),
+        ("memory.max ", "0", "must be in the form CONTROLLER.PARAMETER"),
     ] {
         let bundle = Bundle::new().view(View::V2).set("/linux/resources/unified", json!({ file: value }));
         bundle.create().fails_with_all(&[&format!("linux.resources.unified.{file}"), said]);
     }
     drop(bundle);
+}
+
+#[test]
+fn update_moves_no_process_and_freezes_nothing() {
+    let Some((bundle, tree)) = Tree::new() else { return };
+    let path = format!("{}/container", tree.path);
+    let container = bundle.set("/linux/cgroupsPath", json!(path)).started();
+    let mut other = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep");
+    for (file, value) in [("cgroup.procs", other.id().to_string()), ("cgroup.freeze", "1".to_owned())] {
+        let resources = json!({"unified": {file: value}}).to_string();
+        fs::write(container.bundle.dir.join("resources.json"), resources).expect("the file");
+        let said = format!("linux.resources.unified.{file}");
+        container.verb("update", "--resources resources.json", "").fails(1, &[&said, "can't be set"]);
+    }
+    assert_eq!(container.status(), "running");
+    container.verb("delete", "--force", "").ok();
+    assert!(other.try_wait().expect("its status").is_none(), "the other process lives");
+    let _ = other.kill();
+    let _ = other.wait();
 }
 
 #[test]

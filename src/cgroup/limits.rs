@@ -414,16 +414,29 @@ fn rdma(writes: &mut Writes, asked: &Resources) -> Result<()> {
     Ok(())
 }
 
+/// Of the core's own files these two are limits. Others act when they are written: `cgroup.procs` moves a process,
+/// `cgroup.kill` and `cgroup.freeze` reach all that are there, `cgroup.subtree_control` keeps the container out.
+const CORE_LIMITS: [&str; 2] = ["cgroup.max.depth", "cgroup.max.descendants"];
+
 fn unified(writes: &mut Writes, asked: &Resources) -> Result<()> {
     for (file, value) in &asked.unified {
-        let pointer = format!("linux.resources.unified.{file}");
-        if file.contains(['/', '\0']) {
+        let pointer = format!("linux.resources.unified.{}", file.escape_debug());
+        if file.contains('/') {
             bail!("{pointer}: unified resource {file:?} must be a file name (no slashes)");
         }
-        let Some((controller, _)) = file.split_once('.').filter(|(controller, _)| !controller.is_empty())
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let Some((controller, _)) = file
+            .split_once('.')
+            .filter(|(controller, rest)| ![*controller, *rest].contains(&"") && file.bytes().all(plain))
         else {
             bail!("{pointer}: unified resource {file:?} must be in the form CONTROLLER.PARAMETER");
         };
+        if controller == "cgroup" && !CORE_LIMITS.contains(&file.as_str()) {
+            bail!(
+                "{pointer}: unified resource {file:?} can't be set: of the cgroup.* files only {} are limits",
+                CORE_LIMITS.join(" and ")
+            );
+        }
         // The kernel takes one line at a time.
         for line in value.split_inclusive('\n') {
             let write = writes.add("", file.clone(), pointer.clone(), line);

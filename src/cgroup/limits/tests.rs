@@ -171,3 +171,25 @@ fn usage_is_only_checked_when_asked_for() {
     assert_eq!(check(r#"{"memory":{"limit":5,"checkBeforeUpdate":true}}"#), Some((5, 0)));
     assert_eq!(check(r#"{"memory":{"limit":-1,"checkBeforeUpdate":true}}"#), None);
 }
+
+#[test]
+fn of_the_core_only_limits_are_files_to_be_set() {
+    let unified = |file: &str| {
+        let mut resources = Resources::default();
+        resources.unified.insert(file.to_owned(), "1".to_owned());
+        v2(&resources).map(|limits| limits.writes.len())
+    };
+    for file in
+        ["cgroup.max.depth", "cgroup.max.descendants", "memory.high", "hugetlb.2MB.max", "io.bfq.weight"]
+    {
+        assert_eq!(unified(file).unwrap(), 1, "{file}");
+    }
+    let core =
+        ["procs", "threads", "kill", "freeze", "type", "subtree_control", "pressure", "events", "nothing"];
+    let other =
+        ["a/b.c", "..", ".", ".x", "memory.", "memory.max\0", "memory.max\n", "memory .max", "x\u{e9}.max"];
+    for file in core.map(|name| format!("cgroup.{name}")).into_iter().chain(other.map(str::to_owned)) {
+        let text = unified(&file).unwrap_err().to_string();
+        assert!(text.starts_with("linux.resources.unified.") && !text.contains(['\n', '\0']), "{text}");
+    }
+}
