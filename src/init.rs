@@ -21,7 +21,7 @@ use crate::parts::namespaces::Kind;
 use crate::plan::{FilterTime, Plan};
 use crate::sys::nodes::Nodes;
 use crate::sys::spawn::{self, Child, Parentage};
-use crate::sys::{self, Called, cmdline, path::Root};
+use crate::sys::{self, Called, Refused, cmdline, path::Root};
 use crate::wire::{self, Event, Failure, InitEnd};
 use anyhow::Result;
 use std::cell::{Cell, RefCell};
@@ -57,7 +57,8 @@ fn make_init(
     enter::ask_for_cgroup(plan, held, wire)?;
     let kinds = enter::as_hop(plan, held)?;
     if plan.root.is_some() {
-        return Ok(spawn::spawn(kinds, Parentage::Sibling, cgroup, || main(plan, held, wire))?);
+        return spawn::spawn(kinds, Parentage::Sibling, cgroup, || main(plan, held, wire))
+            .map_err(Refused::by_clone);
     }
     // `exec`: the next process is seen by the container, so it is born without any right that the container's own
     // processes lack, and with nothing of the host open (CVE-2016-9962).
@@ -73,7 +74,7 @@ fn make_init(
             execute(plan, held, wire, &root, &standing, start)
         })
     };
-    Ok(spawn::spawn(kinds, Parentage::Sibling, cgroup, run)?)
+    spawn::spawn(kinds, Parentage::Sibling, cgroup, run).map_err(Refused::by_clone)
 }
 
 /// `exec`, in the hop: all that takes more rights than the container's process has. Gives the container's root,
@@ -273,7 +274,8 @@ fn told(wire: &InitEnd, steps: impl FnOnce(&mut Option<OwnedFd>) -> Result<Infal
 fn report_panics(wire: &InitEnd) {
     let Ok(wire) = wire.try_clone() else { return };
     std::panic::set_hook(Box::new(move |info| {
-        let failure = Failure { chain: vec![format!("bug in orlop: {info}")], errno: None };
+        let failure =
+            Failure { chain: vec![format!("bug in orlop: {info}")], errno: None, cgroup_refused: false };
         let _ = wire.tell(&Event::Failed(failure), None);
         spawn::exit(1);
     }));

@@ -32,7 +32,7 @@
 //! `Failed` may stand in place of any message. Which of these the parent listens to, and from whom, follows from the
 //! plan (`launch/script.rs`); the sender of each message is named by the kernel (SO_PASSCRED).
 
-use crate::sys::{self, Called, fd};
+use crate::sys::{self, Called, Refused, fd};
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -142,14 +142,19 @@ pub struct Failure {
     pub chain: Vec<String>,
     /// The errno at its root, if a system call is the cause.
     pub errno: Option<i32>,
+    /// A cgroup took no process: the parent may look for another one.
+    #[serde(default)]
+    pub cgroup_refused: bool,
 }
 
 impl Failure {
     /// Takes an error apart.
     pub fn of(error: &anyhow::Error) -> Self {
-        let texts = error.chain().take(CHAIN_LIMIT).map(ToString::to_string);
+        let cgroup_refused = Refused::is_cause_of(error);
+        let texts =
+            error.chain().filter(|cause| !cause.is::<Refused>()).take(CHAIN_LIMIT).map(ToString::to_string);
         let chain = texts.map(|text| text.chars().take(TEXT_LIMIT).collect()).collect();
-        Self { chain, errno: sys::errno_of(error) }
+        Self { chain, errno: sys::errno_of(error), cgroup_refused }
     }
 
     /// Puts the error together again.
@@ -157,6 +162,7 @@ impl Failure {
         let mut texts = self.chain.into_iter().rev();
         let root = texts.next().unwrap_or_else(|| "no reason given".into());
         let root = match self.errno {
+            Some(errno) if self.cgroup_refused => Refused::told(sys::Error::told(root, errno)),
             Some(errno) => sys::Error::told(root, errno).into(),
             None => anyhow!(root),
         };

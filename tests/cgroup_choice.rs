@@ -3,14 +3,14 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::json;
 
-use crate::support::{Bundle, Container, Output, View, under_runc, window};
+use crate::support::{Bundle, Container, Output, View, eventually, is_root, under_runc, window};
 
 /// The views that this host can show.
 fn views() -> impl Iterator<Item = View> {
@@ -252,6 +252,76 @@ fn pause_and_resume_leave_frozen_what_the_container_has_frozen() {
         assert!(v1.as_deref().is_none_or(|text| text.trim() == "1"), "{v1:?}");
         assert!(v2.as_deref().is_none_or(|text| text.trim() == "1"), "{v2:?}");
     }
+}
+
+// --- exec: where it goes when the container's own cgroup refuses it ---
+
+#[test]
+fn a_file_that_is_busy_leads_exec_to_no_other_cgroup() {
+    crate::skip_unless!(Path::new("/dev/fuse").exists(), "no /dev/fuse");
+    crate::skip_unless!(
+        is_root() && !under_runc(),
+        "a FUSE mount in the container needs root; runc does not retry"
+    );
+    for view in views() {
+        let device = json!({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 438});
+        let rule = json!({"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"});
+        let container = Bundle::new()
+            .view(view)
+            .capability("CAP_SYS_ADMIN")
+            .directory("/fuse")
+            .set("/linux/devices", json!([device]))
+            .set("/linux/resources/devices", json!([{"allow": false, "access": "rwm"}, rule]))
+            .guest("fuse-busy /fuse")
+            .started();
+        eventually("the mount is there", || container.printed().contains("ready"));
+        let output = container.exec(&["--cwd", "/fuse"], "cgroup");
+        assert_ne!(output.code, 0, "no second attempt: {output}");
+        assert!(output.err.contains("device or resource busy"), "{output}");
+        // The mount itself is in order: the server is busy for the first process alone.
+        let inside = container.exec(&["--cwd", "/fuse"], "cgroup").ok().out;
+        let lines = inside.lines().filter(|line| !line.contains(":/../")).collect::<Vec<_>>();
+        let known = own_cgroups(&container, view).len();
+        let own = lines.iter().filter(|line| line.ends_with(container.id())).count();
+        assert!(own >= known, "{inside}");
+    }
+}
+
+#[test]
+fn exec_follows_init_into_a_cgroup_of_any_name() {
+    let view = View::V2;
+    if let Some(reason) = view.missing() {
+        return eprintln!("skipped: {reason}");
+    }
+    let container = Bundle::new().view(view).namespace("cgroup", None).started();
+    let own = own_cgroups(&container, view).remove(0);
+    let controllers = fs::read_to_string(own.join("cgroup.controllers")).expect("the controllers");
+    let known = ["memory", "hugetlb", "io"];
+    let Some(controller) = known.iter().find(|name| controllers.split_whitespace().any(|has| has == **name))
+    else {
+        return eprintln!("skipped: no controller to give away");
+    };
+    let name = b"\xff :0::x (deleted)";
+    let below = nest(&own, name, 1);
+    write(&below, "cgroup.procs", &container.pid().to_string());
+    fs::write(own.join("cgroup.subtree_control"), format!("+{controller}")).expect("a controller");
+    container.exec(&[], "read /proc/self/cgroup").ok().says(" :0::x (deleted)");
+    // Elsewhere, while its own cgroup is there, is not the container.
+    let other = own.with_file_name(format!("{}-other", container.id()));
+    fs::create_dir(&other).expect("a cgroup");
+    fs::write(other.join("cgroup.procs"), container.pid().to_string()).expect("a move");
+    let output = container.exec(&[], "cgroup");
+    fs::write(
+        own.join(std::ffi::OsString::from_vec(name.to_vec())).join("cgroup.procs"),
+        container.pid().to_string(),
+    )
+    .expect("a move");
+    let removed = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        fs::remove_dir(&other).is_ok()
+    });
+    output.fails(255, &["linux.cgroupsPath", "gives controllers to cgroups below it"]);
+    assert!(removed);
 }
 
 #[test]

@@ -99,6 +99,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("fork-bomb",      "COUNT",              fork_bomb),      // forked K[, then EAGAIN]
     ("eat-memory",     "MIB",                eat_memory),
     ("burn-cpu",       "SECONDS",            burn_cpu),
+    ("fuse-busy",      "PATH",               attacks::fuse_busy), // mounts there, and is busy for the first who enters
     ("hunt",           "HOST-PATH SECONDS",  attacks::hunt),  // looks for a host file behind every fd, cwd and root
 ];
 

@@ -2,7 +2,7 @@
 
 use super::hierarchy::{Hierarchy, gone};
 use super::{Cgroup, Plan, Resources, Tree, below, locate, systemd, v2};
-use crate::sys::Error;
+use crate::sys::{Error, Refused};
 use anyhow::{Context, Result};
 use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ impl Cgroup {
         scope.attach(pid, &below.collect::<PathBuf>()).map_err(|error| {
             match v2::why_refused(cgroup, libc::EBUSY) {
                 // systemd says that permission is denied, whatever the kernel has said.
-                Some(why) => Error::new("cgroup.procs", why, libc::EBUSY).into(),
+                Some(why) => Refused::told(Error::new("cgroup.procs", why, libc::EBUSY)),
                 None => error,
             }
         })

@@ -57,6 +57,26 @@ pub fn clean(path: &Path) -> PathBuf {
     crate::sys::path::clean(path).components().skip(1).collect()
 }
 
+/// Refuses a path that the kernel would not take, before anything is made.
+///
+/// # Errors
+/// It is too long, or has a byte that names have not.
+pub fn check(path: &str) -> Result<()> {
+    if path.contains('\0') {
+        bail!("linux.cgroupsPath: {path:?} has a NUL byte");
+    }
+    // /proc/PID/cgroup has a line for each cgroup.
+    ensure!(!path.contains('\n'), "linux.cgroupsPath: {path:?} has a line break");
+    ensure!(
+        path.len() <= 2048,
+        "linux.cgroupsPath: {} bytes are too long for a path, 2048 are allowed",
+        path.len()
+    );
+    let name = path.split('/').find(|name| name.len() > 255);
+    ensure!(name.is_none(), "linux.cgroupsPath: the name of a cgroup has at most 255 bytes");
+    Ok(())
+}
+
 /// The hierarchies of the host with the container's directory in each; on pure version 2 hosts it is one.
 ///
 /// # Errors

@@ -10,6 +10,7 @@
 
 mod below;
 pub mod devices;
+mod enter;
 mod freezer;
 mod hierarchy;
 mod keeper;
@@ -43,7 +44,6 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use hierarchy::{WALK_PATIENCE, gone};
 use keeper::Keeper;
 use limits::{Missing, Order, Write};
-use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ pub fn plan(
     systemd: Option<systemd::Asked<'_>>,
 ) -> Result<Plan> {
     let path = path.unwrap_or_default();
-    check_path(path)?;
+    locate::check(path)?;
     let resources = Box::new(said.cloned().unwrap_or_default());
     if systemd.is_some() && host.cgroup_mode != CgroupMode::Unified {
         bail!(
@@ -105,23 +105,6 @@ pub fn plan(
         resources,
         delegated: None,
     })
-}
-
-/// A path that the kernel would not take is refused before anything is made.
-fn check_path(path: &str) -> Result<()> {
-    if path.contains('\0') {
-        bail!("linux.cgroupsPath: {path:?} has a NUL byte");
-    }
-    // /proc/PID/cgroup has a line for each cgroup.
-    ensure!(!path.contains('\n'), "linux.cgroupsPath: {path:?} has a line break");
-    ensure!(
-        path.len() <= 2048,
-        "linux.cgroupsPath: {} bytes are too long for a path, 2048 are allowed",
-        path.len()
-    );
-    let name = path.split('/').find(|name| name.len() > 255);
-    ensure!(name.is_none(), "linux.cgroupsPath: the name of a cgroup has at most 255 bytes");
-    Ok(())
 }
 
 /// What the files are told; beside systemd, which writes some of them too, what it would write there.
@@ -479,49 +462,6 @@ impl Cgroup {
     /// What the controllers were asked for so far.
     pub fn resources(&self) -> &Resources {
         &self.resources
-    }
-
-    /// The directory to clone a process into (CLONE_INTO_CGROUP), if there is a version 2 tree.
-    ///
-    /// # Errors
-    /// It is gone.
-    pub fn dir(&self) -> Result<Option<BorrowedFd<'_>>> {
-        self.unified().map(Hierarchy::leaf).transpose().context("can't open cgroup")
-    }
-
-    /// What it means that no process could be cloned into the cgroup.
-    pub fn refusal(&self, error: Error) -> anyhow::Error {
-        match self.unified().and_then(|cgroup| v2::why_refused(cgroup, error.errno())) {
-            Some(why) => anyhow!(error).context(why).context("linux.cgroupsPath"),
-            None => error.into(),
-        }
-    }
-
-    /// The version 1 files that a process enters by, for [`join_cgroups`](crate::sys::spawn::join_cgroups); none with version 2 only.
-    ///
-    /// # Errors
-    /// A directory is gone.
-    pub fn tasks(&self) -> Result<Vec<OwnedFd>> {
-        let open = |hierarchy: &Hierarchy| hierarchy.open("tasks", OFlags::WRONLY);
-        let opened: Result<_, Error> =
-            self.all().iter().filter(|hierarchy| !hierarchy.unified()).map(open).collect();
-        opened.context("error adding pid of the container's process to cgroups")
-    }
-
-    /// Moves a process into all hierarchies from outside. Slow (the kernel waits for a grace period): only for
-    /// processes that cannot enter by themselves.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn join(&self, pid: i32) -> Result<()> {
-        for hierarchy in self.all() {
-            let done = hierarchy.write("cgroup.procs", &pid.to_string());
-            match done {
-                Err(error) if self.tolerates(&error) || optional(hierarchy) => drop(error),
-                done => done.with_context(|| format!("error adding pid {pid} to cgroups"))?,
-            }
-        }
-        Ok(())
     }
 
     /// Controllers and their directories as state.json shows them; the version 2 tree has no name.

@@ -1,7 +1,9 @@
 //! The cgroup of an `exec`: the container's, a sub-cgroup of it, or the one that its init has moved to.
 
+use super::hierarchy::gone;
 use super::{Cgroup, Hierarchy, Tree, locate};
 use anyhow::{Result, bail};
+use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -40,15 +42,28 @@ impl Cgroup {
         Ok(Self { tree, keeper, named, rootless, resources, delegated: None })
     }
 
-    /// Version 2: the cgroup that `pid` is in now, for an exec into a container that moved its init to a
-    /// sub-cgroup and gave the controllers to it (the container's own cgroup then takes no processes: EBUSY).
+    /// The cgroup that `pid`, the container's init, is in now, for an exec that the container's own cgroup refuses: init
+    /// has moved to a sub-cgroup and has given the controllers to it (EBUSY), or the container's own cgroup is gone.
+    /// None if init is elsewhere: a cgroup that exists and is not the container's is not for its processes. The
+    /// hierarchies of version 1 stay as they are, for they refuse nothing.
     ///
     /// # Errors
-    /// The process is gone.
+    /// The process is gone, or its cgroup is out of our sight.
     pub fn of_process(&self, pid: i32) -> Result<Option<Self>> {
-        let Tree::V2(own) = &self.tree else { return Ok(None) };
-        Ok(locate::of_process(pid)?.map(|path| Self {
-            tree: Tree::V2(own.at(path)),
+        let Some(own) = self.unified() else { return Ok(None) };
+        let Some(path) = locate::of_process(pid)? else { return Ok(None) };
+        let below = path != own.path && path.starts_with(&own.path);
+        let is_gone = || own.at(&own.path).open("", OFlags::PATH).is_err_and(|error| gone(&error));
+        if !below && !is_gone() {
+            return Ok(None);
+        }
+        let moved = |one: &Hierarchy| one.at(if one.unified() { &path } else { &one.path });
+        Ok(Some(Self {
+            tree: match &self.tree {
+                Tree::V1(all) => Tree::V1(all.iter().map(moved).collect()),
+                Tree::V2(only) => Tree::V2(moved(only)),
+                Tree::Nowhere => return Ok(None),
+            },
             keeper: self.keeper.clone(),
             named: self.named,
             rootless: self.rootless,

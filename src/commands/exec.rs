@@ -10,8 +10,9 @@ use crate::launch::{self, Handover};
 use crate::plan::{Plan, absolute};
 use crate::spec::Process;
 use crate::state::{Container, Status};
-use crate::sys;
+use crate::sys::{Refused, pidfd};
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs the verb.
 ///
@@ -57,10 +58,10 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
     let launched = match launch::exec(&mut plan, &container, &init, &cgroup, &handover) {
         // The container has moved its processes into sub-cgroups and given them controllers: the kernel takes
         // no process into its own cgroup then (cgroups(7), "no internal processes").
-        // Or it has moved its init elsewhere, and its own cgroup was removed.
-        Err(error) if args.cgroup.is_empty() && refused_by(&cgroup, &error) => {
-            let other = container.record.orlop.cgroup.of_process(container.record.init_process_pid)?;
-            launch::exec(&mut plan, &container, &init, &other.unwrap_or_else(Cgroup::none), &handover)?
+        // Or somebody has moved its init elsewhere, and has removed its own cgroup.
+        Err(error) if args.cgroup.is_empty() && Refused::is_cause_of(&error) => {
+            let Some(other) = cgroup_of_init(&container, &init)? else { return Err(error) };
+            launch::exec(&mut plan, &container, &init, &other, &handover)?
         }
         other => other?,
     };
@@ -70,13 +71,13 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
     }
 }
 
-/// Whether it was the cgroup that did not take the process.
-fn refused_by(cgroup: &Cgroup, error: &anyhow::Error) -> bool {
-    match sys::errno_of(error) {
-        Some(libc::EBUSY) => true,
-        Some(libc::ENOENT) => cgroup.dir().is_err(),
-        _ => false,
-    }
+/// The cgroup that init is in now.
+fn cgroup_of_init(container: &Container, init: &OwnedFd) -> Result<Option<Cgroup>> {
+    let record = &container.record;
+    let found = record.orlop.cgroup.of_process(record.init_process_pid)?;
+    // Looked up by its number, which was init's if init still lives.
+    ensure!(!pidfd::poll_ended(init.as_fd(), 0)?, "cannot exec in a stopped container");
+    Ok(found)
 }
 
 /// The process as it is asked for: a file, or that of config.json with what the command line changes.

@@ -157,7 +157,7 @@ mod tests {
         script.accept(Speaker::Init, &Event::Ready).unwrap();
         assert!(script.accept(Speaker::Init, &Event::SetLimits).is_err());
         assert!(script.accept(Speaker::Init, &Event::Ready).is_err(), "ready twice");
-        let failure = Event::Failed(Failure { chain: Vec::new(), errno: None });
+        let failure = Event::Failed(Failure { chain: Vec::new(), errno: None, cgroup_refused: false });
         script.accept(Speaker::Init, &failure).unwrap();
     }
 }

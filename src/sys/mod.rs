@@ -18,6 +18,7 @@ pub mod path;
 pub mod pidfd;
 pub mod prctl;
 pub mod proc;
+mod refused;
 pub mod rlimit;
 pub mod sched;
 pub mod seccomp;
@@ -28,6 +29,7 @@ mod start;
 pub mod tty;
 pub mod umask;
 
+pub use refused::Refused;
 use std::fmt;
 
 /// A system call that failed: its name, its arguments as a person would write them, and the reason.

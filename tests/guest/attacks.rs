@@ -154,3 +154,51 @@ pub fn chmod(args: &[String]) -> Fact {
     let done = fs::set_permissions(word(args, 0)?, fs::Permissions::from_mode(mode));
     Ok(told(done.map(|()| "ok".to_owned())))
 }
+
+/// A directory of a FUSE mount whose server answers EBUSY to the first process that enters it, and lets others in.
+pub fn fuse_busy(args: &[String]) -> Fact {
+    const GETATTR: u32 = 3;
+    const INIT: u32 = 26;
+    const ACCESS: u32 = 34;
+    const SILENT: [u32; 3] = [2, 36, 42]; // FORGET, INTERRUPT, BATCH_FORGET
+    let path = word(args, 0)?;
+    let device =
+        fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(|e| e.to_string())?;
+    let data = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
+    let data = std::ffi::CString::new(data).map_err(|e| e.to_string())?;
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("fuse", path.as_str(), "fuse", flags, data.as_c_str()).map_err(|e| e.to_string())?;
+    println!("ready");
+    let mut first = None;
+    let mut request = vec![0u8; 1 << 17];
+    loop {
+        let length = rustix::io::read(&device, &mut request[..]).map_err(|e| e.to_string())?;
+        // struct fuse_in_header
+        let number = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| request[at + byte]));
+        let (opcode, pid) = (number(4), number(32));
+        let unique = &request[8..16];
+        let (error, body) = match opcode {
+            opcode if length < 40 || SILENT.contains(&opcode) => continue,
+            INIT => (0, words(16, &[(0, 7), (1, 31), (5, 4096)])), // version, max_write
+            GETATTR => (0, words(26, &[(4, 1), (19, 0o40_755), (20, 2)])), // inode, mode, links
+            ACCESS if *first.get_or_insert(pid) == pid => (libc::EBUSY, vec![]),
+            ACCESS => (0, vec![]),
+            _ => (libc::ENOSYS, vec![]),
+        };
+        // struct fuse_out_header
+        let mut answer = (16 + body.len() as u32).to_ne_bytes().to_vec();
+        answer.extend((-error).to_ne_bytes());
+        answer.extend(unique);
+        answer.extend(body);
+        let _ = rustix::io::write(&device, &answer); // Who has asked may be gone.
+    }
+}
+
+/// So many words of 32 bits, zero but for these.
+fn words(count: usize, set: &[(usize, u32)]) -> Vec<u8> {
+    let mut all = vec![0u32; count];
+    for (index, value) in set {
+        all[*index] = *value;
+    }
+    all.into_iter().flat_map(u32::to_ne_bytes).collect()
+}
