@@ -347,3 +347,19 @@ fn a_delegated_cgroup_has_bounds_which_the_configuration_may_change() {
     // Nobody else's cgroup is bounded.
     assert_eq!(bounds(&Bundle::new().view(view).started()), ["max", "max"]);
 }
+
+// --- devices ---
+
+#[test]
+fn a_policy_for_devices_that_root_cannot_set_is_an_error_whatever_is_said_of_rootless() {
+    crate::skip_unless!(
+        is_root() && View::V2.missing().is_none() && !under_runc(),
+        "root, and version 2 alone"
+    );
+    // More than a program can hold.
+    let one = |minor: u32| json!({"allow": true, "type": "c", "major": 500, "minor": minor, "access": "r"});
+    let rules: Vec<_> = (0..20_000).map(one).collect();
+    let bundle =
+        Bundle::new().view(View::V2).global("--rootless true").set("/linux/resources/devices", json!(rules));
+    bundle.create().fails_with("linux.resources.devices");
+}

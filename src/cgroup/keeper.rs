@@ -48,8 +48,7 @@ impl Cgroup {
         // Those that systemd does not know of (hugetlb, rdma).
         v2::enable_controllers(&cgroup, &needed).context("unable to apply cgroup configuration")?;
         self.tree = Tree::V2(cgroup);
-        self.set(plan)?;
-        self.set_late(plan)
+        self.set(plan)
     }
 
     /// Whether a process of ours cannot be cloned into the cgroup: the kernel wants the right to move processes in

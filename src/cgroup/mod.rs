@@ -60,8 +60,11 @@ pub struct Plan {
     pub scope: Option<systemd::Scope>,
     /// Whether config.json named the place: then it is an error that it cannot be had.
     pub named: bool,
-    /// Whether we lack root's powers over the host: what nobody asked for may then be missing.
+    /// What nobody asked for may be missing if we lack the permission: we lack root's powers, or were told so
+    /// (`--rootless true`).
     pub rootless: bool,
+    /// Whether we do lack root's powers over the host.
+    pub without_root: bool,
     /// What was asked for, kept for `update`.
     pub resources: Box<Resources>,
     /// The same as writes.
@@ -100,6 +103,7 @@ pub fn plan(
         place: Place::of(if path.is_empty() { id } else { path }),
         named: !path.is_empty(),
         rootless,
+        without_root: host.rootless(),
         limits,
         devices: devices::plan(&resources.devices)?,
         resources,
@@ -322,34 +326,24 @@ impl Cgroup {
         if self.waits_for_process() {
             return Ok(());
         }
-        if !self.version_2() {
-            // Line by line, "nothing" first: init must not make its devices in between.
-            self.set_devices(&plan.devices)?;
-        }
+        // First of all: init opens files of the image, which may be devices.
+        self.set_devices(plan)?;
         self.write_all(&plan.limits.writes)
     }
 
-    /// Sets devices on version 2, before anything of the container's own runs: while init is at work, for the kernel
-    /// takes a while to verify a program.
-    ///
-    /// # Errors
-    /// The kernel refuses the program.
-    pub fn set_late(&self, plan: &Plan) -> Result<()> {
-        if self.version_2() { self.set_devices(&plan.devices) } else { Ok(()) }
-    }
-
-    fn set_devices(&self, policy: &devices::Policy) -> Result<()> {
+    fn set_devices(&self, plan: &Plan) -> Result<()> {
+        let policy = &plan.devices;
         let done = match (&self.tree, self.controller("devices")) {
             (Tree::V2(cgroup), _) => v2::set_devices(cgroup, policy),
             (_, Some(cgroup)) => v1::set_devices(cgroup, policy),
-            (_, None) if self.rootless => Ok(()),
+            (_, None) if plan.without_root => Ok(()),
             (_, None) => bail!(
                 "linux.resources.devices: cannot set devices limit: container could not join or create cgroup"
             ),
         };
         match done {
-            // Without root's powers no device can be made, and those of the host have their own permissions.
-            Err(_) if self.rootless => Ok(()),
+            // An ordinary user can make no device, and those of the host have their own permissions.
+            Err(error) if plan.without_root && denied(&error) => Ok(()),
             done => done.context("linux.resources.devices"),
         }
     }

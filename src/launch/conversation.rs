@@ -266,9 +266,6 @@ impl Launch<'_> {
             namespaces::make_network(|network| wire.network(network))?;
         }
         let Subject::Container { dir, record, bundle } = &mut self.subject else { return Ok(()) };
-        if let Some(asked) = &self.plan.cgroup {
-            record.orlop.cgroup.set_late(asked)?;
-        }
         if let Entry::Direct { .. } = self.plan.entry {
             self.seen = Some(state::Process::of(child.pid)?);
         }
