@@ -285,6 +285,9 @@ impl Plan {
         let delegated = cgroup::delegated(spec.annotations.as_ref(), unified, owner)?;
         if let Some(cgroup) = &mut plan.cgroup {
             cgroup.delegated = delegated;
+            // The hop may be born in the cgroup, and so are the hooks that init runs before it is ready.
+            let hops = matches!(plan.entry, Entry::Hop { .. });
+            cgroup.pids_later = hops || !plan.hooks.of(hooks::Kind::CreateContainer).is_empty();
         }
         Ok(plan)
     }

@@ -348,6 +348,43 @@ fn a_delegated_cgroup_has_bounds_which_the_configuration_may_change() {
     assert_eq!(bounds(&Bundle::new().view(view).started()), ["max", "max"]);
 }
 
+// --- what the runtime uses for itself does not count ---
+
+#[test]
+fn one_process_is_enough_however_the_container_is_made() {
+    crate::skip_unless!(View::Host.has("pids"), "no pids controller");
+    let first = Bundle::new().started();
+    let path = |link: &str| format!("/proc/{}/ns/{link}", first.pid());
+    let joins_pid = || Bundle::new().namespace("pid", Some(&path("pid")));
+    let joins_network =
+        || Bundle::new().user_namespace().namespace("network", Some(&path("net"))).remove("/hostname");
+    let offsets = json!({"monotonic": {"secs": 5}});
+    let has_time = || Bundle::new().namespace("time", None).set("/linux/timeOffsets", offsets.clone());
+    let joins_cgroup = || joins_pid().namespace("cgroup", Some(&path("cgroup")));
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "true | true | true"]}]);
+    let has_hook = || Bundle::new().set("/hooks/createContainer", hook.clone());
+    let shapes: [(&str, &dyn Fn() -> Bundle); 6] = [
+        ("direct", &Bundle::new),
+        ("joined pid", &joins_pid),
+        ("new user, joined network", &joins_network),
+        ("time offsets", &has_time),
+        ("joined cgroup", &joins_cgroup),
+        ("createContainer hook", &has_hook),
+    ];
+    for view in views().filter(|view| view.has("pids")) {
+        for (name, bundle) in shapes {
+            eprintln!("{view:?} {name}");
+            let limited = || bundle().view(view).set("/linux/resources/pids", json!({"limit": 1}));
+            limited().guest("fork-bomb 3").run().prints("forked 0, then EAGAIN");
+            let container = limited().started();
+            let limits = own_cgroups(&container, view)
+                .into_iter()
+                .filter_map(|path| fs::read_to_string(path.join("pids.max")).ok());
+            assert_eq!(limits.collect::<Vec<_>>(), ["1\n"], "{name}");
+        }
+    }
+}
+
 // --- devices ---
 
 #[test]

@@ -25,6 +25,13 @@ pub struct Write {
     pub order: Order,
 }
 
+impl Write {
+    /// The same limit, lifted.
+    pub(super) fn lifted(&self) -> Self {
+        Self { value: "max".to_owned(), ..self.clone() }
+    }
+}
+
 /// What a missing file means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Missing {

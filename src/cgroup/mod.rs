@@ -4,7 +4,7 @@
 //! A [`Cgroup`] says where the container is; it is part of state.json, so every later verb finds the cgroup
 //! without looking at the host again. In the life of a container:
 //! `plan` (pure) → `locate` (looks, makes nothing) → the record is written → `create` → `set` → the process
-//! enters by `dir` (CLONE_INTO_CGROUP) and `tasks` → … → `kill_all` → `remove`.
+//! enters by `dir` (CLONE_INTO_CGROUP) and `tasks` → `set_pids` → … → `kill_all` → `remove`.
 //! With systemd as the keeper there is no directory before the process: `adopt` stands for `create` and `set`.
 //! Not for: the cgroup namespace (`parts::namespaces`), mounting (`parts::mounts`), device nodes.
 
@@ -65,6 +65,9 @@ pub struct Plan {
     pub rootless: bool,
     /// Whether we do lack root's powers over the host.
     pub without_root: bool,
+    /// The limit of processes must wait until init is ready: before that the runtime has processes of its own in the
+    /// cgroup, which must not count.
+    pub pids_later: bool,
     /// What was asked for, kept for `update`.
     pub resources: Box<Resources>,
     /// The same as writes.
@@ -104,11 +107,16 @@ pub fn plan(
         named: !path.is_empty(),
         rootless,
         without_root: host.rootless(),
+        pids_later: false,
         limits,
         devices: devices::plan(&resources.devices)?,
         resources,
         delegated: None,
     })
+}
+
+fn pids_max(plan: &Plan) -> impl Iterator<Item = &Write> {
+    plan.limits.writes.iter().filter(|write| write.file == "pids.max")
 }
 
 /// What the files are told; beside systemd, which writes some of them too, what it would write there.
@@ -328,7 +336,22 @@ impl Cgroup {
         }
         // First of all: init opens files of the image, which may be devices.
         self.set_devices(plan)?;
-        self.write_all(&plan.limits.writes)
+        self.write_all(&plan.limits.writes)?;
+        if plan.pids_later {
+            self.write_all(&pids_max(plan).map(Write::lifted).collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// Sets the limit of processes, when those that the runtime needs for itself are gone ([`Plan::pids_later`]).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_pids(&self, plan: &Plan) -> Result<()> {
+        if !plan.pids_later {
+            return Ok(());
+        }
+        self.write_all(&pids_max(plan).cloned().collect::<Vec<_>>())
     }
 
     fn set_devices(&self, plan: &Plan) -> Result<()> {

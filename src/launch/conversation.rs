@@ -362,6 +362,9 @@ impl Launch<'_> {
                 if let (Some(rdt), Some(group)) = (&self.plan.intel_rdt, &record.orlop.resctrl) {
                     rdt.apply_from_parent(group, pid)?;
                 }
+                if let Some(asked) = &self.plan.cgroup {
+                    record.orlop.cgroup.set_pids(asked)?;
+                }
                 if let Some(asked) = self.plan.cgroup.as_ref().and_then(|cgroup| cgroup.delegated.as_ref()) {
                     record.orlop.cgroup.delegate(asked, child.pid)?;
                 }
