@@ -61,9 +61,27 @@ impl Cgroup {
     /// The kernel refuses, or there is no end of cgroups below.
     pub fn let_die(&self) -> Result<()> {
         match self.freezer() {
-            Some(freezer) if !freezer.unified() => Ok(v1::thaw_all(freezer)?),
-            // Version 2 lets them die as they are.
-            _ => Ok(()),
+            None => Ok(()),
+            // Version 2 lets them die as they are. The container is not paused any more all the same.
+            Some(freezer) if freezer.unified() => {
+                if v2::frozen(freezer)? {
+                    v2::thaw(freezer)?;
+                }
+                Ok(())
+            }
+            Some(freezer) => Ok(v1::thaw_all(freezer)?),
+        }
+    }
+
+    /// Whether a process that enters would stand still: this cgroup or one above it is frozen.
+    ///
+    /// # Errors
+    /// The freezer cannot be read.
+    pub fn stands_still(&self) -> Result<bool> {
+        match self.freezer() {
+            None => Ok(false),
+            Some(freezer) if freezer.unified() => Ok(v2::stands_still(freezer)?),
+            Some(freezer) => Ok(v1::stands_still(freezer)?),
         }
     }
 
@@ -93,9 +111,6 @@ impl Cgroup {
                 break;
             }
             before = found;
-        }
-        if self.frozen()? {
-            self.thaw()?;
         }
         Ok(())
     }

@@ -136,6 +136,14 @@ pub fn frozen(freezer: &Hierarchy) -> Result<bool, Error> {
     Ok(freezer.read_if_there(SELF_FREEZING)?.is_some_and(|state| state.trim() == "1"))
 }
 
+/// Whether this cgroup or one above it is frozen, or about to be.
+///
+/// # Errors
+/// The freezer is there and cannot be read.
+pub fn stands_still(freezer: &Hierarchy) -> Result<bool, Error> {
+    Ok(freezer.read_if_there(STATE)?.is_some_and(|state| state.trim() != "THAWED"))
+}
+
 /// The name of the hierarchy's mount, as containers know it: `cpu,cpuacct`.
 pub fn mount_name(hierarchy: &Hierarchy) -> String {
     hierarchy.mount.file_name().unwrap_or(Path::new("cgroup").as_os_str()).to_string_lossy().into_owned()

@@ -174,6 +174,14 @@ pub fn frozen(cgroup: &Hierarchy) -> Result<bool, Error> {
     Ok(cgroup.read_if_there(FREEZE)?.is_some_and(|state| state.trim() == "1"))
 }
 
+/// Whether all that is here is frozen, by this cgroup or one above it.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn stands_still(cgroup: &Hierarchy) -> Result<bool, Error> {
+    Ok(cgroup.read_if_there("cgroup.events")?.is_some_and(|events| value_of(&events, "frozen") == Some(1)))
+}
+
 /// Kills everything here and below, forks included. `false` where the kernel cannot (before 5.14, or in
 /// threaded cgroups).
 ///

@@ -55,12 +55,16 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
         notify: None,
     };
     let cgroup = container.record.orlop.cgroup.sub(&args.cgroup)?;
+    if !args.cgroup.is_empty() {
+        check_thawed(&cgroup, args)?;
+    }
     let launched = match launch::exec(&mut plan, &container, &init, &cgroup, &handover) {
         // The container has moved its processes into sub-cgroups and given them controllers: the kernel takes
         // no process into its own cgroup then (cgroups(7), "no internal processes").
         // Or somebody has moved its init elsewhere, and has removed its own cgroup.
         Err(error) if args.cgroup.is_empty() && Refused::is_cause_of(&error) => {
             let Some(other) = cgroup_of_init(&container, &init)? else { return Err(error) };
+            check_thawed(&other, args)?;
             launch::exec(&mut plan, &container, &init, &other, &handover)?
         }
         other => other?,
@@ -69,6 +73,17 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
         None => Ok(0),
         Some(signals) => Ok(foreground::wait(&launched.child, &signals, launched.terminal, None)?.code()),
     }
+}
+
+/// A container can freeze a cgroup below its own: then it is not paused, but a process that enters there never starts.
+fn check_thawed(cgroup: &Cgroup, args: &cli::Exec) -> Result<()> {
+    // One that is not there is an error where it is entered.
+    let frozen = cgroup.stands_still().unwrap_or(false);
+    ensure!(
+        !frozen || args.ignore_paused,
+        "cannot exec in a frozen cgroup (use --ignore-paused to override)"
+    );
+    Ok(())
 }
 
 /// The cgroup that init is in now.

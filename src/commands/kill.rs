@@ -41,9 +41,6 @@ fn send(container: &Container, signal: i32) -> Result<()> {
     }
     // A frozen cgroup of version 1 keeps even SIGKILL waiting, and the container can have frozen one below its own.
     if signal == libc::SIGKILL {
-        if cgroup.frozen()? {
-            cgroup.thaw()?;
-        }
         cgroup.let_die()?;
     }
     Ok(())
