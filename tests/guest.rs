@@ -12,6 +12,8 @@
 
 #[path = "guest/attacks.rs"]
 mod attacks;
+#[path = "guest/choices.rs"]
+mod choices;
 #[path = "guest/watch.rs"]
 mod watch;
 
@@ -96,6 +98,10 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("trap",           "SIGNAL STATUS",      trap),           // waits for the signal, exits with the status
     ("signals",        "",                   signals),        // got NUMBER, for each
     ("spawn",          "COUNT",              spawn),          // pausing children, then pauses
+    ("named",          "HEX",                choices::named),          // calls itself so, and pauses
+    ("next-names",     "",                   choices::next_names),     // after each SIGUSR1 its name is the next byte
+    ("leaderless",     "",                   choices::leaderless),     // only its second thread lives on
+    ("exec-by-thread", "",                   choices::exec_by_thread), // executes itself for ever, each time by another thread
     ("fork-bomb",      "COUNT",              fork_bomb),      // forked K[, then EAGAIN]
     ("eat-memory",     "MIB",                eat_memory),
     ("burn-cpu",       "SECONDS",            burn_cpu),

@@ -16,6 +16,7 @@ mod caller;
 mod cgroup_choice;
 mod cgroup_v2;
 mod cgroups;
+mod choices;
 mod cli;
 mod console;
 mod crash;

@@ -29,6 +29,7 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
         Status::Paused | Status::Created | Status::Running => {}
     }
     let init = init.context("cannot exec in a stopped container")?;
+    let init = container.record.init().to_join(init)?;
     let process = process(args, &container)?;
     let filter = container.record.orlop.has_filter.then(|| container.dir.load_filter()).transpose()?;
     let inherited = inherited(0, args.preserve_fds)?;

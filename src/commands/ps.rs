@@ -5,7 +5,7 @@ use crate::cli::global::Global;
 use crate::cli::values::ListFormat;
 use crate::state::{Container, Record};
 use crate::sys::{Called, spawn};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
@@ -37,7 +37,9 @@ fn beside_init(record: &Record) -> Result<Vec<i32>> {
         return Ok(Vec::new());
     }
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/pid")).ok();
-    let its = namespace(&init.pid.to_string());
+    // Of its first thread or, where that has ended, of another one.
+    let threads = std::fs::read_dir(format!("/proc/{}/task", init.pid)).into_iter().flatten().flatten();
+    let its = threads.filter_map(|thread| std::fs::read_link(thread.path().join("ns/pid")).ok()).next();
     if its.is_none() || its == namespace("self") {
         return Ok(vec![init.pid]);
     }
@@ -79,9 +81,9 @@ fn select(text: &str, pids: &[i32]) -> Result<String> {
     };
     let mut selected = format!("{header}\n");
     for line in lines.filter(|line| !line.is_empty()) {
-        let field = line.split_whitespace().nth(column).unwrap_or_default();
-        let pid: i32 = field.parse().with_context(|| format!("unable to parse pid: {field:?}"))?;
-        if pids.contains(&pid) {
+        // With a column of names in front, a name with a space moves the number: that line is left out, and no other.
+        let pid = line.split_whitespace().nth(column).and_then(|field| field.parse().ok());
+        if pid.is_some_and(|pid: i32| pids.contains(&pid)) {
             selected.push_str(line);
             selected.push('\n');
         }
@@ -97,6 +99,8 @@ mod tests {
     fn only_lines_of_the_containers_processes_are_kept() {
         let text = "UID   PID  CMD\nroot    1  init\nroot   42  sleep 7\n";
         assert_eq!(select(text, &[42]).unwrap(), "UID   PID  CMD\nroot   42  sleep 7\n");
+        let text = "CMD PID\na name 7\nsleep 42\n";
+        assert_eq!(select(text, &[42, 7]).unwrap(), "CMD PID\nsleep 42\n");
         assert_eq!(select("UID CMD\n", &[]).unwrap_err().to_string(), "couldn't find PID field in ps output");
     }
 }

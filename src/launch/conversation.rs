@@ -254,7 +254,7 @@ impl Launch<'_> {
         let expected = match &self.subject {
             Subject::Container { .. } => Expected::New(&self.held.joins),
             Subject::Process { record, .. } => {
-                Expected::Of(Pid::from_raw(record.init_process_pid).context("process id 0")?)
+                Expected::Of(Pid::from_raw(record.init().living_thread()?).context("process id 0")?)
             }
         };
         verify::process(self.plan, &self.held.proc, pid, &expected)

@@ -1,12 +1,12 @@
 //! Processes that are known by number and start time, and found again by descriptor.
 
 use crate::sys::{self, Called, pidfd};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// A process that cannot be mistaken for a later one of the same number.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its id; 0 means none.
     pub pid: i32,
@@ -33,7 +33,7 @@ impl Process {
         Ok(Self { pid, start: found.start })
     }
 
-    /// Whether it still runs: same number, same start, not a zombie.
+    /// Whether it still runs: same number, same start, and one of its threads lives.
     ///
     /// # Errors
     /// /proc cannot be read.
@@ -46,9 +46,52 @@ impl Process {
     /// # Errors
     /// /proc cannot be read.
     pub fn look(&self) -> Result<Option<Run>> {
-        let found = stat(self.pid)?;
-        let found = found.filter(|found| found.start == self.start && !matches!(found.state, 'Z' | 'X'));
-        Ok(found.map(|found| found.run))
+        Ok(self.living()?.map(|found| found.run))
+    }
+
+    fn living(&self) -> Result<Option<Stat>> {
+        let is_it = |found: &Stat| found.start == self.start;
+        let Some(found) = stat(self.pid)?.filter(is_it) else { return Ok(None) };
+        if !found.leader_ended() {
+            return Ok(Some(found));
+        }
+        // The first thread has ended. Others may live on, or one of them is at execve(2) and takes its place: the
+        // descriptor knows. Whose number it is by now is read behind it.
+        let Some(pidfd) = self.descriptor()? else { return Ok(None) };
+        let found = stat(self.pid)?.filter(is_it);
+        Ok(if pidfd::poll_ended(pidfd.as_fd(), 0)? { None } else { found })
+    }
+
+    /// `pidfd`, a descriptor for this process, as setns(2) takes it: one of a living thread if the first has ended,
+    /// which has no namespaces any more.
+    ///
+    /// # Errors
+    /// It has ended; or its first thread has, and the kernel has no descriptors for others (before Linux 6.9).
+    pub fn to_join(&self, pidfd: OwnedFd) -> Result<OwnedFd> {
+        match self.living_thread()? {
+            first if first == self.pid => Ok(pidfd),
+            other => {
+                pidfd::open_thread(other).context("the first thread of the container's process has ended")
+            }
+        }
+    }
+
+    /// The number of its first thread, or of another one if that has ended.
+    ///
+    /// # Errors
+    /// All have ended.
+    pub fn living_thread(&self) -> Result<i32> {
+        if !self.living()?.is_some_and(|found| found.leader_ended()) {
+            return Ok(self.pid);
+        }
+        let path = format!("/proc/{}/task", self.pid);
+        let threads = std::fs::read_dir(&path).called("opendir", || path.clone())?;
+        let tids = threads.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let lives = |tid: &i32| {
+            *tid != self.pid && stat(*tid).is_ok_and(|found| found.is_some_and(|found| !found.leader_ended()))
+        };
+        let found = { tids }.find(lives);
+        found.with_context(|| format!("{path}: {}", sys::strerror(libc::ESRCH)))
     }
 
     /// A descriptor for it, or `None` if it has ended.
@@ -97,33 +140,54 @@ impl Run {
 }
 
 /// What /proc/PID/stat says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
-    state: char,
+    /// Of the first thread.
+    state: u8,
     start: u64,
     run: Run,
 }
 
+impl Stat {
+    fn leader_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+
+    /// Reads the line. The process chooses the name in parentheses, which may hold any bytes: all else stands behind
+    /// the last closing one.
+    fn of(line: &[u8]) -> Option<Self> {
+        /// PF_FORKNOEXEC in field 9, as ps(1) shows it.
+        const FORKED: u64 = 0x40;
+        let end = line.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(line.get(end + 1..)?).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        // Field 3, then 9, then 22.
+        let state = *fields.next()?.as_bytes().first()?;
+        let flags: u64 = fields.nth(5)?.parse().ok()?;
+        let start = fields.nth(12)?.parse().ok()?;
+        let run = if flags & FORKED == 0 { Run::Executed } else { Run::Forked };
+        Some(Self { state, start, run })
+    }
+}
+
 /// What there is to know of process `pid`; `None` when there is none.
 fn stat(pid: i32) -> Result<Option<Stat>> {
-    /// PF_FORKNOEXEC in field 9, as ps(1) shows it.
-    const FORKED: u64 = 0x40;
     if pid <= 0 {
         return Ok(None);
     }
     let path = format!("/proc/{pid}/stat");
-    let text = match sys::fd::read_proc(&path) {
-        Ok(text) => text,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
-        other => other.called("read", || path.clone())?,
+    let Some(line) = present(sys::fd::read_proc(&path)).called("read", || path.clone())? else {
+        return Ok(None);
     };
-    // The command's name, in parentheses, may hold anything: fields are counted behind the last one.
-    let rest = text.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-    let number = |field: usize| rest.split(' ').nth(field - 3).and_then(|field| field.parse::<u64>().ok());
-    let (Some(state), Some(flags), Some(start)) = (rest.chars().next(), number(9), number(22)) else {
-        bail!("{path}: not as proc_pid_stat(5) has it");
-    };
-    let run = if flags & FORKED == 0 { Run::Executed } else { Run::Forked };
-    Ok(Some(Stat { state, start, run }))
+    Stat::of(&line).with_context(|| format!("{path}: not as proc_pid_stat(5) has it")).map(Some)
+}
+
+/// A file of a process that has ended is not there.
+fn present(read: std::io::Result<Vec<u8>>) -> std::io::Result<Option<Vec<u8>>> {
+    match read {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// The identity of this boot.
@@ -133,7 +197,7 @@ fn stat(pid: i32) -> Result<Option<Stat>> {
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let text = sys::fd::read_proc(path).called("read", || path.into())?;
-    Ok(text.trim().to_owned())
+    Ok(String::from_utf8_lossy(&text).trim().to_owned())
 }
 
 #[cfg(test)]
@@ -146,6 +210,22 @@ mod tests {
         assert!(own.alive().unwrap());
         assert!(!Process { start: own.start + 1, ..own }.alive().unwrap());
         assert!(!Process::default().alive().unwrap());
+    }
+
+    #[test]
+    fn a_name_of_any_bytes_does_not_hide_the_fields_behind_it() {
+        let fields = "S 1 7 7 0 -1 4194560 155 0 0 0 0 0 0 0 20 0 1 0 38 7 8";
+        let expected = Stat { state: b'S', start: 38, run: Run::Executed };
+        let whole: Vec<u8> = (0..=255).collect();
+        let singles = (0..=255).map(|byte| vec![byte]);
+        let names = [&b""[..], b") Z 0", b"a) (b) X 1 1", b"\xff) Z 0\n", b"Z 1 2 3 4 5 6", &whole];
+        for name in singles.chain(names.map(<[u8]>::to_vec)) {
+            let line = [b"4711 (", name.as_slice(), b") ", fields.as_bytes(), b"\n"].concat();
+            assert_eq!(Stat::of(&line), Some(expected), "{name:?}");
+        }
+        for line in [&b""[..], b"1", b"1 (a", b"1 (a)", b"1 (a) S", b"1 (a) S 1 2 3 4 5 \xff"] {
+            assert_eq!(Stat::of(line), None);
+        }
     }
 
     #[test]

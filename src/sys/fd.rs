@@ -128,13 +128,15 @@ pub fn fill_standard_streams() -> Result<(), Error> {
 /// The content of a small file of /proc, in as few calls as it takes: std looks at the size first, which is 0
 /// there, and then begins with 32 bytes.
 ///
+/// Bytes, not text: a process chooses its own name, and the names of cgroups may come from a container too.
+///
 /// # Errors
-/// Those of open(2) and read(2), or it is no text.
-pub fn read_proc(path: &str) -> std::io::Result<String> {
+/// Those of open(2) and read(2).
+pub fn read_proc(path: &str) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
-    let mut text = String::with_capacity(2048);
-    open_file(path.as_ref(), OFlags::empty())?.take(1 << 20).read_to_string(&mut text)?;
-    Ok(text)
+    let mut content = Vec::with_capacity(2048);
+    open_file(path.as_ref(), OFlags::empty())?.take(1 << 20).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Opens a file to be read. Not through std: with musl each open(2) is followed by an fcntl(2).

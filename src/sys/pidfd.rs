@@ -48,6 +48,19 @@ pub fn open(pid: i32) -> Result<OwnedFd, Error> {
         .called("pidfd_open", || pid.to_string())
 }
 
+/// A descriptor for one thread (PIDFD_THREAD, since Linux 6.9).
+///
+/// # Errors
+/// `ESRCH` when there is no such thread, `EINVAL` before Linux 6.9.
+pub fn open_thread(tid: i32) -> Result<OwnedFd, Error> {
+    // PIDFD_THREAD is O_EXCL.
+    let thread = PidfdFlags::from_bits_retain(libc::O_EXCL.unsigned_abs());
+    Pid::from_raw(tid)
+        .ok_or(rustix::io::Errno::SRCH)
+        .and_then(|tid| pidfd_open(tid, thread))
+        .called("pidfd_open", || format!("{tid} (PIDFD_THREAD)"))
+}
+
 /// Sends `signal` to the process (pidfd_send_signal(2)); 0 only asks whether it is there.
 ///
 /// # Errors
@@ -141,7 +154,8 @@ pub fn reap(pid: i32) {
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
 }
 
-/// Waits at most `timeout` milliseconds (-1: for ever) for the process to end; does not reap.
+/// Waits at most `timeout` milliseconds (-1: for ever) for the process to end; does not reap. A process ends with the
+/// last of its threads, not with the first one.
 ///
 /// # Errors
 /// Those of poll(2).

@@ -385,7 +385,9 @@ fn guest() -> PathBuf {
     let bin = Path::new(env!("CARGO_BIN_EXE_orlop"));
     let guest = bin.parent().expect("the target directory").join("examples/guest");
     let time = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    for source in ["tests/guest.rs", "tests/guest/attacks.rs", "tests/guest/watch.rs"] {
+    for source in
+        ["tests/guest.rs", "tests/guest/attacks.rs", "tests/guest/choices.rs", "tests/guest/watch.rs"]
+    {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
         // A whole `cargo test` builds it; with `--test main` cargo does not look at it.
         assert!(time(&guest) >= time(&source), "the guest is missing or old: cargo build --example guest");
