@@ -328,7 +328,12 @@ impl Plan {
             intel_rdt: None,
             notify: None,
             process: Process {
-                keyring: keyring_of(&record.id, own.keyring, Joiner::Exec, &namespaces)?,
+                keyring: keyring_of(
+                    &record.id,
+                    own.keyring,
+                    Joiner::Exec(own.keyring_name.as_deref()),
+                    &namespaces,
+                )?,
                 personality: own.personality.as_ref().map(personality::plan).transpose()?,
                 memory_policy: own.memory_policy.as_ref().map(memory_policy::plan).transpose()?,
                 seccomp,
@@ -463,7 +468,12 @@ fn is_own_network(path: &Path) -> bool {
     identity(path).is_some() && identity(path) == identity(Path::new("/proc/self/ns/net"))
 }
 
-fn keyring_of(id: &str, wanted: bool, joiner: Joiner, namespaces: &Namespaces) -> Result<Option<Keyring>> {
+fn keyring_of(
+    id: &str,
+    wanted: bool,
+    joiner: Joiner<'_>,
+    namespaces: &Namespaces,
+) -> Result<Option<Keyring>> {
     if wanted { keyring::plan(id, joiner, namespaces).map(Some) } else { Ok(None) }
 }
 

@@ -257,11 +257,25 @@ fn the_process_leads_a_session_of_its_own() {
 
 #[test]
 fn the_session_keyring_is_new_unless_told() {
-    let id = Bundle::new();
-    let wanted = format!("_ses.{}", id.id);
-    id.guest("keyring").run().prints(&wanted);
+    let bundle = Bundle::new();
+    let named = format!("_ses.{}", bundle.id);
+    let name = bundle.guest("keyring").run().facts();
+    assert!(name.starts_with(&named), "{name}");
     let kept = Bundle::new().option("--no-new-keyring").guest("keyring").run().facts();
     assert!(!kept.contains("orlop-test"), "{kept}");
+}
+
+#[test]
+fn the_name_of_the_session_keyring_cannot_be_foreseen() {
+    // Who makes a keyring of the name first would have the container join it.
+    let name = || {
+        let container = Bundle::new().guest("multi keyring -- pause").started();
+        container.prints_in_time("_ses.");
+        container.exec(&[], "keyring").prints(&container.printed());
+        container.printed().rsplit('.').next().unwrap_or_default().to_owned()
+    };
+    let (one, other) = (name(), name());
+    assert!(one.len() == 16 && one != other, "{one} {other}");
 }
 
 #[test]

@@ -73,6 +73,7 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
             personality: linux.and_then(|linux| linux.personality.clone()),
             intel_rdt: linux.and_then(|linux| linux.intel_rdt.clone()),
             keyring: plan.process.keyring.is_some(),
+            keyring_name: plan.process.keyring.as_ref().map(|keyring| keyring.name().to_owned()),
             exec_cpu_affinity: spec.process.as_ref().and_then(|process| process.exec_cpu_affinity.clone()),
         }),
     })

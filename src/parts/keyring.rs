@@ -1,10 +1,11 @@
 //! The session keyring of the container: without one it would possess the keys of the runtime's caller.
 
 use crate::parts::namespaces::{Kind, Namespaces};
-use crate::sys::keyctl;
+use crate::sys::{Called, keyctl};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::ffi::CString;
+use std::fmt::Write;
 
 // keyrings(7). What the kernel gives a new session keyring: everything to the possessor; view, read and
 // link to its user.
@@ -12,7 +13,7 @@ const NEW: u32 = 0x3f13_0000;
 const USER_SEARCH: u32 = 0x0008_0000;
 const OTHER_SEARCH: u32 = 0x0000_0008;
 
-/// The keyring `_ses.<id>`, made for the container and joined by every exec into it.
+/// The keyring `_ses.<id>.<random>`, made for the container and joined by every exec into it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Keyring {
     name: CString,
@@ -21,29 +22,50 @@ pub struct Keyring {
 
 /// Which process of the container joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joiner {
+pub enum Joiner<'a> {
     /// The first one, which also says who may search the keyring.
     Create,
-    /// A later one.
-    Exec,
+    /// A later one, and the name in the record; an older orlop wrote none down.
+    Exec(Option<&'a str>),
 }
 
 /// Decides the name and the permissions. Not called with `--no-new-keyring`.
 ///
 /// # Errors
-/// The id has a NUL byte.
-pub fn plan(id: &str, joiner: Joiner, namespaces: &Namespaces) -> Result<Keyring> {
-    let name = CString::new(format!("_ses.{id}")).context("keyring: the id has a NUL byte")?;
+/// The id has a NUL byte, or there are no random numbers.
+pub fn plan(id: &str, joiner: Joiner<'_>, namespaces: &Namespaces) -> Result<Keyring> {
+    let name = match joiner {
+        Joiner::Create => unforeseeable(id)?,
+        Joiner::Exec(Some(recorded)) => recorded.to_owned(),
+        Joiner::Exec(None) => format!("_ses.{id}"),
+    };
+    let name = CString::new(name).context("keyring: the id has a NUL byte")?;
     // In a user namespace the keyring's owner is not the exec's user, so the search is by "other".
     let search = if namespaces.private(Kind::User) { OTHER_SEARCH } else { USER_SEARCH };
     let permissions = match joiner {
         Joiner::Create => Some(NEW | search),
-        Joiner::Exec => None,
+        Joiner::Exec(_) => None,
     };
     Ok(Keyring { name, permissions })
 }
 
+/// Joining a name that exists joins the keyring that has it: one that another user has made, for a name that can be
+/// foreseen. Short, for a name counts against the user's quota of keys.
+fn unforeseeable(id: &str) -> Result<String> {
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .called("getrandom", || "(for the name of the session keyring)".into())?;
+    let mut name = format!("_ses.{id}.");
+    random.iter().try_for_each(|byte| write!(name, "{byte:02x}"))?;
+    Ok(name)
+}
+
 impl Keyring {
+    /// What later processes join it by.
+    pub fn name(&self) -> &str {
+        self.name.to_str().unwrap_or_default()
+    }
+
     /// Joins the keyring; first thing in init. Returns what could not be had, for the log: a kernel without
     /// keys has none to leak, and a full quota of keys (a common one for all containers of a user) is no
     /// reason not to start. The caller's keyring is possessed then, so it is said.
@@ -72,28 +94,39 @@ mod tests {
     use crate::sys::prctl::testing::in_child;
 
     #[test]
+    fn the_name_cannot_be_foreseen_and_is_found_in_the_record() {
+        let create = || plan("web", Joiner::Create, &Namespaces::default()).unwrap().name().to_owned();
+        let (one, other) = (create(), create());
+        assert!(one.starts_with("_ses.web.") && one.len() == "_ses.web.".len() + 16, "{one}");
+        assert_ne!(one, other);
+        let exec = |recorded| plan("web", Joiner::Exec(recorded), &Namespaces::default()).unwrap();
+        assert_eq!(exec(Some(&one)).name(), one);
+        assert_eq!(exec(None).name(), "_ses.web");
+    }
+
+    #[test]
     fn the_search_permission_depends_on_the_user_namespace() {
         let plain = plan("web", Joiner::Create, &Namespaces::default()).unwrap();
-        assert_eq!(plain.name.as_c_str(), c"_ses.web");
         assert_eq!(plain.permissions, Some(0x3f1b_0000));
         let with_user = Namespaces([(Kind::User, Request::New)].into());
         assert_eq!(plan("web", Joiner::Create, &with_user).unwrap().permissions, Some(0x3f13_0008));
-        assert_eq!(plan("web", Joiner::Exec, &with_user).unwrap().permissions, None);
-        assert!(plan("a\0b", Joiner::Exec, &with_user).is_err());
+        assert_eq!(plan("web", Joiner::Exec(None), &with_user).unwrap().permissions, None);
+        assert!(plan("a\0b", Joiner::Create, &with_user).is_err());
     }
 
     #[test]
     fn an_exec_joins_the_keyring_that_create_made() {
         in_child(|| {
             let id = format!("orlop-test-{}", std::process::id());
-            if plan(&id, Joiner::Create, &Namespaces::default())?.apply()?.is_some() {
+            let created = plan(&id, Joiner::Create, &Namespaces::default())?;
+            if created.apply()?.is_some() {
                 return Ok(()); // the quota is full: the warning is the behaviour
             }
-            let first = keyctl::join_session_keyring(&std::ffi::CString::new(format!("_ses.{id}"))?);
+            let first = keyctl::join_session_keyring(&created.name);
             // Another keyring first, so that the second join is one.
             keyctl::join_session_keyring(c"_ses.orlop-test-other")?;
-            plan(&id, Joiner::Exec, &Namespaces::default())?.apply()?;
-            let second = keyctl::join_session_keyring(&std::ffi::CString::new(format!("_ses.{id}"))?);
+            plan(&id, Joiner::Exec(Some(created.name())), &Namespaces::default())?.apply()?;
+            let second = keyctl::join_session_keyring(&created.name);
             match (first, second) {
                 (Ok(first), Ok(second)) => anyhow::ensure!(first == second, "{first:?} {second:?}"),
                 (Err(error), _) if error.errno() == libc::ENOSYS => {}

@@ -136,6 +136,9 @@ pub struct Own {
     /// `--no-new-keyring` was not given.
     #[serde(default)]
     pub keyring: bool,
+    /// The name of the session keyring, which `exec` joins. Of a container that an older orlop has made it is `_ses.ID`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyring_name: Option<String>,
     /// `process.execCPUAffinity`, for each `exec` that does not bring its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec_cpu_affinity: Option<crate::parts::scheduling::SaidAffinity>,
