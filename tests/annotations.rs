@@ -1,6 +1,8 @@
 //! Annotations that ask for something: those of crun which podman and others use.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -10,14 +12,36 @@ fn hook(text: &str) -> Value {
     json!([{"path": "/bin/sh", "args": ["sh", "-c", text]}])
 }
 
+/// The directory in which hooks may print as root, and the host's file behind it: a private /var/log, that of the bundle.
+pub fn with_output(bundle: Bundle) -> (Bundle, PathBuf) {
+    if !is_root() {
+        let dir = bundle.dir.clone();
+        return (bundle, dir);
+    }
+    let log = bundle.dir.join("log/orlop");
+    fs::create_dir_all(&log).expect("a directory");
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let mount = format!("mount --bind '{}' /var/log && exec \"$@\"", bundle.dir.join("log").display());
+    let words = ["unshare", "-m", "--propagation", "private", "sh", "-c", &mount, "_"];
+    let script = words.map(|word| format!("'{}'", word.replace('\'', "'\\''"))).join(" ");
+    (bundle.through(&format!("exec {script} \"$@\"")), log)
+}
+
+/// The name by which the runtime knows a file in that directory.
+pub fn named(dir: &Path, name: &str) -> PathBuf {
+    if is_root() { Path::new("/var/log/orlop").join(name) } else { dir.join(name) }
+}
+
 #[test]
 fn what_hooks_print_goes_to_the_files_that_annotations_name() {
     crate::skip_unless!(!under_runc(), "runc does not know it");
-    let bundle = Bundle::new();
-    let (out, err) = (bundle.dir.join("hooks.out"), bundle.dir.join("hooks.err"));
+    let (bundle, dir) = with_output(Bundle::new());
+    let (out, err) = (dir.join("hooks.out"), dir.join("hooks.err"));
     fs::write(&out, "before\n").expect("a file");
     let bundle = bundle
-        .set("/annotations", json!({"run.oci.hooks.stdout": out, "run.oci.hooks.stderr": err}))
+        .set("/annotations", json!({
+                "run.oci.hooks.stdout": named(&dir, "hooks.out"), "run.oci.hooks.stderr": named(&dir, "hooks.err")
+            }))
         .set("/hooks/createRuntime", hook("echo one; echo two >&2"))
         .set("/hooks/createContainer", hook("echo three"))
         .set("/hooks/startContainer", json!([{"path": "/guest", "args": ["guest", "args", "four"]}]))
@@ -33,11 +57,43 @@ fn what_hooks_print_goes_to_the_files_that_annotations_name() {
 #[test]
 fn a_file_for_hooks_is_absolute_and_can_be_opened() {
     crate::skip_unless!(!under_runc(), "runc does not know it");
-    for (file, part) in [("relative", "is not absolute"), ("/does/not/exist", "no such file or directory")] {
+    let elsewhere = if is_root() { "as root, hooks print only there" } else { "no such file or directory" };
+    for (file, part) in [("relative", "is not absolute"), ("/does/not/exist", elsewhere)] {
         let bundle = Bundle::new().set("/annotations", json!({"run.oci.hooks.stderr": file}));
         let bundle = bundle.set("/hooks/createRuntime", hook("true"));
         bundle.create().fails_with_all(&["run.oci.hooks.stderr", part]);
     }
+}
+
+#[test]
+fn as_root_an_annotation_names_no_file_of_the_host() {
+    crate::skip_unless!(is_root() && !under_runc(), "an ordinary user's hooks write what the user may write");
+    let prints = |file: &Path, part: &str, prepare: &dyn Fn(&Path)| {
+        let (bundle, dir) = with_output(Bundle::new());
+        fs::write(bundle.dir.join("victim"), "of the host").expect("a file");
+        prepare(&dir);
+        let bundle = bundle.set("/hooks/createRuntime", hook("echo printed"));
+        let bundle = bundle.set("/annotations", json!({"run.oci.hooks.stdout": file}));
+        bundle.start("create").finish().fails(1, &["annotations run.oci.hooks.stdout", part]);
+        let victim = fs::read_to_string(bundle.dir.join("victim"));
+        assert_eq!(victim.expect("the file"), "of the host");
+        bundle.assert_clean();
+    };
+    let made = format!("/tmp/orlop-test-{}-hooks", std::process::id());
+    let only = "as root, hooks print only there";
+    prints(Path::new(&made), only, &|_| ());
+    assert!(!Path::new(&made).exists());
+    for elsewhere in ["/etc/passwd", "/var/log/orlop/../orlop-test", "/var/log/orlop/a/b", "/var/log/orlop"] {
+        prints(Path::new(elsewhere), only, &|_| ());
+    }
+    let inside = Path::new("/var/log/orlop/file");
+    prints(inside, "chmod go-w", &|dir| {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).expect("chmod");
+    });
+    prints(inside, only, &|dir| fs::remove_dir(dir).expect("rmdir"));
+    prints(inside, "symbolic link", &|dir| {
+        std::os::unix::fs::symlink("../../victim", dir.join("file")).expect("a link");
+    });
 }
 
 #[test]

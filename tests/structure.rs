@@ -277,7 +277,7 @@ const BY_NAME: &[(&str, &str, &str)] = &[
     // file                          function            reason
     ("src/parts/devices.rs",         "bind_host",        "the host's device, before the root changes"),
     ("src/parts/devices.rs",         "links",            "the host's /proc, before the root changes"),
-    ("src/parts/hooks.rs",           "open_output",      "the host, before init: files that annotations name"),
+    ("src/parts/hooks/output.rs",    "*",                "the host, before init: files that annotations name"),
     ("src/parts/hooks.rs",           "spawn",            "hooks of the host; those of the container when nothing of the host is open"),
     ("src/parts/idmap.rs",           "write_by_helper",  "the host's newuidmap and newgidmap, by the parent"),
     ("src/parts/intel_rdt.rs",       "*",                "the host's resctrl tree, by the parent"),

@@ -91,11 +91,13 @@ fn a_config_that_nobody_writes_is_an_error() {
 fn a_hook_that_prints_to_a_fifo_that_nobody_reads_is_an_error() {
     crate::skip_unless!(!under_runc(), "runc has no such annotation");
     let bundle = Bundle::new().set("/hooks/createRuntime", json!([{"path": "/bin/true"}]));
-    let path = fifo(&bundle, "printed");
+    let (bundle, dir) = crate::annotations::with_output(bundle);
+    mknodat(CWD, dir.join("printed"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a fifo");
+    let path = crate::annotations::named(&dir, "printed");
     bundle
         .set("/annotations", json!({"run.oci.hooks.stdout": path}))
         .create()
-        .fails_with("run.oci.hooks.stdout");
+        .fails_with_all(&["run.oci.hooks.stdout", "no such device"]);
 }
 
 #[test]

@@ -4,12 +4,15 @@
 //! Not for: when each kind runs and what its failure means (`launch`, `init`, `delete`), nor what the state
 //! JSON holds (`state`).
 
+mod output;
+
+pub use output::Output;
+
 use crate::sys::{self, Called};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 use oci_spec::runtime;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -73,13 +76,6 @@ pub struct Hooks {
     stdout: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stderr: Option<PathBuf>,
-}
-
-/// Where hooks print to, opened while the host is seen; what is `None` is kept for the error of a hook that fails.
-#[derive(Debug, Default)]
-pub struct Output {
-    stdout: Option<OwnedFd>,
-    stderr: Option<OwnedFd>,
 }
 
 /// Decides all hooks.
@@ -164,30 +160,6 @@ impl Hooks {
     /// The hooks of one kind, in the order in which they run.
     pub fn of(&self, kind: Kind) -> &[Hook] {
         self.lists.get(&kind).map_or(&[], Vec::as_slice)
-    }
-
-    /// Opens the files that hooks print to, if there are hooks and files.
-    ///
-    /// # Errors
-    /// A file cannot be opened.
-    pub fn open_output(&self) -> Result<Output> {
-        if self.lists.is_empty() {
-            return Ok(Output::default());
-        }
-        let open = |path: &Option<PathBuf>, name: &str| -> Result<Option<OwnedFd>> {
-            let Some(path) = path else { return Ok(None) };
-            // NONBLOCK, but only for the moment: a fifo that nobody reads must not stop us.
-            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK;
-            let opened =
-                rustix::fs::open(path, flags | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
-                    .and_then(|file| rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map(|()| file));
-            let opened = opened.called("open", || format!("{path:?}"));
-            Ok(Some(opened.with_context(|| format!("annotations {name}"))?))
-        };
-        Ok(Output {
-            stdout: open(&self.stdout, "run.oci.hooks.stdout")?,
-            stderr: open(&self.stderr, "run.oci.hooks.stderr")?,
-        })
     }
 
     /// Runs the hooks of one kind, and stops at the first that fails. They begin in our working directory, with
