@@ -1,12 +1,13 @@
 //! The end of a container: processes → hooks → cgroup → other files → its directory, whose renaming is the commit.
 //!
 //! `delete`, `delete --force` and the undo of a `create` that failed are this one code, over the same record: it
-//! works from any point at which the runtime may have died, and needs nothing but the record.
+//! works from any point at which the runtime may have died. Ending the processes and removing what was made for them
+//! needs only the essentials, which have a file of their own; the hooks stand in the record.
 
 use crate::cgroup::Cgroup;
 use crate::log;
 use crate::parts::hooks::Kind as HookKind;
-use crate::state::{Phase, Record, Root};
+use crate::state::{Essentials, Phase, Record, Root};
 use crate::sys::pidfd;
 use anyhow::{Result, bail};
 use std::os::fd::AsFd;
@@ -19,7 +20,7 @@ const DEATH_PATIENCE: i32 = 10_000;
 /// # Errors
 /// Something resists; the record is kept then, so that the next `delete` can finish.
 pub fn container(root: &Root, record: &Record) -> Result<()> {
-    kill(record)?;
+    kill(record.essentials())?;
     dead(root, record)
 }
 
@@ -31,32 +32,44 @@ pub fn dead(root: &Root, record: &Record) -> Result<()> {
     if record.orlop.phase == Phase::Created || record.orlop.hooks_ran {
         run_poststop(record);
     }
-    let cgroup = &record.orlop.cgroup;
-    if cgroup.remove().is_err() {
+    remove(root, record.essentials())
+}
+
+/// The same for a container whose record cannot be read: what its poststop hooks are, nobody knows.
+///
+/// # Errors
+/// The same.
+pub fn without_record(root: &Root, of: Essentials<'_>) -> Result<()> {
+    kill(of)?;
+    remove(root, of)
+}
+
+fn remove(root: &Root, of: Essentials<'_>) -> Result<()> {
+    if of.cgroup.remove().is_err() {
         // Processes that are in no pid namespace of the container's, or were left by another `exec`.
-        cgroup.kill_all()?;
-        cgroup.remove()?;
+        of.cgroup.kill_all()?;
+        of.cgroup.remove()?;
     }
-    if let Some(rdt) = &record.orlop.resctrl {
+    if let Some(rdt) = of.resctrl {
         rdt.remove()?;
     }
-    root.remove(&record.id)
+    root.remove(of.id)
 }
 
 /// Ends the runtime that is still making it, init, and where that does not end all others, those.
 ///
 /// # Errors
 /// One of them does not end.
-pub fn kill(record: &Record) -> Result<()> {
-    if record.orlop.phase == Phase::Creating && record.orlop.owner != crate::state::Process::own()? {
-        end(record.orlop.owner.open()?, "the runtime that creates it", &record.orlop.cgroup)?;
+pub fn kill(of: Essentials<'_>) -> Result<()> {
+    if of.phase == Phase::Creating && of.owner != crate::state::Process::own()? {
+        end(of.owner.open()?, "the runtime that creates it", of.cgroup)?;
     }
-    let init = record.init().open()?;
+    let init = of.init.open()?;
     // A frozen version 1 cgroup would not let it die.
-    if !record.ends_with_init() || (init.is_some() && record.orlop.cgroup.frozen()?) {
-        record.orlop.cgroup.kill_all()?;
+    if !of.ends_with_init() || (init.is_some() && of.cgroup.frozen()?) {
+        of.cgroup.kill_all()?;
     }
-    end(init, "container init", &record.orlop.cgroup)
+    end(init, "container init", of.cgroup)
 }
 
 /// How long a process dies before we look what keeps it from that, in milliseconds.

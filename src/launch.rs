@@ -100,7 +100,7 @@ pub fn create(
         }
     };
     let made = make(plan, host, by, &mut held, &dir, &mut record).and_then(|()| {
-        let subject = Subject::Container { dir: &dir, record: &mut record, bundle };
+        let subject = Subject::Container { dir: &dir, record: &mut record };
         converse(plan, held, handover, subject)
     });
     match made {

@@ -46,6 +46,7 @@ mod propagation;
 mod rootless;
 mod seccomp;
 mod security;
+mod state_files;
 mod stress;
 mod structure;
 mod systemd;

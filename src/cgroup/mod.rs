@@ -16,6 +16,7 @@ mod hierarchy;
 mod keeper;
 pub mod limits;
 mod locate;
+mod located;
 mod mount;
 mod oom;
 mod ownership;
@@ -133,6 +134,7 @@ pub struct Cgroup {
     keeper: Keeper,
     named: bool,
     rootless: bool,
+    #[serde(default)]
     resources: Box<Resources>,
     /// Below it, where the container's process is.
     #[serde(default, skip_serializing_if = "Option::is_none")]

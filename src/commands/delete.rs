@@ -5,8 +5,8 @@ use crate::cli;
 use crate::cli::global::Global;
 use crate::destroy;
 use crate::host::Host;
-use crate::state::{Container, Error, Root, Status};
-use crate::{log, sys};
+use crate::log;
+use crate::state::{Error, Root, Status, Untrusted, check_id};
 use anyhow::{Result, bail};
 
 /// Runs the verb.
@@ -23,22 +23,23 @@ pub fn run(args: &cli::Delete, global: &Global) -> Result<i32> {
 }
 
 fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
-    let container = match Container::load(&global.root, &args.id) {
-        Err(error) => return without_record(args, global, error),
+    check_id(&args.id)?;
+    let root = Root::of_containers(&global.root)?;
+    let container = match root.load(&args.id) {
+        Err(error) => return without_record(args, &root, error),
         Ok(container) => container,
     };
     let _lock = container.dir.lock_after(|| match args.force {
         // Whoever holds the lock may be waiting for what we are to kill: a `start` whose hook is stuck.
-        true => destroy::kill(&container.record),
+        true => destroy::kill(container.record.essentials()),
         false => Ok(()),
     })?;
-    let root = Root::open(&global.root)?;
     let record = &container.record;
     if args.force {
         return destroy::container(&root, record);
     }
     match container.status()? {
-        Status::Stopped if record.ends_with_init() => destroy::dead(&root, record),
+        Status::Stopped if record.essentials().ends_with_init() => destroy::dead(&root, record),
         // Nobody has seen one run yet that is created: as runc, this is not what --force is for.
         Status::Stopped | Status::Created => destroy::container(&root, record),
         status @ (Status::Creating | Status::Running | Status::Paused) => {
@@ -47,26 +48,45 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
     }
 }
 
-/// A directory without a record that can be read: `create` died before it wrote one (then nothing else was made),
-/// or the record is damaged. The id must not be lost over it.
-fn without_record(args: &cli::Delete, global: &Global, error: anyhow::Error) -> Result<()> {
-    let is = |known: Error| error.downcast_ref() == Some(&known);
-    if is(Error::InvalidId) || !(is(Error::NotFound) || args.force) {
+/// There is no record, or none that can be read. The id must not be lost over it, nor a process forgotten.
+fn without_record(args: &cli::Delete, root: &Root, error: anyhow::Error) -> Result<()> {
+    let absent = error.downcast_ref() == Some(&Error::NotFound);
+    if absent {
+        // Sweeps deletions that died behind their commit as well.
+        root.ids()?;
+    }
+    let refuse = error.downcast_ref::<Untrusted>().is_some() || !(absent || args.force);
+    let Ok(dir) = root.container(&args.id) else { return Err(error) };
+    if refuse {
         return Err(error);
     }
-    let root = match Root::open(&global.root) {
-        Err(absent) if sys::errno_of(&absent) == Some(libc::ENOENT) => return Err(error),
-        other => other?,
-    };
-    if !is(Error::NotFound) {
-        log::warn(format!("{error:#}: removing the cgroup that {} has by default", args.id));
-        let cgroup = Cgroup::by_default(&args.id, &Host::probe()?)?;
-        cgroup.kill_all()?;
-        cgroup.remove()?;
-        return root.remove(&args.id);
+    let source = dir.load_essentials();
+    let _lock = dir.lock_after(|| match &source {
+        Ok(source) if args.force => destroy::kill(source.get()),
+        _ => Ok(()),
+    })?;
+    if let Ok(source) = source {
+        if !args.force {
+            return Err(error.context("state.json"));
+        }
+        log::warn(format!("{error:#}: poststop hooks are not run, ignoring"));
+        return destroy::without_record(root, source.get());
     }
-    // Sweeps deletions that died behind their commit as well.
-    root.ids()?;
-    root.remove(&args.id)?;
-    Err(error)
+    if absent {
+        root.remove_remains(&args.id)?;
+        return Err(error);
+    }
+    let cgroup = Cgroup::by_default(&args.id, &Host::probe()?)?;
+    if !cgroup.exists() {
+        // Not the id as well: no later verb could do more.
+        root.remove(&args.id)?;
+        return Err(error.context(format!(
+            "the state of {} is gone, but nothing in it said which processes are the container's",
+            args.id
+        )));
+    }
+    log::warn(format!("{error:#}: removing the cgroup that {} has by default", args.id));
+    cgroup.kill_all()?;
+    cgroup.remove()?;
+    root.remove(&args.id)
 }

@@ -2,39 +2,39 @@
 
 use crate::cli;
 use crate::cli::global::Global;
-use crate::state::{Container, Error, Status};
+use crate::state::{Error, Essentials, Root, Status, check_id};
 use crate::sys::{pidfd, signal};
 use anyhow::{Context, Result, anyhow};
 use std::os::fd::AsFd;
 
-/// Runs the verb.
+/// Runs the verb. It reads no more of the container's state than it needs: a damaged record does not keep it from acting.
 ///
 /// # Errors
 /// The container is not running (with `--all`, which engines give to mean "whatever is left", that is none), or
 /// there is no such signal.
 pub fn run(args: &cli::Kill, global: &Global) -> Result<i32> {
-    let container = Container::load(&global.root, &args.id)?;
+    check_id(&args.id)?;
+    let dir = Root::of_containers(&global.root)?.container(&args.id)?;
+    let source = dir.load_essentials()?;
     let signal = signal_of(args.signal.as_deref().unwrap_or("SIGTERM"))?;
-    match send(&container, signal) {
+    match send(source.get(), || dir.status(source.get()), signal) {
         Err(error) if args.all && error.downcast_ref() == Some(&Error::NotRunning) => Ok(0),
         other => other.map(|()| 0),
     }
 }
 
-fn send(container: &Container, signal: i32) -> Result<()> {
-    let record = &container.record;
-    let own_pids = record.makes_pid_namespace();
-    let cgroup = &record.orlop.cgroup;
+fn send(of: Essentials<'_>, status: impl FnOnce() -> Result<Status>, signal: i32) -> Result<()> {
+    let cgroup = of.cgroup;
     // Without a cgroup of its own (rootless) nobody knows who the others are.
-    if signal == libc::SIGKILL && !own_pids && cgroup.exists() {
+    if signal == libc::SIGKILL && !of.makes_pid_namespace && cgroup.exists() {
         // Init's death would leave the others alive, also when it is dead already.
         cgroup.kill_all().context("unable to kill all processes")?;
         return Ok(());
     }
-    if container.status()? == Status::Stopped {
+    if status()? == Status::Stopped {
         return Err(Error::NotRunning.into());
     }
-    let init = record.init().open()?.ok_or(Error::NotRunning)?;
+    let init = of.init.open()?.ok_or(Error::NotRunning)?;
     match pidfd::send_signal(init.as_fd(), signal) {
         Err(error) if error.errno() == libc::ESRCH => return Err(Error::NotRunning.into()),
         other => other.context("unable to signal init")?,

@@ -4,13 +4,12 @@ use crate::cli;
 use crate::cli::global::Global;
 use crate::cli::values::ListFormat;
 use crate::oci_state;
-use crate::state::{Container, Root};
+use crate::state::{Container, Error, Root, Untrusted};
 use crate::sys;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 
 /// Runs the verb. A container that cannot be looked at does not keep the others from being listed.
 ///
@@ -22,11 +21,14 @@ pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
         other => Some(other?),
     };
     let mut rows = Vec::new();
-    for id in root.map(|root| root.ids()).transpose()?.unwrap_or_default() {
-        match Container::load(&global.root, &id).and_then(|container| row(&container)) {
+    let Some(root) = root else { return print(args, &[], &mut std::io::stdout()).map(|()| 0) };
+    for id in root.ids()? {
+        match root.load(&id).and_then(|container| row(&container)) {
             Ok(row) => rows.push(row),
-            // Deleted since we read its name.
-            Err(_) if !global.root.join(&id).exists() => {}
+            // A directory that is no container's, or one deleted since we read its name.
+            Err(error) if error.downcast_ref() == Some(&Error::NotFound) => {}
+            // Nor is one of somebody else.
+            Err(error) if error.downcast_ref::<Untrusted>().is_some() => eprintln!("{error:#}"),
             Err(error) => {
                 eprintln!("load container {id}: {error:#}");
                 rows.push(Row::unreadable(id));
@@ -43,9 +45,10 @@ fn row(container: &Container) -> Result<Row> {
 
 /// Who owns the container's directory: the name in /etc/passwd, or `#uid`.
 fn owner(container: &Container) -> String {
-    let Ok(found) = std::fs::metadata(container.dir.path()) else { return String::new() };
-    let uid = found.uid().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let Ok(found) = rustix::fs::fstat(container.dir.fd()) else { return String::new() };
+    let uid = found.st_uid.to_string();
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&passwd);
     let name = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;

@@ -20,7 +20,7 @@ pub fn run(args: &cli::Update, global: &Global) -> Result<i32> {
     let found = Container::load(&global.root, &args.id)?;
     let _lock = found.dir.lock()?;
     let mut record = found.dir.load()?;
-    if matches!(found.dir.status(&record)?, Status::Stopped | Status::Creating) {
+    if matches!(found.dir.status(record.essentials())?, Status::Stopped | Status::Creating) {
         return Err(Error::NotRunning.into());
     }
     asked.memory.warn_of_ignored(record.orlop.cgroup.version_2());

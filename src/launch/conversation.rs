@@ -2,8 +2,7 @@
 
 use super::script::{Script, Speaker};
 use super::verify::{self, Expected};
-use super::{Handover, Launched, intent, pid_file};
-use crate::bundle::Bundle;
+use super::{Handover, Launched, pid_file};
 use crate::cgroup::Cgroup;
 use crate::host::CgroupMode;
 use crate::init::{self, Held};
@@ -33,7 +32,7 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(60);
 /// What the conversation is about.
 pub enum Subject<'a> {
     /// A new container.
-    Container { dir: &'a ContainerDir, record: &'a mut Record, bundle: &'a Bundle },
+    Container { dir: &'a ContainerDir, record: &'a mut Record },
     /// A process in one that runs.
     Process { record: &'a Record, cgroup: &'a Cgroup },
 }
@@ -265,14 +264,14 @@ impl Launch<'_> {
         if self.plan.entry.network_comes_later() {
             namespaces::make_network(|network| wire.network(network))?;
         }
-        let Subject::Container { dir, record, bundle } = &mut self.subject else { return Ok(()) };
+        let Subject::Container { dir, .. } = &mut self.subject else { return Ok(()) };
         if let Entry::Direct { .. } = self.plan.entry {
             self.seen = Some(state::Process::of(child.pid)?);
         }
         if let Some(filter) = &self.plan.process.seccomp {
             dir.store_filter(filter)?;
         }
-        intent::show(record, bundle)
+        Ok(())
     }
 
     /// Only an agent is given a time.

@@ -1,4 +1,4 @@
-//! What is written down before the first side effect, and what can wait until init is at work.
+//! What is written down before the first side effect.
 
 use crate::bundle::{Bundle, CONFIG};
 use crate::cgroup::Cgroup;
@@ -14,7 +14,8 @@ use serde_json::value::RawValue;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The record as it is written before the first side effect: [`show`] has yet to complete it.
+/// The record as it is written before the first side effect. All of it: a record that is too long to be read again is
+/// refused there.
 ///
 /// # Errors
 /// Those of /proc.
@@ -29,7 +30,7 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
             crate::parts::namespaces::Request::Join(path) => path.clone(),
         },
     };
-    Ok(Record {
+    let mut record = Record {
         id: plan.id.clone(),
         init_process_pid: 0,
         init_process_start: 0,
@@ -76,14 +77,16 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
             keyring_name: plan.process.keyring.as_ref().map(|keyring| keyring.name().to_owned()),
             exec_cpu_affinity: spec.process.as_ref().and_then(|process| process.exec_cpu_affinity.clone()),
         }),
-    })
+    };
+    show(&mut record, bundle)?;
+    Ok(record)
 }
 
 /// Completes the record with what only other programs look for: `delete` needs none of it.
 ///
 /// # Errors
 /// It cannot be written as JSON.
-pub fn show(record: &mut Record, bundle: &Bundle) -> Result<()> {
+fn show(record: &mut Record, bundle: &Bundle) -> Result<()> {
     let spec = &bundle.spec;
     let labels = record.orlop.annotations.iter().map(|(key, value)| format!("{key}={value}"));
     let labels: Vec<_> = labels.chain([format!("bundle={}", bundle.path.display())]).collect();

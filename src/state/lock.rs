@@ -50,10 +50,11 @@ impl ContainerDir {
     fn is_current(&self) -> Result<bool> {
         let shown = || format!("{:?}", self.path);
         let own = rustix::fs::fstat(&self.fd).called("fstat", shown)?;
-        match rustix::fs::lstat(&self.path) {
+        let name = self.path.file_name().unwrap_or_default();
+        match rustix::fs::statat(&self.root.fd, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
             Err(rustix::io::Errno::NOENT) => Ok(false),
             found => {
-                let found = found.called("lstat", shown)?;
+                let found = found.called("fstatat", shown)?;
                 Ok((found.st_dev, found.st_ino) == (own.st_dev, own.st_ino))
             }
         }

@@ -1,7 +1,7 @@
 //! Processes that are known by number and start time, and found again by descriptor.
 
 use crate::sys::{self, Called, pidfd};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -187,6 +187,23 @@ fn present(read: std::io::Result<Vec<u8>>) -> std::io::Result<Option<Vec<u8>>> {
     match read {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
         other => other.map(Some),
+    }
+}
+
+/// Refuses a /proc that shows the processes of another pid namespace: by its numbers we would look at others.
+///
+/// # Errors
+/// See above, or nothing is mounted there.
+pub fn check_proc() -> Result<()> {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    match rustix::fs::readlink("/proc/self", Vec::new()) {
+        Ok(shown) if shown.to_bytes() == own.as_bytes() => Ok(()),
+        Ok(_) => bail!(
+            "/proc is that of another pid namespace: mount one of this namespace (unshare --mount-proc, or mount -t \
+             proc proc /proc)"
+        ),
+        Err(rustix::io::Errno::NOENT) => bail!("/proc is not mounted (mount -t proc proc /proc)"),
+        Err(errno) => Ok(Err(errno).called("readlink", || "\"/proc/self\"".into())?),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What state.json holds. The names of the keys outside `orlop` are those of runc's, which tools read.
 
-use super::{Phase, Process};
+use super::{Essentials, Phase, Process};
 use crate::cgroup::Cgroup;
 use crate::oci_state::OciState;
 use serde::{Deserialize, Serialize};
@@ -155,6 +155,22 @@ pub struct Written<'a> {
     namespace_paths: BTreeMap<&'static str, String>,
 }
 
+impl Record {
+    /// The part of the configuration that makes it large, by its place there, and how many bytes that is.
+    pub fn largest_part(&self) -> (&'static str, usize) {
+        let length = |value: serde_json::Result<Vec<u8>>| value.map_or(0, |text| text.len());
+        let own = &self.orlop;
+        let parts = [
+            ("annotations", length(serde_json::to_vec(&own.annotations)) + self.config.labels.get().len()),
+            ("hooks", length(serde_json::to_vec(&own.hooks))),
+            ("mounts", self.config.mounts.get().len()),
+            ("linux.resources", length(serde_json::to_vec(own.cgroup.resources()))),
+            ("linux.namespaces", length(serde_json::to_vec(&self.config.namespaces))),
+        ];
+        parts.into_iter().max_by_key(|(_, length)| *length).unwrap_or_default()
+    }
+}
+
 impl<'a> Written<'a> {
     /// `record`, and what follows from it.
     pub fn of(record: &'a Record) -> Self {
@@ -168,15 +184,23 @@ impl<'a> Written<'a> {
 
 impl Record {
     /// Whether init is the first process of a pid namespace made for it: its death is then the death of all in it.
-    pub fn makes_pid_namespace(&self) -> bool {
+    fn makes_pid_namespace(&self) -> bool {
         let key = crate::parts::namespaces::Kind::Pid.state_key();
         self.config.namespaces.iter().any(|row| row.kind == key && row.path.as_os_str().is_empty())
     }
 
-    /// Whether the container has no processes but those that end with init (pid_namespaces(7)): it has been made, and
-    /// makes such a namespace.
-    pub fn ends_with_init(&self) -> bool {
-        self.orlop.phase == Phase::Created && self.makes_pid_namespace()
+    /// What `kill` and `delete` need of it.
+    pub fn essentials(&self) -> Essentials<'_> {
+        Essentials {
+            id: &self.id,
+            phase: self.orlop.phase,
+            owner: self.orlop.owner,
+            init: self.init(),
+            boot_id: &self.orlop.boot_id,
+            makes_pid_namespace: self.makes_pid_namespace(),
+            cgroup: &self.orlop.cgroup,
+            resctrl: self.orlop.resctrl.as_ref(),
+        }
     }
 
     /// Init, if there is one.

@@ -20,6 +20,11 @@ pub fn left_by(bundle: &Bundle) -> Vec<String> {
 /// What a directory holds; nothing if it is none.
 pub use leftovers::names;
 
+/// Its cgroups, parents before their children.
+pub fn cgroups(bundle: &Bundle) -> Vec<std::path::PathBuf> {
+    leftovers::cgroups(&bundle.id)
+}
+
 pub use bundle::{Attempt, Bundle, bind, tmpfs};
 pub use container::Container;
 pub use leftovers::cgroups;

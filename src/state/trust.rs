@@ -1,0 +1,79 @@
+//! Whose words we act on: state that another user could have written would have us run that user's hooks with our rights.
+
+use anyhow::Result;
+use rustix::fs::Stat;
+use std::fmt;
+
+/// A directory or file of the state that somebody else owns or may write to.
+#[derive(Debug)]
+pub struct Untrusted(String);
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Untrusted {}
+
+/// Whether other users may add entries to a directory of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// They may not.
+    Excluded,
+    /// They may where the sticky bit keeps them from renaming ours, as in /tmp: each entry is looked at by itself.
+    BehindStickyBit,
+}
+
+/// Refuses what is neither ours nor root's, and what others may write to. `found` is what fstat(2) says of a descriptor:
+/// a path could mean something else when it is used.
+///
+/// # Errors
+/// [`Untrusted`].
+pub fn check(found: &Stat, others: Others, shown: impl Fn() -> String) -> Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    if found.st_uid != own && found.st_uid != 0 {
+        let why = format!("owned by user {}, who could have written it, and we are user {own}", found.st_uid);
+        return Err(Untrusted(format!("{}: not used: {why}", shown())).into());
+    }
+    let sticky = others == Others::BehindStickyBit && found.st_mode & libc::S_ISVTX != 0;
+    if found.st_mode & 0o022 != 0 && !sticky {
+        let mode = found.st_mode & 0o7777;
+        let why = format!("mode {mode:04o} lets other users write to it (chmod go-w)");
+        return Err(Untrusted(format!("{}: not used: {why}", shown())).into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(uid: u32, mode: u32, others: Others) -> Option<String> {
+        let mut found = rustix::fs::stat("/").unwrap();
+        (found.st_uid, found.st_mode) = (uid, mode);
+        check(&found, others, || "\"/s\"".into()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn state_is_ours_or_roots_and_nobody_else_writes_to_it() {
+        let own = rustix::process::geteuid().as_raw();
+        for mode in [0o700, 0o711, 0o755, 0o1700] {
+            assert_eq!(refusal(own, mode, Others::Excluded), None);
+            assert_eq!(refusal(0, mode, Others::Excluded), None);
+        }
+        assert_eq!(
+            refusal(own + 7, 0o700, Others::BehindStickyBit),
+            Some(format!(
+                "\"/s\": not used: owned by user {}, who could have written it, and we are user {own}",
+                own + 7
+            ))
+        );
+        assert_eq!(
+            refusal(own, 0o770, Others::BehindStickyBit).as_deref(),
+            Some("\"/s\": not used: mode 0770 lets other users write to it (chmod go-w)")
+        );
+        assert_eq!(refusal(own, 0o1777, Others::BehindStickyBit), None);
+        assert!(refusal(own, 0o1777, Others::Excluded).is_some());
+    }
+}
