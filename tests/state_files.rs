@@ -220,6 +220,27 @@ fn a_configuration_that_makes_a_record_too_long_is_refused_before_anything_is_ma
     container.delete();
 }
 
+// --- what cannot be written ---
+
+#[test]
+fn an_update_that_cannot_be_written_down_changes_nothing() {
+    crate::skip_unless!(is_root() && !under_runc(), "a mount needs root, and runc changes the limit");
+    let container = Bundle::new().started();
+    container.verb("update", "--pids-limit 50", "").ok();
+    let limit = || {
+        let files = crate::support::cgroups(&container.bundle).into_iter().map(|path| path.join("pids.max"));
+        files.filter_map(|file| fs::read_to_string(file).ok()).collect::<String>()
+    };
+    let before = limit();
+    let read_only = "mount --bind state state && mount -o remount,bind,ro state && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-c", read_only, "_"]);
+    let update = container.bundle.command(&["update", "--pids-limit", "60", container.id()]);
+    command.arg(update.get_program()).args(update.get_args()).current_dir(&container.bundle.dir);
+    begin(command, &container.bundle.dir).finish().fails(1, &["state.json", "read-only file system"]);
+    assert_eq!(limit(), before);
+}
+
 // --- the processes that numbers mean ---
 
 #[test]

@@ -25,17 +25,18 @@ pub fn run(args: &cli::Update, global: &Global) -> Result<i32> {
     }
     asked.memory.warn_of_ignored(record.orlop.cgroup.version_2());
     let rdt = share(args, &record)?;
+    // What cannot be written down is not done.
+    found.dir.rehearse(&record)?;
     let before = record.orlop.cgroup.resources().clone();
     record.orlop.cgroup.update(&asked)?;
-    if let Some(rdt) = rdt
-        && let Err(error) = apply_share(&rdt, &mut record)
-    {
+    let done =
+        rdt.map_or(Ok(()), |rdt| apply_share(&rdt, &mut record)).and_then(|()| found.dir.commit(&record));
+    if let Err(error) = done {
         if let Err(left) = record.orlop.cgroup.update(&before) {
             log::warn(format!("update {}: limits of before not restored: {left:#}", args.id));
         }
         return Err(error);
     }
-    found.dir.commit(&record)?;
     Ok(0)
 }
 

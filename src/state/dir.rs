@@ -101,6 +101,14 @@ impl ContainerDir {
         self.replace(RECORD, &text)
     }
 
+    /// Finds out whether [`commit`](Self::commit) would be possible, before what it is to write down is done.
+    ///
+    /// # Errors
+    /// As for `commit`: the file system is mounted read-only, or full.
+    pub fn rehearse(&self, record: &Record) -> Result<()> {
+        self.write(&temporary(RECORD), &self.text_of(record, RECORD_LIMIT - ROOM_TO_GROW)?)
+    }
+
     fn commit_essentials(&self, record: &Record) -> Result<()> {
         let text = record.essentials().to_json()?;
         ensure!(
