@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Bundle, Container, under_runc, window};
+use crate::support::{Bundle, Container, eventually, under_runc, window};
 
 /// Every verb that engines need works on a running container, each within two seconds.
 #[track_caller]
@@ -110,4 +110,22 @@ fn a_stopped_a_frozen_and_a_crowded_container_are_in_reach() {
     frozen.verb("delete", "--force", "").ok();
     assert!(before.elapsed() < Duration::from_secs(window(2)), "{:?}", before.elapsed());
     frozen.bundle.assert_clean();
+}
+
+#[test]
+fn a_delete_that_follows_kill_at_once_succeeds() {
+    // Engines do so. The processes take a moment to die.
+    let container = Bundle::new().guest("spawn 40").started();
+    container.prints_in_time("ready");
+    container.kill("KILL").ok();
+    container.delete();
+    for _ in 0..6 {
+        let container = Bundle::new().started();
+        container.kill("KILL").ok();
+        container.delete();
+    }
+    // Which is no reason to wait for one that lives.
+    let container = Bundle::new().started();
+    container.verb("delete", "", "").fails(1, &["that is not stopped: running"]);
+    eventually("it lives", || container.status() == "running");
 }

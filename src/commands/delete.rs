@@ -6,8 +6,13 @@ use crate::cli::global::Global;
 use crate::destroy;
 use crate::host::Host;
 use crate::log;
-use crate::state::{Error, Root, Status, Untrusted, check_id};
+use crate::state::{Container, Error, Root, Status, Untrusted, check_id};
+use crate::sys::pidfd;
 use anyhow::{Result, bail};
+use std::os::fd::AsFd;
+
+/// How long to wait for the end of a process that has been killed, in milliseconds.
+const END_PATIENCE: i32 = 500;
 
 /// Runs the verb.
 ///
@@ -38,7 +43,7 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
     if args.force {
         return destroy::container(&root, record);
     }
-    match container.status()? {
+    match settled_status(&container)? {
         Status::Stopped if record.essentials().ends_with_init() => destroy::dead(&root, record),
         // Nobody has seen one run yet that is created: as runc, this is not what --force is for.
         Status::Stopped | Status::Created => destroy::container(&root, record),
@@ -46,6 +51,18 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
             bail!("cannot delete container {} that is not stopped: {status}", args.id)
         }
     }
+}
+
+/// The status, after a short wait for a process that is about to end: engines send SIGKILL, and delete at once.
+fn settled_status(container: &Container) -> Result<Status> {
+    let (status, init) = container.look()?;
+    if let (Status::Running | Status::Paused, Some(init)) = (status, init)
+        && container.record.init().is_ending()?
+        && pidfd::poll_ended(init.as_fd(), END_PATIENCE)?
+    {
+        return Ok(Status::Stopped);
+    }
+    Ok(status)
 }
 
 /// There is no record, or none that can be read. The id must not be lost over it, nor a process forgotten.

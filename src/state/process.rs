@@ -62,6 +62,29 @@ impl Process {
         Ok(if pidfd::poll_ended(pidfd.as_fd(), 0)? { None } else { found })
     }
 
+    /// Whether it will have ended in a moment: it is at its end, or SIGKILL waits for it.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn is_ending(&self) -> Result<bool> {
+        let Some(found) = self.living()? else { return Ok(false) };
+        // A first thread that has ended before the others says nothing of them.
+        Ok((found.exiting && !found.leader_ended()) || self.is_killed()?)
+    }
+
+    fn is_killed(&self) -> Result<bool> {
+        let path = format!("/proc/{}/status", self.pid);
+        let Some(text) = present(sys::fd::read_proc(&path)).called("read", || path)? else {
+            return Ok(false);
+        };
+        // The kernel writes a line feed in the name as `\n`: what begins a line is its own.
+        let mut masks = text
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| line.strip_prefix(b"SigPnd:\t").or_else(|| line.strip_prefix(b"ShdPnd:\t")))
+            .filter_map(|mask| u64::from_str_radix(std::str::from_utf8(mask).ok()?, 16).ok());
+        Ok(masks.any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0))
+    }
+
     /// `pidfd`, a descriptor for this process, as setns(2) takes it: one of a living thread if the first has ended,
     /// which has no namespaces any more.
     ///
@@ -146,6 +169,8 @@ struct Stat {
     state: u8,
     start: u64,
     run: Run,
+    /// Of the first thread.
+    exiting: bool,
 }
 
 impl Stat {
@@ -156,7 +181,8 @@ impl Stat {
     /// Reads the line. The process chooses the name in parentheses, which may hold any bytes: all else stands behind
     /// the last closing one.
     fn of(line: &[u8]) -> Option<Self> {
-        /// PF_FORKNOEXEC in field 9, as ps(1) shows it.
+        /// Flags of field 9: PF_EXITING, and PF_FORKNOEXEC, as ps(1) shows it.
+        const EXITING: u64 = 0x4;
         const FORKED: u64 = 0x40;
         let end = line.iter().rposition(|byte| *byte == b')')?;
         let rest = std::str::from_utf8(line.get(end + 1..)?).ok()?;
@@ -166,7 +192,7 @@ impl Stat {
         let flags: u64 = fields.nth(5)?.parse().ok()?;
         let start = fields.nth(12)?.parse().ok()?;
         let run = if flags & FORKED == 0 { Run::Executed } else { Run::Forked };
-        Some(Self { state, start, run })
+        Some(Self { state, start, run, exiting: flags & EXITING != 0 })
     }
 }
 
@@ -232,7 +258,7 @@ mod tests {
     #[test]
     fn a_name_of_any_bytes_does_not_hide_the_fields_behind_it() {
         let fields = "S 1 7 7 0 -1 4194560 155 0 0 0 0 0 0 0 20 0 1 0 38 7 8";
-        let expected = Stat { state: b'S', start: 38, run: Run::Executed };
+        let expected = Stat { state: b'S', start: 38, run: Run::Executed, exiting: false };
         let whole: Vec<u8> = (0..=255).collect();
         let singles = (0..=255).map(|byte| vec![byte]);
         let names = [&b""[..], b") Z 0", b"a) (b) X 1 1", b"\xff) Z 0\n", b"Z 1 2 3 4 5 6", &whole];
@@ -243,6 +269,21 @@ mod tests {
         for line in [&b""[..], b"1", b"1 (a", b"1 (a)", b"1 (a) S", b"1 (a) S 1 2 3 4 5 \xff"] {
             assert_eq!(Stat::of(line), None);
         }
+    }
+
+    #[test]
+    fn a_killed_process_is_ending_until_it_has_ended() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Process::of(child.id().try_into().unwrap()).unwrap();
+        assert!(!process.is_ending().unwrap());
+        let pidfd = process.open().unwrap().unwrap();
+        child.kill().unwrap();
+        // Either it is seen to be at its end, or it has ended.
+        while process.alive().unwrap() {
+            assert!(process.is_ending().unwrap() || pidfd::poll_ended(pidfd.as_fd(), 0).unwrap());
+        }
+        child.wait().unwrap();
+        assert!(!process.is_ending().unwrap());
     }
 
     #[test]
