@@ -152,21 +152,37 @@ fn of_several_hooks_the_failing_one_is_named() {
 }
 
 #[test]
-fn a_start_container_hook_that_fails_ends_the_start() {
+fn a_start_container_hook_that_fails_ends_the_container() {
+    crate::skip_unless!(!under_runc(), "runc leaves it stopped");
     let hook = json!([{"path": "/guest", "args": ["guest", "exit", "4"]}]);
-    let container = Bundle::new().set("/hooks/startContainer", hook).guest("pause").container();
-    container.verb("start", "", "");
-    container.wait_until("stopped");
+    let bundle = noting(Bundle::new(), "poststop").set("/hooks/startContainer", hook);
+    let container = bundle.guest("pause").container();
+    container.verb("start", "", "").fails(1, &["startContainer", "exit status 4"]);
+    // runtime.md, "Lifecycle": it is destroyed, and poststop hooks run.
+    container.bundle.assert_clean();
+    assert_eq!(order(&container), "poststop");
+    container.verb("delete", "", "").fails(1, &["container does not exist"]);
 }
 
 #[test]
-fn a_poststart_hook_that_fails_stops_the_container() {
+fn a_poststart_hook_that_fails_ends_the_container() {
     crate::skip_unless!(!under_runc(), "runc runs it in create");
     let bundle = Bundle::new();
     let hook = script(&bundle, "exit 5");
-    let container = bundle.set("/hooks/poststart", json!([hook])).guest("pause").container();
+    let bundle = noting(bundle, "poststop").set("/hooks/poststart", json!([hook]));
+    let container = bundle.guest("pause").container();
     container.verb("start", "", "").fails(1, &["poststart", "exit status 5"]);
+    container.bundle.assert_clean();
+    assert_eq!(order(&container), "poststop");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_leaves_a_stopped_container() {
+    let container = Bundle::new().file("/text", "no program").args(["/text"]).container();
+    let started = container.verb("start", "", "");
+    assert_ne!(started.code, 0, "{started}");
     container.wait_until("stopped");
+    container.delete();
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use crate::cli;
 use crate::cli::global::Global;
+use crate::destroy;
+use crate::log;
 use crate::notify::{self, Notify};
 use crate::parts::hooks::Kind as HookKind;
 use crate::state::{Container, Status};
 use crate::sys::{Called, pidfd};
 use crate::wire::{COMPLETE, FIFO, Failure, RELEASED, RESULT};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,11 +35,23 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
         let notify = listen(&container)?;
         let result = release(&container);
         // While init goes on, if it does.
+        container.dir.close_gate()?;
+        let heard = hear(&result?, &init);
         container.dir.remove_gate()?;
-        hear(&result?, &init)?;
+        if let Err(Ended::InHook(error)) = heard {
+            undo(&container);
+            return Err(error);
+        }
+        heard.map_err(Ended::reason)?;
         (init, notify)
     };
-    run_poststart(&container, &init)?;
+    if let Err(error) = run_poststart(&container, &init) {
+        // If another command has deleted it meanwhile, nothing is left to be done.
+        if let Ok(_lock) = container.dir.lock() {
+            undo(&container);
+        }
+        return Err(error);
+    }
     if let Some(mut notify) = notify {
         notify.wait(container.record.init_process_pid, init.as_fd())?;
     }
@@ -70,17 +84,44 @@ fn release(container: &Container) -> Result<OwnedFd> {
     Ok(result)
 }
 
-/// Reads what init says until execve closes its end.
-fn hear(result: &OwnedFd, init: &OwnedFd) -> Result<()> {
-    match read_all(result, init)?.as_slice() {
-        [] => bail!("container process is already dead"),
-        [RELEASED, COMPLETE] => Ok(()),
-        // Killed, most likely in a hook.
-        [RELEASED] => bail!("container process ended before its program was executed"),
-        [RELEASED, COMPLETE, failure @ ..] | [RELEASED, failure @ ..] | failure => {
-            let failure: Failure = serde_json::from_slice(failure).context("message from init")?;
-            Err(failure.into_error().context("unable to start container process"))
+/// A hook that fails ends the lifecycle of the container: it is destroyed, and poststop hooks run (runtime.md,
+/// "Lifecycle", steps 7, 9, 12 and 13).
+fn undo(container: &Container) {
+    if let Err(left) = destroy::container(container.dir.root(), &container.record) {
+        log::warn(format!("undo of start {}: {left:#}", container.record.id));
+    }
+}
+
+/// Why init did not execute its program.
+enum Ended {
+    /// In its startContainer hooks, or on the way to them.
+    InHook(anyhow::Error),
+    /// Otherwise. The container is stopped then, as with runc, and `delete` is still to come.
+    Otherwise(anyhow::Error),
+}
+
+impl Ended {
+    fn reason(self) -> anyhow::Error {
+        match self {
+            Self::InHook(error) | Self::Otherwise(error) => error,
         }
+    }
+}
+
+/// Reads what init says until execve closes its end.
+fn hear(result: &OwnedFd, init: &OwnedFd) -> Result<(), Ended> {
+    let failed = |failure: &[u8]| match serde_json::from_slice::<Failure>(failure) {
+        Ok(failure) => failure.into_error().context("unable to start container process"),
+        Err(error) => anyhow!(error).context("message from init"),
+    };
+    match read_all(result, init).map_err(Ended::Otherwise)?.as_slice() {
+        [RELEASED, COMPLETE] => Ok(()),
+        // Killed: before it knew of us, or later, most likely in a hook. Which of them is a matter of chance.
+        [] | [RELEASED] => {
+            Err(Ended::Otherwise(anyhow!("container process ended before its program was executed")))
+        }
+        [RELEASED, COMPLETE, failure @ ..] => Err(Ended::Otherwise(failed(failure))),
+        [RELEASED, failure @ ..] | failure => Err(Ended::InHook(failed(failure))),
     }
 }
 
