@@ -85,20 +85,23 @@ impl Script {
     /// It is not: the conversation must end.
     pub fn accept(&mut self, speaker: Speaker, event: &Event) -> Result<()> {
         let Some(step) = step_of(event) else { return Ok(()) };
-        while let Some((who, due, times)) = self.0.front_mut() {
-            if (*who, *due) == (speaker, step) {
-                match times {
-                    Times::AtMost(left @ 2..) => *left -= 1,
-                    Times::AtMost(_) | Times::Once => drop(self.0.pop_front()),
-                }
-                return Ok(());
+        let due = self.0.iter().position(|(_, _, times)| *times == Times::Once);
+        let found = self.0.iter().position(|(who, due, _)| (*who, *due) == (speaker, step));
+        let place = match (found, due) {
+            (Some(place), Some(due)) if place <= due => place,
+            (Some(place), None) => place,
+            (_, due) => {
+                let due = due.and_then(|due| self.0.get(due));
+                bail!("message from {speaker:?}: {step:?} where {due:?} is due");
             }
-            if matches!(times, Times::Once) {
-                bail!("message from {speaker:?}: {step:?} where {due:?} of {who:?} is due");
-            }
-            self.0.pop_front();
+        };
+        // What was not said until now need not come any more.
+        self.0.drain(..place);
+        match self.0.front_mut() {
+            Some((_, _, Times::AtMost(left @ 2..))) => *left -= 1,
+            _ => drop(self.0.pop_front()),
         }
-        bail!("message from {speaker:?}: {step:?} where nothing is due")
+        Ok(())
     }
 }
 
