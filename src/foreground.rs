@@ -1,15 +1,26 @@
 //! `run` and `exec` in the foreground: forward signals, copy the terminal, wait for the end.
 //!
 //! One loop over four descriptors (signalfd, the process's pidfd, our terminal, the container's terminal); it
-//! ends when the process has ended, whatever the others say.
+//! ends when the process has ended, whatever the others say. Nothing in it waits anywhere else: a stopped process, a
+//! full pipe or a terminal that is gone never keeps a signal from being seen.
+//!
+//! Forwarded is each signal that we get, as with runc and crun, but for these:
+//! - SIGCHLD is about our own children, and SIGURG is what Go programs send to themselves.
+//! - SIGWINCH is about our terminal: it changes the size of the container's, if there is one.
+//! - SIGPIPE and SIGXFSZ that our own writing has caused.
+//! - SIGHUP if our caller ignores it, so that `nohup orlop run` outlives a terminal. The process itself begins with
+//!   default actions, and is in a session of its own, where no terminal of ours reaches it.
+//!
+//! A stopped process acts on no signal. With one that asks it to end goes a SIGCONT, as from systemd.
 
 use crate::log;
 use crate::notify::Notify;
-use crate::sys::{Called, pidfd, pidfd::Ended, signal, spawn::Child, tty};
+use crate::sys::signal::{self, Collected};
+use crate::sys::{Called, fd, pidfd, pidfd::Ended, spawn::Child, tty};
 use anyhow::{Result, bail};
-use nix::sys::signal::Signal;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::termios::Termios;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -17,17 +28,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 #[derive(Debug)]
 pub struct Signals {
     fd: OwnedFd,
-    before: signal::Mask,
+    hangup_is_ignored: bool,
 }
 
 impl Signals {
     /// Blocks all signals; from now on they can be read.
     ///
     /// # Errors
-    /// Those of rt_sigprocmask(2) and signalfd(2).
+    /// Those of rt_sigaction(2), rt_sigprocmask(2) and signalfd(2).
     pub fn collect() -> Result<Self> {
-        let before = signal::block(signal::Mask::ALL)?;
-        Ok(Self { fd: signal::collect(signal::Mask::ALL)?, before })
+        signal::block(signal::Mask::ALL)?;
+        signal::watch_for_end()?;
+        Ok(Self {
+            fd: signal::collect(signal::Mask::ALL)?,
+            hangup_is_ignored: signal::is_ignored(libc::SIGHUP)?,
+        })
     }
 
     /// Where they are read.
@@ -35,12 +50,7 @@ impl Signals {
         self.fd.as_fd()
     }
 
-    /// The mask that the caller of orlop had; init restores it.
-    pub fn before(&self) -> signal::Mask {
-        self.before
-    }
-
-    fn next(&self) -> Option<i32> {
+    fn next(&self) -> Option<Collected> {
         signal::next(self.fd.as_fd())
     }
 }
@@ -53,18 +63,10 @@ struct HostTerminal {
 }
 
 impl HostTerminal {
-    /// The first of our standard streams that is a terminal, or else /dev/tty.
     fn find() -> Result<OwnedFd> {
-        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-            if tty::is_tty(stream) {
-                return Ok(rustix::io::fcntl_dupfd_cloexec(stream, 3).called("fcntl", || "(F_DUPFD)".into())?);
-            }
-        }
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        match rustix::fs::open("/dev/tty", flags, Mode::empty()) {
-            Ok(terminal) => Ok(terminal),
-            Err(_) => bail!("unable to get console: none of the standard streams is a terminal"),
+        match tty::of_caller()? {
+            Some(terminal) => Ok(terminal),
+            None => bail!("unable to get console: none of the standard streams is a terminal"),
         }
     }
 
@@ -83,7 +85,7 @@ pub fn check_terminal() -> Result<()> {
     HostTerminal::find().map(drop)
 }
 
-/// Waits for the process behind `pidfd`, forwarding to it each signal that we get, and copying between its
+/// Waits for the process behind `pidfd`, forwarding to it the signals that we get, and copying between its
 /// terminal and ours if it has one.
 ///
 /// # Errors
@@ -95,12 +97,15 @@ pub fn wait(
     notify: Option<Notify>,
 ) -> Result<Ended> {
     let Some(master) = master else {
-        relay(process, signals, None, notify)?;
+        relay(process, signals, &mut None, notify)?;
         return Ok(pidfd::wait(process.pidfd.as_fd())?);
     };
     let host = HostTerminal::raw()?;
-    let relayed = relay(process, signals, Some((&host.fd, &master)), notify);
-    drain(master.as_fd(), signals);
+    let mut line = Some(Line::new(&host, master)?);
+    let relayed = relay(process, signals, &mut line, notify);
+    if let Some(line) = line {
+        drain(line, signals);
+    }
     // Our terminal may have hung up; what the container did counts all the same.
     let _ = tty::restore(host.fd.as_fd(), &host.before);
     relayed?;
@@ -110,43 +115,43 @@ pub fn wait(
 fn relay(
     process: &Child,
     signals: &Signals,
-    terminal: Option<(&OwnedFd, &OwnedFd)>,
+    line: &mut Option<Line<'_>>,
     mut notify: Option<Notify>,
 ) -> Result<()> {
-    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-    let mut typed = terminal.map(|(_, master)| Copy::new(stdin.as_fd(), master.as_fd()));
-    let mut shown = terminal.map(|(_, master)| Copy::new(master.as_fd(), stdout.as_fd()));
     loop {
         let mut polled = vec![
             PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(signals.fd.as_fd(), PollFlags::IN),
         ];
-        polled.extend([&typed, &shown].into_iter().flatten().map(Copy::polled));
         if let Some(notify) = &notify {
             polled.push(PollFd::from_borrowed_fd(notify.fd(), PollFlags::IN));
         }
+        if let Some(line) = line {
+            line.poll(&mut polled);
+        }
         match poll(&mut polled, None) {
-            Err(rustix::io::Errno::INTR) => continue,
+            Err(Errno::INTR) => continue,
             other => other.called("poll", String::new)?,
         };
         let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
         let mut ready = ready.into_iter();
         let (ended, signalled) = (ready.next() == Some(true), ready.next() == Some(true));
         if signalled {
-            forward(process, signals, terminal);
+            forward(process, signals, line.as_ref());
         }
-        for copy in [&mut typed, &mut shown] {
-            if copy.is_some() && ready.next() == Some(true) {
-                *copy = copy.take().and_then(Copy::step);
-            }
-        }
-        if ready.next() == Some(true)
-            && let Some(container) = &mut notify
+        if let Some(container) = &mut notify
+            && ready.next() == Some(true)
             && let Err(error) = container.relay(own_pid())
         {
             // The container runs on, as it would without systemd.
             log::warn(format!("{error:#}, ignoring"));
             notify = None;
+        }
+        if let Some(copied) = line
+            && !copied.step(ready)
+        {
+            // Nobody sees what the container prints: its terminal hangs up, as ours has.
+            *line = None;
         }
         if ended {
             return Ok(());
@@ -159,19 +164,27 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-fn forward(process: &Child, signals: &Signals, terminal: Option<(&OwnedFd, &OwnedFd)>) {
-    while let Some(signal) = signals.next() {
-        match Signal::try_from(signal) {
-            Ok(Signal::SIGCHLD) => reap_orphans(process.pid),
-            // Go's runtime uses it for itself, and engines know that it does not arrive.
-            Ok(Signal::SIGURG) => {}
-            Ok(Signal::SIGWINCH) if terminal.is_some() => {
-                if let Some((host, master)) = terminal {
-                    let _ = tty::copy_size(host.as_fd(), master.as_fd());
+fn forward(process: &Child, signals: &Signals, line: Option<&Line<'_>>) {
+    while let Some(Collected { number, sender }) = signals.next() {
+        match number {
+            libc::SIGCHLD => reap_orphans(process.pid),
+            libc::SIGWINCH => {
+                if let Some(line) = line {
+                    let _ = tty::copy_size(line.host.fd.as_fd(), line.master.as_fd());
                 }
             }
-            // The process may just have ended: then there is nobody to tell.
-            _ => drop(pidfd::send_signal(process.pidfd.as_fd(), signal)),
+            libc::SIGURG => {}
+            libc::SIGHUP if signals.hangup_is_ignored => {}
+            libc::SIGPIPE | libc::SIGXFSZ if sender == own_pid().unsigned_abs() => {}
+            _ => {
+                // The process may just have ended: then there is nobody to tell.
+                let _ = pidfd::send_signal(process.pidfd.as_fd(), number);
+                if signal::ENDING.contains(&number)
+                    && matches!(pidfd::is_stopped(process.pidfd.as_fd()), Ok(true))
+                {
+                    let _ = pidfd::send_signal(process.pidfd.as_fd(), libc::SIGCONT);
+                }
+            }
         }
     }
 }
@@ -185,81 +198,115 @@ fn reap_orphans(process: i32) {
     }
 }
 
-/// One direction of a terminal's traffic. It waits for something to read, and then for room to write it: never inside
-/// of write(2), where neither a signal nor the end of the container would be seen.
-#[derive(Clone, Copy)]
-struct Copy<'a> {
-    from: BorrowedFd<'a>,
-    to: BorrowedFd<'a>,
-    has_something: bool,
+/// The container's terminal and ours, with what is on its way between them.
+struct Line<'a> {
+    host: &'a HostTerminal,
+    master: OwnedFd,
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    typed: Copy,
+    shown: Copy,
 }
 
-impl<'a> Copy<'a> {
-    fn new(from: BorrowedFd<'a>, to: BorrowedFd<'a>) -> Self {
-        Self { from, to, has_something: false }
+impl<'a> Line<'a> {
+    fn new(host: &'a HostTerminal, master: OwnedFd) -> Result<Self> {
+        // The container's side may be full, and the container is not going to empty it. Nobody else has this side.
+        let flags = rustix::fs::fcntl_getfl(&master).called("fcntl", || "(F_GETFL)".into())?;
+        rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)
+            .called("fcntl", || "(F_SETFL, O_NONBLOCK)".into())?;
+        let stdin = fd::never_waiting(std::io::stdin().as_fd(), OFlags::RDONLY)?;
+        let stdout = fd::never_waiting(std::io::stdout().as_fd(), OFlags::WRONLY)?;
+        Ok(Self { host, master, stdin, stdout, typed: Copy::new(), shown: Copy::new() })
     }
 
-    fn polled(&self) -> PollFd<'a> {
-        match self.has_something {
-            false => PollFd::from_borrowed_fd(self.from, PollFlags::IN),
-            true => PollFd::from_borrowed_fd(self.to, PollFlags::OUT),
+    fn poll<'b>(&'b self, polled: &mut Vec<PollFd<'b>>) {
+        polled.extend(self.typed.polled(self.stdin.as_fd(), self.master.as_fd()));
+        polled.extend(self.shown.polled(self.master.as_fd(), self.stdout.as_fd()));
+    }
+
+    /// Goes on with what is `ready`, in the order of `poll`; `false` if what the container prints can go nowhere.
+    fn step(&mut self, mut ready: impl Iterator<Item = bool>) -> bool {
+        let Self { master, stdin, stdout, typed, shown, .. } = self;
+        if !typed.is_over() && ready.next() == Some(true) {
+            let _ = typed.step(stdin.as_fd(), master.as_fd());
         }
-    }
-
-    /// What was waited for is there; `None` at the end of this direction.
-    fn step(self) -> Option<Self> {
-        let goes_on = !self.has_something || copy(self.from, self.to);
-        goes_on.then_some(Self { has_something: !self.has_something, ..self })
+        if !shown.is_over() && ready.next() == Some(true) {
+            return shown.step(master.as_fd(), stdout.as_fd()).is_ok();
+        }
+        true
     }
 }
 
-/// Copies what is there; `false` when this direction is at its end.
-fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
-    let mut buffer = [0; 4096];
-    match rustix::io::read(from, &mut buffer) {
-        Ok(0) => false,
-        Ok(length) => write_all(to, buffer.get(..length).unwrap_or_default()),
-        // EIO: the last slave side is closed.
-        Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => true,
-        Err(_) => false,
-    }
+/// One direction of a terminal's traffic. It never waits inside of read(2) or write(2), where neither a signal nor the
+/// end of the container would be seen.
+struct Copy {
+    /// What was read and is still to be written.
+    left: Vec<u8>,
+    over: bool,
 }
 
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
-    while !bytes.is_empty() {
-        match rustix::io::write(to, bytes) {
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                let mut polled = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
-                let _ = poll(&mut polled, None);
+impl Copy {
+    fn new() -> Self {
+        Self { left: Vec::new(), over: false }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over
+    }
+
+    fn polled<'a>(&self, from: BorrowedFd<'a>, to: BorrowedFd<'a>) -> Option<PollFd<'a>> {
+        let next = match self.left.is_empty() {
+            true => PollFd::from_borrowed_fd(from, PollFlags::IN),
+            false => PollFd::from_borrowed_fd(to, PollFlags::OUT),
+        };
+        (!self.over).then_some(next)
+    }
+
+    /// What was waited for is there. An error is one of `to`; that `from` is at its end only ends this direction.
+    fn step(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+        if self.left.is_empty() {
+            let mut buffer = [0; 4096];
+            match rustix::io::read(from, &mut buffer) {
+                Ok(length) if length > 0 => {
+                    self.left.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                }
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                // EIO: the last slave side is closed.
+                Ok(_) | Err(_) => self.over = true,
             }
-            Err(_) => return false,
         }
+        if self.left.is_empty() {
+            return Ok(());
+        }
+        match fd::write_now(to, &self.left) {
+            Ok(length) => drop(self.left.drain(..length.min(self.left.len()))),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => {
+                self.over = true;
+                return Err(errno);
+            }
+        }
+        Ok(())
     }
-    true
 }
 
-/// What the container wrote before it ended; until somebody who does not want to wait for it sends a signal.
-fn drain(master: BorrowedFd<'_>, signals: &Signals) {
-    let stdout = std::io::stdout();
-    let stdout = stdout.as_fd();
-    let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+/// Shows what the container wrote before it ended; until somebody who does not want to wait for it sends a signal.
+fn drain(mut line: Line<'_>, signals: &Signals) {
+    let none = Timespec { tv_sec: 0, tv_nsec: 0 };
     loop {
-        let mut polled = [PollFd::from_borrowed_fd(master, PollFlags::IN)];
-        if poll(&mut polled, Some(&none)).unwrap_or(0) == 0 {
+        let Some(next) = line.shown.polled(line.master.as_fd(), line.stdout.as_fd()) else { return };
+        let mut polled = [next, PollFd::from_borrowed_fd(signals.fd.as_fd(), PollFlags::IN)];
+        // Nothing more will be written: what is to be read is there.
+        let patience = if line.shown.left.is_empty() { Some(&none) } else { None };
+        let count = poll(&mut polled, patience);
+        let [ready, signalled] = polled.map(|fd| !fd.revents().is_empty());
+        if count == Ok(0) {
             return;
         }
-        let mut polled = [
-            PollFd::from_borrowed_fd(stdout, PollFlags::OUT),
-            PollFd::from_borrowed_fd(signals.fd.as_fd(), PollFlags::IN),
-        ];
-        let _ = poll(&mut polled, None);
-        let writable = polled.first().is_some_and(|stdout| !stdout.revents().is_empty());
-        if writable && !copy(master, stdout) {
+        if ready && line.shown.step(line.master.as_fd(), line.stdout.as_fd()).is_err() {
             return;
         }
-        if !writable && signals.next().is_some_and(|signal| signal != libc::SIGCHLD) {
+        if !ready && signalled && signals.next().is_some_and(|signal| signal.number != libc::SIGCHLD) {
             return;
         }
     }

@@ -65,7 +65,7 @@ fn make_init(
     let (root, standing) = become_container_process(plan, held, wire)?;
     let run = || {
         told(wire, |start| {
-            begin(held)?;
+            begin()?;
             rustix::process::setsid().called("setsid", String::new)?;
             if plan.process.console.is_some() {
                 // The hop has put the terminal there.
@@ -99,12 +99,9 @@ fn become_container_process(plan: &mut Plan, held: &mut Held, wire: &InitEnd) ->
 }
 
 /// What a process does first.
-fn begin(held: &Held) -> Result<()> {
+fn begin() -> Result<()> {
     identity::die_with_parent()?;
-    // Rust's runtime ignores SIGPIPE; an ignored signal stays ignored over execve.
-    spawn::set_default_action(nix::sys::signal::Signal::SIGPIPE)?;
-    sys::signal::block(held.mask)?;
-    Ok(())
+    Ok(sys::signal::reset()?)
 }
 
 /// The order of a container's birth.
@@ -114,7 +111,7 @@ fn container(
     wire: &InitEnd,
     start: &mut Option<OwnedFd>,
 ) -> Result<Infallible> {
-    begin(held)?;
+    begin()?;
     cmdline::hide();
     enter::ask_for_cgroup(plan, held, wire)?;
     enter::as_init(plan, held, wire)?;

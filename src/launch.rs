@@ -25,7 +25,7 @@ use crate::parts::namespaces::{Joins, Kind};
 use crate::plan::Plan;
 use crate::state::{Container, ContainerDir, Record, Root};
 use crate::sys::spawn::Child;
-use crate::sys::{self, Called, mount, proc::Proc, signal};
+use crate::sys::{self, Called, mount, proc::Proc};
 use anyhow::{Context, Result};
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
@@ -41,8 +41,6 @@ pub struct Handover<'a> {
     pub console_socket: Option<&'a Path>,
     /// `--pidfd-socket`
     pub pidfd_socket: Option<&'a Path>,
-    /// The signal mask that orlop was called with.
-    pub mask: Option<signal::Mask>,
     /// Where signals are collected, in the foreground.
     pub signals: Option<BorrowedFd<'a>>,
     /// The host's notify socket, if we start the process ourselves.
@@ -229,7 +227,6 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         gate: None,
         hook_state: OciState::default(),
         hook_output: plan.hooks.open_output()?,
-        mask: handover.mask.unwrap_or_default(),
     })
 }
 

@@ -70,6 +70,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("tty",            "",                   tty),
     ("winsize",        "",                   winsize),        // rows x columns
     ("onlcr",          "",                   onlcr),
+    ("raw",            "",                   raw),            // puts its terminal into raw mode
     ("session",        "",                   session),        // leader|member foreground|background
     ("keyring",        "",                   keyring),        // name of the session keyring
     ("with-key",       "NAME PROGRAM ARG…",  attacks::with_key), // executes it with a session keyring that has the key
@@ -95,6 +96,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("kill-self",      "SIGNAL",             kill_self),
     ("sleep",          "SECONDS",            |args| { std::thread::sleep(Duration::from_secs_f64(number(args, 0)?)); Ok(String::new()) }),
     ("pause",          "",                   |_| loop { nix::unistd::pause() }),
+    ("touch-and-pause", "PATH",              |args| { fs::write(word(args, 0)?, "").map_err(|e| e.to_string())?; loop { nix::unistd::pause(); } }),
     ("trap",           "SIGNAL STATUS",      trap),           // waits for the signal, exits with the status
     ("signals",        "",                   signals),        // got NUMBER, for each
     ("spawn",          "COUNT",              spawn),          // pausing children, then pauses
@@ -373,6 +375,13 @@ fn winsize(_: &[String]) -> Fact {
 fn onlcr(_: &[String]) -> Fact {
     let modes = rustix::termios::tcgetattr(std::io::stdin()).map_err(|e| e.to_string())?.output_modes;
     Ok(if modes.contains(rustix::termios::OutputModes::ONLCR) { "on" } else { "off" }.to_owned())
+}
+
+fn raw(_: &[String]) -> Fact {
+    let mut modes = rustix::termios::tcgetattr(std::io::stdin()).map_err(|e| e.to_string())?;
+    modes.make_raw();
+    let set = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, &modes);
+    Ok(tried(set.map_err(Into::into)))
 }
 
 fn session(_: &[String]) -> Fact {

@@ -47,6 +47,7 @@ mod rootless;
 mod seccomp;
 mod security;
 mod state_files;
+mod signals;
 mod stress;
 mod structure;
 mod systemd;

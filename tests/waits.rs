@@ -142,3 +142,82 @@ fn a_terminal_that_nobody_reads_hides_neither_the_end_nor_a_signal() {
     eventually("run has ended", || run.try_wait().expect("wait").is_some());
     bundle.assert_clean();
 }
+
+/// A foreground run on a terminal, with this as its standard output.
+fn on_a_terminal(
+    bundle: &Bundle,
+    slave: &File,
+    stdout: impl Into<std::process::Stdio>,
+) -> std::process::Child {
+    bundle.write_config();
+    let mut run = bundle.command(&["run", &bundle.id]);
+    run.stdin(slave.try_clone().expect("dup")).stdout(stdout).spawn().expect("run")
+}
+
+fn end_of(run: &mut std::process::Child) -> Option<i32> {
+    let mut status = None;
+    eventually("run has ended", || {
+        status = run.try_wait().expect("wait");
+        status.is_some()
+    });
+    status.and_then(|status| status.code())
+}
+
+fn term(run: &std::process::Child) {
+    let pid = rustix::process::Pid::from_child(run);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_does_not_keep_run_from_a_signal() {
+    crate::skip_unless!(!under_runc(), "runc waits for ever");
+    // Write(2) to a terminal may wait though poll(2) has found room.
+    let (_master, slave) = terminal(24, 80);
+    let bundle = Bundle::new().set("/process/terminal", json!(true)).guest("multi flood");
+    let bundle = bundle.without_namespace("pid");
+    let mut run = on_a_terminal(&bundle, &slave, slave.try_clone().expect("dup"));
+    let running = || bundle.call(&["state", &bundle.id]).out.contains("running");
+    eventually("the container runs", running);
+    std::thread::sleep(Duration::from_millis(300));
+    // One for the container, and one for who waits until its last words are read.
+    term(&run);
+    std::thread::sleep(Duration::from_millis(300));
+    term(&run);
+    assert_eq!(end_of(&mut run), Some(128 + 15));
+    bundle.assert_clean();
+}
+
+#[test]
+fn a_process_that_does_not_read_what_is_typed_does_not_keep_run_from_a_signal() {
+    use std::io::Write;
+    crate::skip_unless!(!under_runc(), "runc waits for ever");
+    let (mut master, slave) = terminal(24, 80);
+    let bundle = Bundle::new().set("/process/terminal", json!(true)).guest("multi raw -- trap SIGTERM 7");
+    let printed = File::create(bundle.dir.join("printed")).expect("a file");
+    let mut run = on_a_terminal(&bundle, &slave, printed);
+    eventually("it is ready", || {
+        std::fs::read_to_string(bundle.dir.join("printed")).expect("a file").contains("ready")
+    });
+    nix::fcntl::fcntl(&master, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("fcntl");
+    for _ in 0..100 {
+        // More than both terminals hold.
+        let _ = master.write(&[b'x'; 1024]);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    term(&run);
+    assert_eq!(end_of(&mut run), Some(7));
+    bundle.assert_clean();
+}
+
+#[test]
+fn a_process_whose_output_nobody_will_read_is_hung_up() {
+    crate::skip_unless!(!under_runc(), "runc passes its own SIGPIPE on");
+    let (_master, slave) = terminal(24, 80);
+    let bundle = Bundle::new().set("/process/terminal", json!(true)).guest("multi flood");
+    let bundle = bundle.without_namespace("pid");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut run = on_a_terminal(&bundle, &slave, writer);
+    assert_eq!(end_of(&mut run), Some(128 + 1));
+    bundle.assert_clean();
+}

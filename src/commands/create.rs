@@ -94,7 +94,6 @@ pub fn container(
         pid_file: args.pid_file.as_deref().map(absolute).transpose()?,
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
-        mask: signals.map(Signals::before),
         signals: signals.map(Signals::fd),
         notify: if by == StartedBy::Us { notify::asked_for() } else { None },
     };

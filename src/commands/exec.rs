@@ -51,7 +51,6 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
         pid_file: args.pid_file.as_deref().map(absolute).transpose()?,
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
-        mask: signals.as_ref().map(Signals::before),
         signals: signals.as_ref().map(Signals::fd),
         notify: None,
     };

@@ -43,8 +43,6 @@ pub struct Held {
     pub hook_state: OciState,
     /// Where hooks print to.
     pub hook_output: hooks::Output,
-    /// The signal mask that the caller of orlop had.
-    pub mask: sys::signal::Mask,
 }
 
 impl Held {

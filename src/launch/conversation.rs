@@ -230,9 +230,9 @@ impl Launch<'_> {
     fn signalled(&mut self, child: &Child) -> Result<()> {
         let Some(signals) = self.handover.signals else { return Ok(()) };
         while let Some(signal) = signal::next(signals) {
-            match signal {
-                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT | libc::SIGHUP => {
-                    bail!("ended by {} before the process was executed", signal::name(signal))
+            match signal.number {
+                number if signal::asks_to_end(number) => {
+                    bail!("ended by {} before the process was executed", signal::name(number))
                 }
                 libc::SIGCHLD if pidfd::is_stopped(child.pidfd.as_fd())? => {
                     bail!("the process was stopped (SIGSTOP) before it was executed")

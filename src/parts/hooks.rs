@@ -10,7 +10,6 @@ pub use output::Output;
 
 use crate::sys::{self, Called};
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nix::sys::signal::Signal;
 use oci_spec::runtime;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
@@ -170,7 +169,7 @@ impl Hooks {
     /// A hook could not be run, did not end with 0, or outlived its timeout.
     pub fn run(&self, kind: Kind, state: &[u8], env: &[(String, String)], output: &Output) -> Result<()> {
         for (index, hook) in self.of(kind).iter().enumerate() {
-            hook.run(state, env, output)
+            hook.run(kind, state, env, output)
                 .with_context(|| format!("error running {kind} hook #{index}"))
                 .with_context(|| format!("hooks.{kind}[{index}] {}", hook.path.display()))?;
         }
@@ -187,7 +186,7 @@ impl Hooks {
     ) -> Vec<anyhow::Error> {
         let run = |(index, hook): (usize, &Hook)| {
             let place = || format!("hooks.{kind}[{index}] {}", hook.path.display());
-            hook.run(state, env, output).with_context(place).err()
+            hook.run(kind, state, env, output).with_context(place).err()
         };
         self.of(kind).iter().enumerate().filter_map(run).collect()
     }
@@ -202,25 +201,31 @@ const LONGEST: Duration = Duration::from_secs(600);
 const KEPT: usize = 16 << 10;
 
 impl Hook {
-    fn run(&self, state: &[u8], env: &[(String, String)], output: &Output) -> Result<()> {
-        let mut child = self.spawn(env, output)?;
+    fn run(&self, kind: Kind, state: &[u8], env: &[(String, String)], output: &Output) -> Result<()> {
+        let mut child = self.spawn(kind, env, output)?;
         let timeout = self.timeout.unwrap_or(LONGEST);
         // A timeout past the end of the clock is none.
         let deadline = Instant::now().checked_add(timeout);
         let ended = Talk::new(&mut child, state).and_then(|mut talk| {
-            let in_time = talk.until_exit(deadline)?;
-            Ok((in_time, talk))
+            let end = talk.until_end(deadline)?;
+            Ok((end, talk))
         });
-        if !matches!(ended, Ok((true, _))) {
+        if !matches!(ended, Ok((End::Exited, _))) {
             // Not yet reaped, so the pid is still the hook's: it may have ended meanwhile.
             let _ = child.kill();
         }
         let status = child.wait().called("waitid", || self.path.display().to_string())?;
-        let (in_time, talk) = ended?;
-        if !in_time {
-            let said =
-                if self.timeout.is_some() { "specified timeout" } else { "longest time without a timeout" };
-            bail!("hook ran past {said} of {:.1}s", timeout.as_secs_f64());
+        let (end, talk) = ended?;
+        match end {
+            End::Exited => {}
+            End::OutOfTime => {
+                let said = match self.timeout {
+                    Some(_) => "specified timeout",
+                    None => "longest time without a timeout",
+                };
+                bail!("hook ran past {said} of {:.1}s", timeout.as_secs_f64());
+            }
+            End::Asked(signal) => bail!("hook killed, for the runtime got {}", sys::signal::name(signal)),
         }
         ensure!(
             status.success(),
@@ -232,7 +237,7 @@ impl Hook {
         Ok(())
     }
 
-    fn spawn(&self, env: &[(String, String)], output: &Output) -> Result<Child> {
+    fn spawn(&self, kind: Kind, env: &[(String, String)], output: &Output) -> Result<Child> {
         let to = |file: &Option<OwnedFd>| -> Result<Stdio> {
             let Some(file) = file else { return Ok(Stdio::piped()) };
             Ok(file.try_clone().called("fcntl", || "(F_DUPFD)".into())?.into())
@@ -245,6 +250,10 @@ impl Hook {
         command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(to(&output.stdout)?).stderr(to(&output.stderr)?);
         sys::spawn::without_inherited(&mut command);
+        if kind != Kind::StartContainer {
+            // Init has done it for itself; it may be behind a filter that forbids it now.
+            sys::signal::reset_in(&mut command);
+        }
         Ok(command.spawn().called("execve", || format!("{:?}", self.path))?)
     }
 }
@@ -252,14 +261,19 @@ impl Hook {
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => match Signal::try_from(signal) {
-            // The kernel's word for what a seccomp filter has done.
-            Ok(Signal::SIGSYS) => "killed by SIGSYS (bad system call)".into(),
-            Ok(signal) => format!("killed by {signal}"),
-            Err(_) => format!("killed by signal {signal}"),
-        },
+        // The kernel's word for what a seccomp filter has done.
+        (None, Some(libc::SIGSYS)) => "killed by SIGSYS (bad system call)".into(),
+        (None, Some(signal)) => format!("killed by {}", sys::signal::name(signal)),
         (None, None) => status.to_string(),
     }
+}
+
+/// Why a hook is not waited for any longer.
+enum End {
+    Exited,
+    OutOfTime,
+    /// The runtime was asked to end, by this signal.
+    Asked(i32),
 }
 
 /// The three pipes and the life of a running hook, served by one poll(2).
@@ -295,20 +309,23 @@ impl<'a> Talk<'a> {
         Ok(talk)
     }
 
-    /// Talks until the hook has ended (`true`) or the time is over. Not until the pipes are closed: a hook
-    /// may leave a daemon behind that holds them.
-    fn until_exit(&mut self, deadline: Option<Instant>) -> Result<bool> {
+    /// Talks until the hook has ended, the time is over, or somebody wants us to end. Not until the pipes are closed: a
+    /// hook may leave a daemon behind that holds them.
+    fn until_end(&mut self, deadline: Option<Instant>) -> Result<End> {
         loop {
             self.send();
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                return Ok(false);
+                return Ok(End::OutOfTime);
             }
             let exited = self.wait(left)?;
             self.stdout.drain();
             self.stderr.drain();
             if exited {
-                return Ok(true);
+                return Ok(End::Exited);
+            }
+            if let Some(signal) = sys::signal::take_end() {
+                return Ok(End::Asked(signal));
             }
         }
     }
@@ -320,6 +337,8 @@ impl<'a> Talk<'a> {
         fds.extend(
             outputs.iter().filter_map(|out| out.pipe.as_ref()).map(|fd| PollFd::new(fd, PollFlags::IN)),
         );
+        let asked = sys::signal::end_is_asked();
+        fds.extend(asked.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let left = left.map(|left| Timespec {
             tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),

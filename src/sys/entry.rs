@@ -5,7 +5,7 @@
 //! execute the program anew (`selfexe`). So sealing comes first, before anything is allocated or parsed; on x86_64
 //! even before the C library is (`start`), and what is here is the second attempt.
 
-use super::{Called, Error, fd, selfexe, start};
+use super::{Called, Error, fd, selfexe, signal, start};
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 
@@ -34,8 +34,9 @@ macro_rules! program {
     };
 }
 
-/// Seals the executable if a container will see it; sees to the standard streams; and ignores SIGPIPE: a hook
-/// that does not read its input must not end us. Gives the command line, which `std::env::args` would know of only
+/// Seals the executable if a container will see it; sees to the standard streams; ignores SIGPIPE: a hook
+/// that does not read its input must not end us; and does not ignore SIGCHLD, as a caller may: the kernel would reap
+/// our children itself and forget how they ended. Gives the command line, which `std::env::args` would know of only
 /// with glibc.
 ///
 /// A word that only looks like one of the verbs costs no more than the sealing.
@@ -61,6 +62,7 @@ pub unsafe fn begin(
         unsafe { selfexe::seal(args, env)? };
     }
     fd::fill_standard_streams()?;
+    signal::set_default(libc::SIGCHLD)?;
     // SAFETY: SIG_IGN runs no code of ours.
     match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } {
         libc::SIG_ERR => Err(std::io::Error::last_os_error()).called("sigaction", || "SIGPIPE".into()),

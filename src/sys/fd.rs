@@ -147,6 +147,37 @@ pub fn open_file(path: &Path, flags: OFlags) -> std::io::Result<File> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty())?.into())
 }
 
+/// A descriptor for what `fd` refers to that never waits in read(2) and write(2), if that can be had: an open file of our
+/// own, since O_NONBLOCK on the one that we were given would reach all who share it. A file that never waits is left as
+/// it is, and so is what cannot be opened again: a socket, or the terminal of another user.
+///
+/// # Errors
+/// fcntl(2)'s.
+pub fn never_waiting(fd: BorrowedFd<'_>, access: OFlags) -> Result<OwnedFd, Error> {
+    use rustix::fs::FileType;
+    let number = fd.as_raw_fd();
+    let kind = rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    if matches!(kind, Ok(FileType::CharacterDevice | FileType::Fifo)) {
+        let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        if let Ok(own) = rustix::fs::open(format!("/proc/self/fd/{number}"), flags, Mode::empty()) {
+            return Ok(own);
+        }
+    }
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).called("fcntl", || format!("{number} (F_DUPFD_CLOEXEC)"))
+}
+
+/// write(2) to a descriptor of [`never_waiting`], that does not wait for a socket either.
+///
+/// # Errors
+/// Those of write(2); `AGAIN` when nothing could be written now.
+pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, rustix::io::Errno> {
+    use rustix::net::{SendFlags, send};
+    match send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Err(rustix::io::Errno::NOTSOCK) => rustix::io::write(fd, bytes),
+        other => other,
+    }
+}
+
 /// Makes 0, 1 and 2 refer to `fd`.
 ///
 /// # Errors

@@ -29,10 +29,7 @@ impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
             Ended::Exited(status) => write!(f, "exit status {status}"),
-            Ended::Killed(signal) => match nix::sys::signal::Signal::try_from(signal) {
-                Ok(name) => write!(f, "killed by {name}"),
-                Err(_) => write!(f, "killed by signal {signal}"),
-            },
+            Ended::Killed(signal) => write!(f, "killed by {}", super::signal::name(signal)),
         }
     }
 }

@@ -2,7 +2,8 @@
 //! leaves them out of each set that it makes; but who sends one to `orlop run` means the container.
 
 use super::{Called, Error, check};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The lowest real-time signal that programs may use, as glibc, kill(1) and engines count (signal(7)).
 pub const RTMIN: i32 = 34;
@@ -16,6 +17,111 @@ pub struct Mask(u64);
 impl Mask {
     /// Every signal. The kernel blocks SIGKILL and SIGSTOP for nobody.
     pub const ALL: Self = Self(!0);
+    /// No signal.
+    pub const NONE: Self = Self(0);
+
+    /// These signals.
+    pub fn of(signals: &[i32]) -> Self {
+        Self(signals.iter().fold(0, |mask, signal| mask | 1 << (signal - 1)))
+    }
+}
+
+/// The signals by which a user, a shell or systemd asks a program to end.
+pub const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
+/// What the kernel takes for an action (rt_sigaction(2)), with room for the architectures that have all four fields.
+#[repr(C)]
+#[derive(Default)]
+struct Action {
+    handler: libc::sighandler_t,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Sets (`Some`) or only reads the action of `signal`, and returns the handler that was there before.
+fn action(signal: i32, new: Option<&Action>) -> Result<libc::sighandler_t, Error> {
+    let mut before = Action::default();
+    let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: both point to an action of the kernel's layout or are null, and the size is that of the kernel's mask.
+    // The only actions that are set here are SIG_DFL, which run no code of ours.
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, &raw mut before, size_of::<u64>()) };
+    check(result).called("rt_sigaction", || signal.to_string())?;
+    Ok(before.handler)
+}
+
+/// Gives every signal its default action, and blocks none: how a program expects to begin. execve(2) keeps what is
+/// ignored and what is blocked, and the caller of orlop may ignore anything: nohup(1) ignores SIGHUP, a shell without
+/// job control SIGINT and SIGQUIT for what it runs in the background, and we SIGPIPE. To find out what is ignored would
+/// take as many calls as to set it.
+///
+/// # Errors
+/// Those of rt_sigaction(2) and rt_sigprocmask(2).
+pub fn reset() -> Result<(), Error> {
+    // From now on these signals end us by themselves again.
+    END.store(-1, Ordering::Relaxed);
+    let default = Action { handler: libc::SIG_DFL, ..Action::default() };
+    for signal in (1..=RTMAX).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        action(signal, Some(&default))?;
+    }
+    block(Mask::NONE).map(drop)
+}
+
+/// Gives `signal` its default action.
+///
+/// # Errors
+/// rt_sigaction(2)'s.
+pub fn set_default(signal: i32) -> Result<(), Error> {
+    action(signal, Some(&Action { handler: libc::SIG_DFL, ..Action::default() })).map(drop)
+}
+
+/// Whether `signal` is ignored.
+///
+/// # Errors
+/// rt_sigaction(2)'s.
+pub fn is_ignored(signal: i32) -> Result<bool, Error> {
+    Ok(action(signal, None)? == libc::SIG_IGN)
+}
+
+/// Whether `signal` asks us to end: not if our caller has it ignored, as nohup(1) does.
+pub fn asks_to_end(signal: i32) -> bool {
+    ENDING.contains(&signal) && !matches!(is_ignored(signal), Ok(true))
+}
+
+/// The descriptor of [`watch_for_end`]; -1 is none.
+static END: AtomicI32 = AtomicI32::new(-1);
+
+/// Blocks the signals that ask us to end, but those that our caller ignores, and makes them readable at
+/// [`end_is_asked`]: all that waits for others polls that, too, so that it can be ended and still clean up.
+///
+/// # Errors
+/// signalfd(2)'s.
+pub fn watch_for_end() -> Result<(), Error> {
+    let watched: Vec<_> = ENDING.into_iter().filter(|signal| asks_to_end(*signal)).collect();
+    END.store(collect(Mask::of(&watched))?.into_raw_fd(), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Readable when a signal has come that asks us to end; nothing where such a signal ends us by itself.
+pub fn end_is_asked() -> Option<BorrowedFd<'static>> {
+    let fd = END.load(Ordering::Relaxed);
+    // SAFETY: the number is that of a descriptor which is never closed in the process that made it; a forked copy,
+    // which closes it, has forgotten the number before (`reset`).
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// The signal that has asked us to end, if one has; it is not told twice.
+pub fn take_end() -> Option<i32> {
+    end_is_asked().and_then(next).map(|signal| signal.number)
+}
+
+/// Has the program of `command` begin as [`reset`] says.
+pub fn reset_in(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: the closure makes system calls on plain numbers, and allocates only for an error, which none of these
+    // calls can give: their arguments are constants.
+    unsafe { command.pre_exec(|| reset().map_err(|error| std::io::Error::from_raw_os_error(error.errno()))) }
 }
 
 /// Blocks these signals and no others, and gives those that were blocked before (rt_sigprocmask(2)).
@@ -63,19 +169,32 @@ pub fn raise(signal: i32) -> Result<(), Error> {
         .called("kill", || format!("our own process {}", name(signal)))
 }
 
-/// The name of a signal: `SIGTERM`, or its number where it has none.
+/// The name of `signal`, or its number where it has none.
 pub fn name(signal: i32) -> String {
-    nix::sys::signal::Signal::try_from(signal)
-        .map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string())
+    let named = nix::sys::signal::Signal::try_from(signal);
+    named.map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string())
+}
+
+/// A signal that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collected {
+    /// Its number.
+    pub number: i32,
+    /// The process that sent it; 0 for the kernel, and for a process of another pid namespace.
+    pub sender: u32,
 }
 
 /// The next signal that has come, if there is one.
-pub fn next(collected: BorrowedFd<'_>) -> Option<i32> {
-    // A whole record or nothing (signalfd(2)); it begins with the signal's number.
+pub fn next(collected: BorrowedFd<'_>) -> Option<Collected> {
+    // A whole record or nothing (signalfd(2)): number, errno, code and sender, 4 bytes each, and more.
     let mut record = [0; size_of::<libc::signalfd_siginfo>()];
     let length = rustix::io::read(collected, &mut record).ok()?;
-    let number = record.first_chunk().copied().map(i32::from_ne_bytes);
-    number.filter(|_| length == record.len())
+    if length != record.len() {
+        return None;
+    }
+    let number = i32::from_ne_bytes(*record.first_chunk()?);
+    let sender = u32::from_ne_bytes(*record.get(12..16)?.first_chunk()?);
+    Some(Collected { number, sender })
 }
 
 #[cfg(test)]
@@ -94,8 +213,32 @@ mod tests {
             assert_eq!(next(collected.as_fd()), None);
             // SAFETY: no memory is passed; the signal is blocked, and read next.
             assert_eq!(unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) }, 0);
-            assert_eq!(next(collected.as_fd()), Some(signal));
+            let sender = process.unsigned_abs();
+            assert_eq!(next(collected.as_fd()), Some(Collected { number: signal, sender }));
         }
         block(before).unwrap();
+    }
+
+    #[test]
+    fn after_a_reset_nothing_is_ignored_nor_blocked() {
+        crate::sys::prctl::testing::in_child(|| {
+            block(Mask::ALL)?;
+            for signal in [libc::SIGHUP, libc::SIGPIPE, 32, 33, RTMIN, RTMAX] {
+                action(signal, Some(&Action { handler: libc::SIG_IGN, ..Action::default() }))?;
+                anyhow::ensure!(is_ignored(signal)?, "{signal}");
+            }
+            reset()?;
+            let status = std::fs::read_to_string("/proc/self/status")?;
+            for field in ["SigBlk", "SigIgn", "SigCgt"] {
+                let line = format!("{field}:\t{:016x}", 0);
+                anyhow::ensure!(status.contains(&line), "{status}");
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_set_has_the_bits_of_its_signals() {
+        assert_eq!(Mask::of(&[1, 15, 64]).0, 1 | 1 << 14 | 1 << 63);
     }
 }

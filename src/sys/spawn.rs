@@ -184,17 +184,6 @@ extern "C" fn abort() -> ! {
     exit(128 + libc::SIGABRT)
 }
 
-/// Gives `signal` its default action.
-///
-/// # Errors
-/// sigaction(2)'s.
-pub fn set_default_action(signal: nix::sys::signal::Signal) -> Result<(), Error> {
-    // SAFETY: SIG_DFL runs no code of ours.
-    unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }
-        .map(drop)
-        .called("sigaction", || signal.to_string())
-}
-
 /// Lets the signals that end a process do so although it is the first of its pid namespace, where the kernel drops
 /// those without a handler: a created container can be ended as one that runs. execve(2) takes the handlers away.
 ///
