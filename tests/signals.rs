@@ -4,7 +4,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Bundle, under_runc};
+use crate::support::{Bundle, eventually, under_runc};
 
 /// The runtime's caller ignores and blocks these signals: all, if none is named.
 fn caller(ignores: &str) -> String {
@@ -86,4 +86,33 @@ fn a_stopped_process_is_continued_to_end() {
     running.signal(Signal::TERM);
     running.finish().exits(7);
     bundle.assert_clean();
+}
+
+#[test]
+fn a_signal_ends_a_run_whose_hook_is_stuck_and_nothing_is_left() {
+    crate::skip_unless!(!under_runc(), "runc waits for the hook");
+    for kind in ["createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        let bundle = Bundle::new();
+        let hook = match kind {
+            "startContainer" => json!({"path": "/guest", "args": ["guest", "touch-and-pause", "/out/stuck"]}),
+            _ => {
+                json!({"path": "/bin/sh", "args": ["sh", "-c", format!("touch {}/stuck; exec sleep 60", bundle.dir.display())],
+                "env": ["PATH=/usr/bin:/bin"]})
+            }
+        };
+        let words = if kind == "poststop" { "pid" } else { "pause" };
+        let out = json!({"type": "bind", "source": bundle.dir, "options": ["bind"]});
+        let bundle = bundle.directory("out").mount("/out", out).guest(words);
+        let bundle = bundle.set(&format!("/hooks/{kind}"), json!([hook]));
+        let running = bundle.start("run");
+        eventually(&format!("the {kind} hook runs"), || bundle.dir.join("stuck").exists());
+        running.signal(Signal::TERM);
+        let output = running.finish();
+        if kind == "poststop" {
+            output.ok();
+        } else {
+            output.fails(1, &["SIGTERM"]);
+        }
+        bundle.assert_clean();
+    }
 }
