@@ -28,8 +28,8 @@ use crate::sys::spawn::Child;
 use crate::sys::{self, Called, mount, proc::Proc};
 use anyhow::{Context, Result};
 use std::cell::{Cell, RefCell};
-use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 /// How the caller wants to be told of the process, and by whom it is started.
@@ -44,7 +44,7 @@ pub struct Handover<'a> {
     /// Where signals are collected, in the foreground.
     pub signals: Option<BorrowedFd<'a>>,
     /// The host's notify socket, if we start the process ourselves.
-    pub notify: Option<OsString>,
+    pub notify: Option<UnixDatagram>,
 }
 
 /// Who lets the process of a new container run.
@@ -136,7 +136,9 @@ fn listen(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<Op
         return Ok(None);
     }
     let directory = dir.make_directory(notify::DIRECTORY)?;
-    handover.notify.as_ref().map(|host| Notify::listen(directory.as_fd(), host)).transpose()
+    let Some(host) = &handover.notify else { return Ok(None) };
+    let host = host.try_clone().called("fcntl", || "(F_DUPFD_CLOEXEC)".into())?;
+    Notify::listen(directory.as_fd(), host).map(Some)
 }
 
 /// What is there before init is: each step is on record before it is taken.

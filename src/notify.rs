@@ -4,14 +4,15 @@
 //! would not be there, and systemd knows the container by another pid. Only `READY=` is passed on, with the pid to
 //! follow. Not for: making the mount and the variable (`plan.rs`), and when to listen (`launch.rs`, `start`).
 
+use crate::log;
 use crate::sys::{Called, fd};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
@@ -33,39 +34,60 @@ pub struct Notify {
     told: bool,
 }
 
-/// The host's socket, if the caller of orlop wants to be told.
-pub fn asked_for() -> Option<OsString> {
-    std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty())
+/// Connects to the host's socket, if the caller of orlop wants to be told. A socket that cannot be had is only said: the
+/// variable may have outlived it, and the container runs as well without.
+pub fn asked_for() -> Option<UnixDatagram> {
+    let path = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty())?;
+    match connect(&path) {
+        Ok(host) => Some(host),
+        Err(error) => {
+            log::warn(format!("NOTIFY_SOCKET {path:?}: {error:#}, ignoring"));
+            None
+        }
+    }
+}
+
+fn connect(path: &OsStr) -> Result<UnixDatagram> {
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None if path.as_bytes().starts_with(b"/") => SocketAddr::from_pathname(Path::new(path)),
+        None => bail!("neither an absolute path nor an abstract name"),
+    };
+    let Ok(address) = address else { bail!("longer than the name of a socket may be, 107 bytes") };
+    let client = UnixDatagram::unbound().called("socket", String::new)?;
+    match client.connect_addr(&address) {
+        // The kernel's answer for any file that nobody listens to.
+        Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => match std::fs::metadata(path) {
+            Ok(file) if !file.file_type().is_socket() => bail!("not a socket"),
+            _ => bail!("connect: connection refused (nobody listens)"),
+        },
+        other => other.called("connect", String::new)?,
+    }
+    // A queue that nobody empties must not stop us.
+    let patience = std::time::Duration::from_secs(BARRIER_PATIENCE.unsigned_abs());
+    client.set_write_timeout(Some(patience)).called("setsockopt", || "(SO_SNDTIMEO)".into())?;
+    Ok(client)
 }
 
 impl Notify {
     /// Binds the container's socket in `directory` (a path of the host's that may be longer than a socket's may
-    /// be), and connects to the host's, which the variable `host` names.
+    /// be); readiness is told to `host`.
     ///
     /// # Errors
-    /// Those of bind(2), chmod(2) and connect(2).
-    pub fn listen(directory: BorrowedFd<'_>, host: &OsString) -> Result<Self> {
+    /// Those of bind(2).
+    pub fn listen(directory: BorrowedFd<'_>, host: UnixDatagram) -> Result<Self> {
         let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+        let shown = || format!("{DIRECTORY}/{SOCKET}");
         // Left by a runtime that died here.
         let _ = std::fs::remove_file(&path);
-        let ours = UnixDatagram::bind(&path).called("bind", || format!("{DIRECTORY}/{SOCKET}"));
-        let ours = ours.context("NOTIFY_SOCKET")?;
-        // Whoever the container's process is, it may write.
-        let open = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777));
-        open.called("chmod", || format!("{DIRECTORY}/{SOCKET}")).context("NOTIFY_SOCKET")?;
-        let address = match host.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name),
-            None => SocketAddr::from_pathname(Path::new(host)),
-        };
-        let shown = || format!("{host:?}");
-        let client = UnixDatagram::unbound().called("socket", String::new)?;
-        let connected = address.and_then(|address| client.connect_addr(&address));
-        connected.called("connect", shown).context("NOTIFY_SOCKET")?;
+        // Whoever the container's process is, it may write. The mode comes with the file: a later chmod(2) could only
+        // name it, and by then the name may be another file's. Nothing else runs in this process.
+        let umask = rustix::process::umask(rustix::fs::Mode::empty());
+        let ours = UnixDatagram::bind(&path);
+        rustix::process::umask(umask);
+        let ours = ours.called("bind", shown).context("NOTIFY_SOCKET")?;
         ours.set_nonblocking(true).called("fcntl", shown)?;
-        // A queue that nobody empties must not stop us.
-        let patience = std::time::Duration::from_secs(BARRIER_PATIENCE.unsigned_abs());
-        client.set_write_timeout(Some(patience)).called("setsockopt", shown)?;
-        Ok(Self { ours, host: client, told: false })
+        Ok(Self { ours, host, told: false })
     }
 
     /// Readable when the container says something.
@@ -80,7 +102,9 @@ impl Notify {
     /// The host's socket is gone.
     pub fn relay(&mut self, main: i32) -> Result<bool> {
         let mut text = [0; 4096];
-        while let Ok(length) = self.ours.recv(&mut text) {
+        // Not until there is no more: a container that never stops talking must not keep us from all else.
+        for _ in 0..64 {
+            let Ok(length) = self.ours.recv(&mut text) else { break };
             let said = text.get(..length).unwrap_or_default();
             let ready = said.split(|byte| *byte == b'\n').find(|line| line.starts_with(b"READY="));
             if let Some(ready) = ready.filter(|_| !self.told) {
@@ -97,11 +121,15 @@ impl Notify {
         Ok(())
     }
 
-    /// Until the container is ready, or has ended: for who is not there afterwards.
-    ///
-    /// # Errors
-    /// The host's socket is gone, or nobody reads it.
-    pub fn wait(&mut self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
+    /// Waits until the container is ready or has ended: for a runtime that is not there afterwards. That the host's
+    /// socket is gone meanwhile, or that nobody reads it, is only said: the container runs.
+    pub fn wait(&mut self, pid: i32, pidfd: BorrowedFd<'_>) {
+        if let Err(error) = self.until_ready(pid, pidfd) {
+            log::warn(format!("{error:#}, ignoring"));
+        }
+    }
+
+    fn until_ready(&mut self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
         loop {
             let mut polled = [
                 PollFd::from_borrowed_fd(self.fd(), PollFlags::IN),
@@ -149,8 +177,8 @@ mod tests {
         let host = UnixDatagram::bind(temporary.path().join("host")).unwrap();
         host.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let directory = std::fs::File::open(temporary.path()).unwrap();
-        let name = temporary.path().join("host").into_os_string();
-        let mut notify = Notify::listen(directory.as_fd(), &name).unwrap();
+        let client = connect(temporary.path().join("host").as_os_str()).unwrap();
+        let mut notify = Notify::listen(directory.as_fd(), client).unwrap();
         let inside = UnixDatagram::unbound().unwrap();
         let say = |text: &str| inside.send_to(text.as_bytes(), temporary.path().join(SOCKET)).unwrap();
         let heard = || {
@@ -164,5 +192,25 @@ mod tests {
         say("READY=1");
         assert!(notify.relay(7).unwrap());
         assert_eq!((heard(), heard(), heard()), (Some("READY=1\n".into()), Some("MAINPID=7\n".into()), None));
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_had_is_named_with_the_true_reason() {
+        let temporary = tempfile::tempdir().unwrap();
+        let stale = temporary.path().join("stale");
+        drop(UnixDatagram::bind(&stale).unwrap());
+        let missing = temporary.path().join("missing");
+        let long = format!("/{}", "x".repeat(200));
+        for (path, reason) in [
+            (stale.to_str().unwrap(), "connect: connection refused (nobody listens)"),
+            (missing.to_str().unwrap(), "connect : no such file or directory"),
+            ("/dev/null", "not a socket"),
+            (&long, "longer than the name of a socket may be, 107 bytes"),
+            (&long.replace('/', "@"), "longer than the name of a socket may be, 107 bytes"),
+            ("@orlop-test-nobody", "connect: connection refused (nobody listens)"),
+            ("vsock:2:9999", "neither an absolute path nor an abstract name"),
+        ] {
+            assert_eq!(format!("{:#}", connect(path.as_ref()).unwrap_err()), reason, "{path}");
+        }
     }
 }

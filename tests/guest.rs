@@ -89,6 +89,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("syscall",        "NR [ARG…]",          syscall),        // = RESULT, or errno
     ("connect",        "PATH",               |args| Ok(tried(UnixStream::connect(word(args, 0)?).map(|_| ())))),
     ("notify",         "TEXT",               notify),
+    ("notify-flood",   "TEXT",               |args| { println!("ready"); loop { notify(args)?; } }), // says it for ever
     ("stdin",          "",                   stdin),          // all that can be read
     ("stderr",         "TEXT",               stderr),
     ("flood",          "",                   |_| loop { println!("{}", "x".repeat(79)) }), // prints for ever

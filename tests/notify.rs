@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::support::Bundle;
+use crate::support::{Bundle, under_runc};
 
 #[test]
 fn readiness_is_passed_on_with_the_pid_of_the_container() {
@@ -92,9 +92,67 @@ fn a_detached_run_waits_too_and_start_ends_with_a_container_that_never_was_ready
 }
 
 #[test]
-fn a_socket_of_the_host_that_is_not_there_is_an_error() {
-    let bundle = Bundle::new().variable("NOTIFY_SOCKET", "/does/not/exist");
-    bundle.run().fails_with_all(&["NOTIFY_SOCKET", "/does/not/exist"]);
+fn a_socket_of_the_host_that_cannot_be_had_is_only_a_warning() {
+    crate::skip_unless!(!under_runc(), "runc ends with an error");
+    let long = format!("/{}", "x".repeat(200));
+    for (path, reason) in [
+        ("/does/not/exist", "no such file or directory"),
+        ("stale", "nobody listens"),
+        ("/dev/null", "not a socket"),
+        (&long, "longer than the name of a socket may be"),
+    ] {
+        let bundle = Bundle::new();
+        let stale = bundle.dir.join("stale").display().to_string();
+        let path = if path == "stale" { &stale } else { path };
+        drop(UnixDatagram::bind(&stale).expect("a socket"));
+        let bundle = bundle.variable("NOTIFY_SOCKET", path);
+        // It has no socket then, of which nothing would come.
+        let attempt = bundle.guest("multi env NOTIFY_SOCKET -- stat /run/notify").run();
+        let (out, err) = (&attempt.output.out, &attempt.output.err);
+        assert_eq!(out.as_str(), "unset\nENOENT\n", "{}", attempt.output);
+        assert!(err.contains("NOTIFY_SOCKET") && err.contains(reason) && err.lines().count() == 1, "{err}");
+        attempt.exits(0);
+
+        let bundle = Bundle::new();
+        drop(UnixDatagram::bind(bundle.dir.join("stale")).expect("a socket"));
+        bundle.variable("NOTIFY_SOCKET", path).started().stop();
+    }
+}
+
+#[test]
+fn a_socket_that_is_gone_when_the_container_is_started_is_only_a_warning() {
+    crate::skip_unless!(!under_runc(), "runc ends with an error");
+    let bundle = Bundle::new();
+    let path = bundle.dir.join("systemd");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    let container = bundle.variable("NOTIFY_SOCKET", &path.display().to_string()).guest("pause").container();
+    drop(socket);
+    container.verb("start", "", "").ok();
+    assert_eq!(container.status(), "running");
+}
+
+#[test]
+fn a_container_that_never_stops_talking_does_not_keep_run_from_a_signal() {
+    let bundle = Bundle::new();
+    let path = bundle.dir.join("systemd");
+    let _socket = UnixDatagram::bind(&path).expect("a socket");
+    let bundle = bundle.variable("NOTIFY_SOCKET", &path.display().to_string());
+    let bundle = bundle.without_namespace("pid").guest("notify-flood STATUS=on");
+    let running = bundle.start("run");
+    running.until("ready");
+    running.signal(rustix::process::Signal::TERM);
+    running.finish().exits(128 + 15);
+    bundle.assert_clean();
+}
+
+#[test]
+fn the_socket_of_the_container_is_everybodys_from_its_first_moment_on() {
+    let bundle = Bundle::new().through("umask 077; exec \"$@\"").directory("run/notify");
+    let path = bundle.dir.join("systemd");
+    let _socket = UnixDatagram::bind(&path).expect("a socket");
+    let bundle = bundle.variable("NOTIFY_SOCKET", &path.display().to_string());
+    let bundle = bundle.set("/process/user", serde_json::json!({"uid": 1000, "gid": 1000}));
+    bundle.guest("multi stat /run/notify/notify.sock -- notify READY=1").run().prints("socket 0777 0 0\nok");
 }
 
 #[test]

@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("init",     &["wire", "plan", "parts", "oci_state", "log", "sys"]),     // never launch, cgroup, state, cli
     ("destroy",  &["state", "cgroup", "parts", "log", "sys"]),
     ("foreground", &["notify", "log", "sys"]),
-    ("notify",   &["sys"]),
+    ("notify",   &["log", "sys"]),
     ("oci_state", &[]),
     ("spec",     &["parts", "cgroup"]),
     ("criu",     &["plan", "launch", "parts", "cgroup", "state", "host", "wire", "log", "sys"]),

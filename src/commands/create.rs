@@ -12,6 +12,7 @@ use crate::plan::{Inherited, Plan, Request, absolute};
 use crate::state::{self, Container};
 use crate::sys::fd;
 use anyhow::{Context, Result, bail, ensure};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 /// Runs the verb.
@@ -31,6 +32,8 @@ pub fn run(args: &cli::Create, global: &Global) -> Result<i32> {
 /// A plan, and what it was made from.
 pub struct Prepared {
     plan: Box<Plan>,
+    /// The host's notify socket.
+    notify: Option<UnixDatagram>,
     bundle: Bundle,
     host: Host,
 }
@@ -52,6 +55,7 @@ pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
     let file = args.config.as_deref().unwrap_or(Path::new(bundle::CONFIG));
     let bundle = bundle::load(directory, &file.to_string_lossy())?;
     let host = Host::probe()?;
+    let notify = notify::asked_for();
     let request = Request {
         id: &args.id,
         cgroup: !global.no_cgroup,
@@ -67,10 +71,10 @@ pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
         no_pivot: args.no_pivot,
         new_keyring: !args.no_new_keyring,
         inherited: inherited(listen_fds(), args.preserve_fds)?,
-        notify: notify::asked_for().map(|_| global.root.join(&args.id).join(notify::DIRECTORY)),
+        notify: notify.as_ref().map(|_| global.root.join(&args.id).join(notify::DIRECTORY)),
     };
     let plan = Box::new(Plan::create(&bundle, &host, &request)?);
-    Ok(Prepared { plan, bundle, host })
+    Ok(Prepared { plan, notify, bundle, host })
 }
 
 /// Makes the prepared container.
@@ -95,7 +99,7 @@ pub fn container(
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         signals: signals.map(Signals::fd),
-        notify: if by == StartedBy::Us { notify::asked_for() } else { None },
+        notify: prepared.notify.filter(|_| by == StartedBy::Us),
     };
     launch::create(&mut prepared.plan, &prepared.bundle, &prepared.host, &global.root, by, &handover)
 }

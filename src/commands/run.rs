@@ -31,7 +31,7 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
         }
         started?;
         if let Some(mut notify) = launched.notify {
-            notify.wait(launched.child.pid, launched.child.pidfd.as_fd())?;
+            notify.wait(launched.child.pid, launched.child.pidfd.as_fd());
         }
         return Ok(0);
     }

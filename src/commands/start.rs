@@ -53,7 +53,7 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
         return Err(error);
     }
     if let Some(mut notify) = notify {
-        notify.wait(container.record.init_process_pid, init.as_fd())?;
+        notify.wait(container.record.init_process_pid, init.as_fd());
     }
     Ok(0)
 }
@@ -65,7 +65,7 @@ fn listen(container: &Container) -> Result<Option<Notify>> {
         return Ok(None);
     }
     let directory = container.dir.make_directory(notify::DIRECTORY)?;
-    Notify::listen(directory.as_fd(), &host).map(Some)
+    Notify::listen(directory.as_fd(), host).map(Some)
 }
 
 /// Lets init go on, and gives where it says what comes of it.

@@ -261,7 +261,10 @@ impl ContainerDir {
             other => other.called("mkdirat", shown)?,
         }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty()).called("openat", shown)?)
+        let directory = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).called("openat", shown)?;
+        // Mkdir(2) takes the umask off the mode.
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755)).called("fchmod", shown)?;
+        Ok(directory)
     }
 
     /// Init goes on: no other `start` may find it waiting. It stays `created` until [`remove_gate`](Self::remove_gate).
