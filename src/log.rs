@@ -3,12 +3,15 @@
 //! Engines read it. podman takes the whole file as one JSON object, so that at the default level there is at
 //! most one entry, the error we end with; containerd takes the last entry with level "error". Hence warnings
 //! are entries of `--debug`, and an entry is one line whatever the message.
+//! What is said may contain names that an image has chosen. No line that leaves here has a control character, by which
+//! it could move the cursor of a terminal or begin a line of its own.
 //! Not for: deciding what an error says. A function logs or returns; only `main` calls [`error`].
 
 use crate::cli::values::LogFormat;
 use crate::sys::Called;
 use anyhow::Result;
 use rustix::fs::{Mode, OFlags};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -101,8 +104,31 @@ fn to_stderr(line: &str) {
 }
 
 /// One write(2), so that entries of several processes do not mix. A log that cannot be written stops nothing.
+/// Whatever we say goes through here.
 fn write_all(fd: BorrowedFd<'_>, line: &str) {
-    let _ = rustix::io::write(fd, line.as_bytes());
+    let _ = rustix::io::write(fd, printable(line).as_bytes());
+}
+
+/// One line without characters that a terminal would obey, or show in another order than they stand. In JSON, which
+/// escapes most of them itself, the form is the right one, too.
+fn printable(line: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| {
+        let reorders =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        (c.is_control() && c != '\t') || reorders
+    };
+    let (text, end) = line.strip_suffix('\n').map_or((line, ""), |text| (text, "\n"));
+    if !text.contains(obeyed) {
+        return line.into();
+    }
+    let mut shown = String::with_capacity(line.len() + 16);
+    for c in text.chars() {
+        match obeyed(c) {
+            true => drop(write!(shown, "\\u{:04x}", u32::from(c))), // a String takes everything
+            false => shown.push(c),
+        }
+    }
+    (shown + end).into()
 }
 
 /// Engines search line by line: a line feed inside a message would hide what follows it.
@@ -223,6 +249,16 @@ mod tests {
         );
         assert_eq!(line("one-word"), "time=\"1970-01-01T00:00:00Z\" level=error msg=one-word\n");
         assert_eq!(line("a\n\"b\""), "time=\"1970-01-01T00:00:00Z\" level=error msg=\"a\\n\\\"b\\\"\"\n");
+    }
+
+    #[test]
+    fn no_line_has_a_character_that_a_terminal_obeys() {
+        assert_eq!(printable("a\tb \u{e9}\n"), "a\tb \u{e9}\n");
+        let hostile = "\u{1b}]0;x\u{7}\r\u{7f}\u{9b}2J\u{202e}\n\n";
+        assert_eq!(printable(hostile), "\\u001b]0;x\\u0007\\u000d\\u007f\\u009b2J\\u202e\\u000a\n");
+        let json = entry(LogFormat::Json, "error", hostile, at(0, 0));
+        let read: serde_json::Value = serde_json::from_str(&printable(&json)).unwrap();
+        assert_eq!(read["msg"], hostile, "what is escaped twice would be another message");
     }
 
     #[test]

@@ -108,3 +108,29 @@ fn the_error_crosses_from_init_with_its_whole_chain() {
     assert!(place.is_some() && place < reason, "{output}");
     assert_eq!(output.err.to_lowercase().matches("no such device").count(), 1, "{output}");
 }
+
+#[test]
+fn what_an_image_or_a_hook_chooses_does_not_reach_the_terminal_as_a_command() {
+    let hostile = "/x\u{1b}]0;owned\u{7}\u{9b}2J\rorlop: all is well";
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "printf '\\033[2J\\r' >&2; exit 1"]}]);
+    let bundles = || {
+        [
+            Bundle::new().args([hostile]),
+            Bundle::new().set("/process/cwd", json!(hostile)).file(&hostile[1..], ""),
+            Bundle::new().mount(hostile, json!({"type": "no", "source": hostile})),
+            Bundle::new().set("/process/env", json!([hostile])),
+            Bundle::new().set("/hooks/createRuntime", hook.clone()),
+            Bundle::new().set("/hooks/poststart", json!([{"path": hostile}])),
+        ]
+    };
+    let obeyed = |text: &str| text.chars().any(|c| c.is_control() && c != '\n');
+    for log in ["", "--log log --log-format json", "--log log", "--debug"] {
+        for bundle in bundles() {
+            let attempt = bundle.global(log).run();
+            let written = fs::read_to_string(attempt.bundle.dir.join("log")).unwrap_or_default();
+            let said = &attempt.output.err;
+            assert!(attempt.output.code != 0 && !said.is_empty(), "{}", attempt.output);
+            assert!(!obeyed(said) && !obeyed(&written), "{log}: {said:?} {written:?}");
+        }
+    }
+}
