@@ -1,6 +1,6 @@
 //! File descriptors: none leaks, those asked for are passed.
 
-use crate::support::Bundle;
+use crate::support::{Bundle, under_runc};
 
 #[test]
 fn the_process_has_the_three_standard_streams_only() {
@@ -32,8 +32,40 @@ fn exec_passes_preserved_fds() {
 }
 
 #[test]
-fn a_preserved_fd_that_is_not_open_is_an_error() {
-    Bundle::new().option("--preserve-fds 3").run().fails_with("unable to stat preserved-fd");
+fn of_the_preserved_fds_those_that_are_open_are_passed() {
+    // As podman asks for a list of them: the number of the last, and what is not on the list closed.
+    crate::skip_unless!(!under_runc(), "runc refuses a number that is not open");
+    let open = |open: &str| Bundle::new().through(&format!("exec {open}; exec \"$@\"")).guest("fds");
+    open("5</dev/null").option("--preserve-fds 3").run().prints("0 1 2 5");
+    open("3</dev/null 7</dev/null").option("--preserve-fds 5").run().prints("0 1 2 3 7");
+    // And what the shell has open.
+    open("3</dev/null 7</dev/null").option("--preserve-fds 4294967295").run().says("0 1 2 3 7");
+    open("4</dev/null").option("--preserve-fds 1").run().prints("0 1 2");
+    Bundle::new().option("--preserve-fds 3").guest("fds").run().prints("0 1 2");
+    let container = Bundle::new().through("exec 6</dev/null; exec \"$@\"").started();
+    container.exec(&["--preserve-fds", "5"], "fds").prints("0 1 2 6");
+    container.exec(&["--preserve-fds", "100"], "fds").ok().says("0 1 2 6");
+}
+
+#[test]
+fn between_preserved_fds_the_container_finds_nothing_of_the_host() {
+    crate::skip_unless!(!under_runc(), "runc refuses a number that is not open");
+    let script = "exec 9</dev/null; exec \"$@\"";
+    let bundle = Bundle::new().through(script).option("--preserve-fds 7").guest("pause");
+    let bundle = bundle.global("--log log --debug");
+    let container = bundle.container();
+    for number in 3..9 {
+        let link = std::fs::read_link(format!("/proc/{}/fd/{number}", container.pid())).expect("a link");
+        let link = link.display().to_string();
+        assert!(link == "anon_inode:[eventfd]" || link.ends_with("/log"), "{number} {link}");
+    }
+}
+
+#[test]
+fn a_listen_fd_that_is_not_open_is_named() {
+    crate::skip_unless!(!under_runc(), "runc has other words");
+    let script = "exec 3</dev/null; export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$@\"";
+    Bundle::new().through(script).run().fails_with("LISTEN_FDS=2: descriptor 4 is not open");
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Prepared {
 /// # Errors
 /// Something in the configuration or the arguments makes no sense.
 pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
+    let inherited = inherited(listen_fds(), args.preserve_fds)?;
     state::check_id(&args.id)?;
     let directory = args.bundle.as_deref().unwrap_or(Path::new("."));
     let file = args.config.as_deref().unwrap_or(Path::new(bundle::CONFIG));
@@ -70,7 +71,7 @@ pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
         },
         no_pivot: args.no_pivot,
         new_keyring: !args.no_new_keyring,
-        inherited: inherited(listen_fds(), args.preserve_fds)?,
+        inherited,
         notify: notify.as_ref().map(|_| global.root.join(&args.id).join(notify::DIRECTORY)),
     };
     let plan = Box::new(Plan::create(&bundle, &host, &request)?);
@@ -115,18 +116,22 @@ fn listen_fds() -> u32 {
 }
 
 /// The descriptors from 3 on that the caller wants the process to have: those of socket activation, which are for
-/// the first process of a container, and `--preserve-fds`.
+/// the first process of a container, and those of the `preserve` next ones that are open. To be called before anything
+/// is opened: a number in between that is free must not become that of a file of ours.
 ///
 /// # Errors
-/// One of them is not open.
+/// One of those of socket activation is not open.
 pub fn inherited(listen: u32, preserve: u32) -> Result<Inherited> {
-    let inherited = Inherited { listen, preserve };
-    for index in 0..inherited.count() {
-        let fd = 3 + index;
-        if !fd::is_open(fd) {
-            return Err(std::io::Error::from_raw_os_error(libc::EBADF))
-                .with_context(|| format!("unable to stat preserved-fd {fd} (of {preserve})"));
-        }
+    let asked = Inherited { listen, preserve };
+    if asked.count() == 0 {
+        return Ok(asked);
     }
-    Ok(inherited)
+    let given = fd::given(3 + asked.count())?;
+    let announced = 3..3 + Inherited { listen, preserve: 0 }.count();
+    if let Some(missing) = announced.clone().find(|fd| !given.contains(fd)) {
+        bail!("LISTEN_FDS={listen}: descriptor {missing} is not open");
+    }
+    let end = given.last().map_or(announced.end, |last| (last + 1).max(announced.end));
+    fd::occupy_up_to(end).context("--preserve-fds")?;
+    Ok(Inherited { listen, preserve: (end - announced.end).unsigned_abs() })
 }

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// # Errors
 /// The container is not running, or the process could not be executed.
 pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
+    let inherited = inherited(0, args.preserve_fds)?;
     let container = Container::load(&global.root, &args.id)?;
     let (status, init) = container.look()?;
     match status {
@@ -32,7 +33,6 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
     let init = container.record.init().to_join(init)?;
     let process = process(args, &container)?;
     let filter = container.record.orlop.has_filter.then(|| container.dir.load_filter()).transpose()?;
-    let inherited = inherited(0, args.preserve_fds)?;
     let mut plan = Plan::exec(&container.record, filter, &process, &args.cap, inherited)?;
     let terminal = plan.process.console.is_some();
     ensure!(

@@ -5,7 +5,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 /// Marks every descriptor from `first` on close-on-exec (close_range(2) with CLOSE_RANGE_CLOEXEC).
@@ -79,19 +79,6 @@ impl Ranges {
     }
 }
 
-/// Clears close-on-exec on the descriptors `range` so that the container's process inherits them.
-///
-/// # Errors
-/// `EBADF` names the first number that is not open.
-pub fn inherit(range: std::ops::Range<RawFd>) -> Result<(), Error> {
-    for fd in range {
-        // SAFETY: F_SETFD changes only a flag of a descriptor of this process.
-        check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into())
-            .called("fcntl", || format!("{fd} (F_SETFD, 0)"))?;
-    }
-    Ok(())
-}
-
 /// Whether `fd` is an open descriptor of this process.
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD only reads a flag.
@@ -105,6 +92,40 @@ pub fn is_open(fd: RawFd) -> bool {
 pub fn is_cloexec(fd: BorrowedFd<'_>) -> Result<bool, Error> {
     let flags = rustix::io::fcntl_getfd(fd).called("fcntl", || format!("{} (F_GETFD)", fd.as_raw_fd()))?;
     Ok(flags.contains(rustix::io::FdFlags::CLOEXEC))
+}
+
+/// The descriptors from 3 to before `end` that our caller has given us, in their order. What we have opened ourselves
+/// closes on exec, and what has come through an exec does not.
+///
+/// # Errors
+/// Those of /proc/self/fd.
+pub fn given(end: RawFd) -> Result<Vec<RawFd>, Error> {
+    let shown = || "\"/proc/self/fd\"".to_owned();
+    let mut given = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd").called("open", shown)? {
+        let name = entry.called("getdents", shown)?.file_name();
+        let number = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
+        // SAFETY: F_GETFD only reads a flag.
+        let is_given = |fd: &RawFd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } == 0;
+        given.extend(number.filter(|fd| (3..end).contains(fd)).filter(is_given));
+    }
+    given.sort_unstable();
+    Ok(given)
+}
+
+/// Occupies those numbers from 3 to before `end` that are free, until the next exec, so that nothing else of ours gets
+/// one of them. What is there leads nowhere.
+///
+/// # Errors
+/// eventfd(2)'s.
+pub fn occupy_up_to(end: RawFd) -> Result<(), Error> {
+    for _ in (3..end).filter(|number| !is_open(*number)) {
+        // The kernel takes the lowest number that is free, which is this one.
+        let nowhere = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC);
+        // Never closed.
+        let _ = nowhere.called("eventfd2", String::new)?.into_raw_fd();
+    }
+    Ok(())
 }
 
 /// Opens /dev/null on each of 0, 1 and 2 that the caller left closed.
