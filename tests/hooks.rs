@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Container, under_runc};
+use crate::support::{Bundle, Container, eventually, under_runc};
 
 /// A hook that runs a shell script on the host, with the bundle's directory as $1.
 fn script(bundle: &Bundle, text: &str) -> Value {
@@ -259,5 +259,122 @@ fn start_container_hooks_are_under_the_filter() {
         let bundle = Bundle::new().directory("out").set("/linux/seccomp", profile.clone());
         let bundle = bundle.set("/process/noNewPrivileges", json!(nnp)).set("/root/readonly", json!(false));
         bundle.set("/hooks/startContainer", json!([hook])).guest("stat /made").run().prints("ENOENT");
+    }
+}
+
+/// What the caller of the runtime has, in place of what processes usually have.
+const CALLER: &str = "echo 123 > /proc/self/oom_score_adj; ulimit -Sn 500; umask 027; export MARK=callers; \
+    cd /; exec 5</etc/passwd nice -n 3 env --ignore-signal --block-signal \"$@\"";
+
+/// One line of what a hook has inherited.
+const INHERITED: &str = "echo $1 $(awk '/^(SigBlk|SigIgn):/ {print $2}' /proc/self/status) nofile=$(ulimit -Sn) \
+    umask=$(umask) oom=$(cat /proc/self/oom_score_adj) nice=$(cut -d' ' -f19 /proc/self/stat) \
+    cpus=$(awk '/^Cpus_allowed_list:/ {print $2}' /proc/self/status) mark=$MARK fds=$(ls -m /proc/self/fd) cwd=$(pwd)";
+
+#[test]
+fn a_hook_inherits_what_the_caller_has_and_no_signals() {
+    crate::skip_unless!(!under_runc(), "runc runs poststart hooks in create");
+    for verb in ["run", "create"] {
+        let mut bundle = Bundle::new().through(CALLER).guest("pid");
+        let own = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+        for kind in own {
+            let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", INHERITED, "hook", kind]});
+            bundle = bundle.set(&format!("/hooks/{kind}"), json!([hook]));
+        }
+        let printed = bundle.dir.join("printed");
+        let bundle = bundle
+            .set("/annotations", json!({"run.oci.hooks.stdout": printed}))
+            .set("/process/oomScoreAdj", json!(500))
+            .set("/process/user/umask", json!(0o77))
+            .set("/process/env/-", json!("MARK=containers"));
+        let dir = bundle.dir.display().to_string();
+        bundle.write_config();
+        bundle.call(&[verb, "--bundle", &dir, &bundle.id]).ok();
+        if verb == "create" {
+            bundle.call(&["start", &bundle.id]).ok();
+            eventually("it has ended", || bundle.call(&["state", &bundle.id]).out.contains("stopped"));
+            bundle.call(&["delete", &bundle.id]).ok();
+        }
+        let cpus = fs::read_to_string("/proc/self/status").expect("status");
+        let cpus =
+            cpus.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("CPUs").trim();
+        let none = "0000000000000000";
+        let wanted = own.map(|kind| {
+            let (oom, mark) = if kind == "createContainer" { (500, "containers") } else { (123, "callers") };
+            let cwd = match (kind, verb) {
+                ("createContainer", _) => format!("{dir}/rootfs"),
+                ("poststart" | "poststop", "create") => "/".to_owned(),
+                _ => dir.clone(),
+            };
+            let limits = "nofile=500 umask=0027";
+            format!("{kind} {none} {none} {limits} oom={oom} nice=3 cpus={cpus} mark={mark} fds=0, 1, 2, 3 cwd={cwd}")
+        });
+        let printed = fs::read_to_string(printed).expect("what hooks print");
+        assert_eq!(printed.lines().collect::<Vec<_>>(), wanted, "{verb}");
+        bundle.assert_clean();
+    }
+}
+
+#[test]
+fn a_start_container_hook_inherits_what_the_process_has() {
+    let words = "guest multi status SigBlk -- status SigIgn -- rlimit RLIMIT_NOFILE -- ids -- read \
+        /proc/self/oom_score_adj -- status NoNewPrivs -- env MARK -- fds -- cwd -- exit 3";
+    let args: Vec<_> = words.split_whitespace().collect();
+    let bundle = || {
+        Bundle::new()
+            .through(CALLER)
+            .set("/hooks/startContainer", json!([{"path": "/guest", "args": args}]))
+            .set("/process/oomScoreAdj", json!(500))
+            .set("/process/user", json!({"uid": 7, "gid": 8, "umask": 0o77}))
+            .set("/process/env/-", json!("MARK=containers"))
+            .set("/process/cwd", json!("/dev"))
+    };
+    let none = "0000000000000000";
+    let wanted = format!(
+        "stdout: {none}; {none}; 1024:1024; uid=7 gid=8 groups= umask=0077; 500; 1; containers; 0 1 2; /dev; , stderr"
+    );
+    let dir = |bundle: &Bundle| bundle.dir.display().to_string();
+    for verb in ["run", "create"] {
+        let bundle = bundle().guest("pid");
+        bundle.write_config();
+        let said = bundle.call(&[verb, "--bundle", &dir(&bundle), &bundle.id]);
+        let said = if verb == "create" { bundle.call(&["start", &bundle.id]) } else { said };
+        said.fails(1, &[&wanted]);
+    }
+}
+
+#[test]
+fn what_a_start_container_hook_prints_is_no_error_after_create() {
+    let bundle = Bundle::new().guest("pause");
+    let printed = bundle.dir.join("printed");
+    let hook = json!([{"path": "/guest", "args": ["guest", "pid"]}]);
+    bundle
+        .set("/hooks/startContainer", hook)
+        .set("/annotations", json!({"run.oci.hooks.stdout": printed}))
+        .started();
+}
+
+#[test]
+fn a_hook_of_a_foreground_run_can_end_what_it_runs() {
+    for kind in ["createRuntime", "poststart", "poststop"] {
+        let hook = json!({"path": "/usr/bin/timeout", "args": ["timeout", "0.2", "sleep", "30"]});
+        let before = std::time::Instant::now();
+        let bundle = Bundle::new().set(&format!("/hooks/{kind}"), json!([hook]));
+        drop(bundle.run());
+        assert!(before.elapsed() < std::time::Duration::from_secs(20), "{kind}");
+    }
+}
+
+#[test]
+fn a_hook_without_an_environment_has_that_of_the_caller_and_an_empty_one_is_empty() {
+    for (env, wanted) in [(None, "of the caller"), (Some(json!([])), "")] {
+        let bundle = Bundle::new().variable("MARK", "of the caller").guest("pause");
+        let text = format!("echo \"$MARK\" > {}/mark", bundle.dir.display());
+        let mut hook = json!({"path": "/bin/sh", "args": ["sh", "-c", text]});
+        if let Some(env) = env {
+            hook["env"] = env;
+        }
+        let container = bundle.set("/hooks/createRuntime", json!([hook])).container();
+        assert_eq!(container.bundle.wait_for("mark").trim(), wanted);
     }
 }

@@ -6,8 +6,9 @@ use crate::cli;
 use crate::cli::global::Global;
 use crate::destroy;
 use crate::foreground::{self, Signals};
-use crate::launch::StartedBy;
+use crate::launch::{Launched, StartedBy};
 use crate::state::{Container, Root};
+use crate::sys::Called;
 use anyhow::{Context, Result, ensure};
 use std::os::fd::AsFd;
 
@@ -25,7 +26,7 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
             "cannot allocate tty if runc will detach without setting console socket"
         );
         let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, None)?;
-        let started = start::run_poststart(&container, &launched.child.pidfd);
+        let started = poststart(&container, &launched);
         if started.is_err() {
             delete(global, &container)?;
         }
@@ -47,13 +48,21 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
     }
     let signals = Signals::collect()?;
     let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, Some(&signals))?;
-    let started = start::run_poststart(&container, &launched.child.pidfd);
+    let started = poststart(&container, &launched);
     let ended = foreground::wait(&launched.child, &signals, launched.terminal, launched.notify);
     if !args.keep {
         delete(global, &container)?;
     }
     started?;
     Ok(ended?.code())
+}
+
+/// Runs the poststart hooks, and leaves us in the bundle, where hooks begin, for those of poststop. Every path that we
+/// were given has been used or is absolute by now.
+fn poststart(container: &Container, launched: &Launched) -> Result<()> {
+    let bundle = &container.record.orlop.bundle;
+    std::env::set_current_dir(bundle).called("chdir", || format!("{bundle:?}"))?;
+    start::run_poststart(container, &launched.child.pidfd)
 }
 
 /// Nobody else will: what resists is tried twice, and an error then, whatever the container's exit status was.

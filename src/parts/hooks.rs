@@ -131,7 +131,7 @@ fn plan_one(hook: &runtime::Hook) -> Result<Hook> {
         Some(seconds) if seconds > 0 => Some(Duration::from_secs(seconds.unsigned_abs())),
         Some(seconds) => bail!("timeout: {seconds} is not greater than zero"),
     };
-    let env = hook.env().as_ref().filter(|env| !env.is_empty());
+    let env = hook.env().as_ref();
     ensure!(!env.is_some_and(|env| env.iter().any(nul)), "env: has a NUL byte");
     let env = env.map(|env| split(env)).transpose()?;
     Ok(Hook { path, args, env, timeout })
@@ -162,8 +162,8 @@ impl Hooks {
     }
 
     /// Runs the hooks of one kind, and stops at the first that fails. They begin in our working directory, with
-    /// `state` (JSON) on stdin. A hook without an environment of its own gets `env`: nothing in the runtime's
-    /// namespaces, the process's in `startContainer`.
+    /// `state` (JSON) on stdin. A hook without an environment of its own gets ours in the runtime's namespaces, and `env`
+    /// in the container's, as with runc.
     ///
     /// # Errors
     /// A hook could not be run, did not end with 0, or outlived its timeout.
@@ -246,8 +246,13 @@ impl Hook {
         if let Some((first, rest)) = self.args.split_first() {
             command.arg0(first).args(rest);
         }
-        let env = self.env.as_deref().unwrap_or(env);
-        command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
+        let env = match kind {
+            Kind::CreateContainer | Kind::StartContainer => self.env.as_deref().or(Some(env)),
+            Kind::Prestart | Kind::CreateRuntime | Kind::Poststart | Kind::Poststop => self.env.as_deref(),
+        };
+        if let Some(env) = env {
+            command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
+        }
         command.stdin(Stdio::piped()).stdout(to(&output.stdout)?).stderr(to(&output.stderr)?);
         sys::spawn::without_inherited(&mut command);
         if kind != Kind::StartContainer {
@@ -494,7 +499,10 @@ mod tests {
         let script = "test \"$A-$B-$HOME\" = ";
         let own = shell(&format!("{script}1--"), r#","env":["A=1"]"#);
         own.run(Kind::CreateRuntime, b"", &given, &Output::default()).unwrap();
-        shell(&format!("{script}-2-"), "").run(Kind::CreateRuntime, b"", &given, &Output::default()).unwrap();
+        let others = shell(&format!("{script}-2-"), "");
+        let lists = [(Kind::CreateContainer, others.of(Kind::CreateRuntime).to_vec())].into();
+        let others = Hooks { lists, ..Hooks::default() };
+        others.run(Kind::CreateContainer, b"", &given, &Output::default()).unwrap();
         shell(&format!("{script}--"), r#","env":[]"#)
             .run(Kind::CreateRuntime, b"", &[], &Output::default())
             .unwrap();
