@@ -196,9 +196,10 @@ impl Process {
 }
 
 impl Plan {
-    /// Whether the parent has something to do when the container's namespaces and mounts are there, before the pivot.
+    /// Whether the parent has something to do when the container's namespaces and mounts are there, before the pivot: its
+    /// hooks, its network devices, or only to write down that hooks run from here on, which poststop hooks have to undo.
     pub fn parent_acts_before_pivot(&self) -> bool {
-        let hooks = [hooks::Kind::Prestart, hooks::Kind::CreateRuntime];
+        let hooks = [hooks::Kind::Prestart, hooks::Kind::CreateRuntime, hooks::Kind::CreateContainer];
         hooks.iter().any(|kind| !self.hooks.of(*kind).is_empty()) || !self.net_devices.is_empty()
     }
 

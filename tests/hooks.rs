@@ -378,3 +378,24 @@ fn a_hook_without_an_environment_has_that_of_the_caller_and_an_empty_one_is_empt
         assert_eq!(container.bundle.wait_for("mark").trim(), wanted);
     }
 }
+
+#[test]
+fn a_hook_that_fails_in_run_destroys_the_container_and_poststop_hooks_run() {
+    // runtime.md, "Lifecycle": from each of the steps 2 to 9 it goes on with step 12.
+    crate::skip_unless!(!under_runc(), "runc runs no poststop hooks where the container was not created");
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
+        for option in ["", "--detach", "--keep"] {
+            let bundle = Bundle::new().option(option).guest("pause");
+            let hook = match kind {
+                "startContainer" => json!({"path": "/guest", "args": ["guest", "exit", "3"]}),
+                _ => script(&bundle, "exit 3"),
+            };
+            let poststop = script(&bundle, "echo poststop >> \"$1\"/order");
+            let bundle = bundle.set(&format!("/hooks/{kind}"), json!([hook]));
+            let attempt = bundle.set("/hooks/poststop", json!([poststop])).run();
+            let order = fs::read_to_string(attempt.bundle.dir.join("order")).unwrap_or_default();
+            assert_eq!(order, "poststop\n", "{kind} {option}: {}", attempt.output);
+            attempt.fails_with_all(&[&format!("error running {kind} hook #0"), "exit status 3"]);
+        }
+    }
+}

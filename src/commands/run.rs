@@ -50,7 +50,8 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
     let (container, launched) = container(&args.create, global, prepared, StartedBy::Us, Some(&signals))?;
     let started = poststart(&container, &launched);
     let ended = foreground::wait(&launched.child, &signals, launched.terminal, launched.notify);
-    if !args.keep {
+    // A container whose hook has failed is destroyed in any case (runtime.md, "Lifecycle", step 9).
+    if !args.keep || started.is_err() {
         delete(global, &container)?;
     }
     started?;
