@@ -106,3 +106,16 @@ fn the_callers_groups_are_kept_on_demand() {
     assert_eq!(with("1"), "uid=0 gid=0 groups=7777,8888 umask=0022");
     assert_eq!(with("0"), "uid=0 gid=0 groups= umask=0022");
 }
+
+#[test]
+fn the_callers_groups_win_over_those_of_the_configuration() {
+    // Docker gives additionalGids to every container.
+    crate::skip_unless!(is_root() && !under_runc(), "other groups need root, and another runtime than runc");
+    let bundle = Bundle::new().through("exec setpriv --groups 7777,8888 \"$@\"").global("--debug --log log");
+    let bundle = bundle.set("/annotations", json!({"run.oci.keep_original_groups": "1"}));
+    let bundle = bundle.set("/process/user/additionalGids", json!([0, 10])).guest("ids");
+    let attempt = bundle.run();
+    let log = fs::read_to_string(attempt.bundle.dir.join("log")).expect("the log");
+    assert!(log.contains("additionalGids") && log.contains("ignoring"), "{log}");
+    attempt.prints("uid=0 gid=0 groups=7777,8888 umask=0022");
+}

@@ -3,9 +3,10 @@
 //! Ids are numbers from config.json: nothing here looks a name up. Not for: the id maps of the user
 //! namespace (`idmap`), nor the capabilities that the change of ids would take (`capabilities`).
 
+use crate::log;
 use crate::sys::path::Root;
 use crate::sys::{self, Called, prctl};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use oci_spec::runtime;
 use rustix::fs::OFlags;
 use serde::Serialize;
@@ -93,9 +94,16 @@ pub fn plan(user: &runtime::User, original: OriginalGroups) -> Result<User> {
     }
     let groups = match original {
         OriginalGroups::Drop => Groups::Set(gids),
-        OriginalGroups::Keep if gids.is_empty() => Groups::Keep,
         OriginalGroups::Keep => {
-            bail!("process.user.additionalGids: the groups of the runtime are to be kept")
+            if !gids.is_empty() {
+                // Docker always gives some; the annotation is the user's own word. As in crun.
+                log::debug(|| {
+                    format!(
+                        "process.user.additionalGids {gids:?}: the groups of the caller are kept, ignoring"
+                    )
+                });
+            }
+            Groups::Keep
         }
     };
     let umask = user.umask().unwrap_or(DEFAULT_UMASK);
@@ -256,9 +264,9 @@ mod tests {
     }
 
     #[test]
-    fn kept_groups_and_added_groups_contradict_each_other() {
+    fn groups_that_are_kept_win_over_groups_that_are_given() {
         let user = spec(r#"{"additionalGids":[5]}"#);
-        assert!(plan(&user, OriginalGroups::Keep).is_err());
+        assert_eq!(plan(&user, OriginalGroups::Keep).unwrap().groups, Groups::Keep);
         assert_eq!(plan(&spec("{}"), OriginalGroups::Keep).unwrap().groups, Groups::Keep);
     }
 
