@@ -111,7 +111,7 @@ fn write_all(fd: BorrowedFd<'_>, line: &str) {
 
 /// One line without characters that a terminal would obey, or show in another order than they stand. In JSON, which
 /// escapes most of them itself, the form is the right one, too.
-fn printable(line: &str) -> Cow<'_, str> {
+pub(crate) fn printable(line: &str) -> Cow<'_, str> {
     let obeyed = |c: char| {
         let reorders =
             matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -203,7 +203,7 @@ mod tests {
         let long = format!("/{}", "x".repeat(200));
         for (path, reason) in [
             (stale.to_str().unwrap(), "connect: connection refused (nobody listens)"),
-            (missing.to_str().unwrap(), "connect : no such file or directory"),
+            (missing.to_str().unwrap(), "connect: no such file or directory"),
             ("/dev/null", "not a socket"),
             (&long, "longer than the name of a socket may be, 107 bytes"),
             (&long.replace('/', "@"), "longer than the name of a socket may be, 107 bytes"),

@@ -3,6 +3,7 @@
 use crate::cli;
 use crate::cli::global::Global;
 use crate::cli::values::ListFormat;
+use crate::log;
 use crate::state::{Container, Record};
 use crate::sys::{Called, spawn};
 use anyhow::{Result, bail, ensure};
@@ -84,7 +85,8 @@ fn select(text: &str, pids: &[i32]) -> Result<String> {
         // With a column of names in front, a name with a space moves the number: that line is left out, and no other.
         let pid = line.split_whitespace().nth(column).and_then(|field| field.parse().ok());
         if pid.is_some_and(|pid: i32| pids.contains(&pid)) {
-            selected.push_str(line);
+            // The names of processes are the container's to choose, and not every ps leaves out what a terminal obeys.
+            selected.push_str(&log::printable(line));
             selected.push('\n');
         }
     }
@@ -101,6 +103,7 @@ mod tests {
         assert_eq!(select(text, &[42]).unwrap(), "UID   PID  CMD\nroot   42  sleep 7\n");
         let text = "CMD PID\na name 7\nsleep 42\n";
         assert_eq!(select(text, &[42, 7]).unwrap(), "CMD PID\nsleep 42\n");
+        assert_eq!(select("PID CMD\n7 \u{1b}[2J\n", &[7]).unwrap(), "PID CMD\n7 \\u001b[2J\n");
         assert_eq!(select("UID CMD\n", &[]).unwrap_err().to_string(), "couldn't find PID field in ps output");
     }
 }

@@ -237,6 +237,7 @@ pub fn output(
         |name: &str| rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map(std::fs::File::from);
     let (mut stdout, mut stderr) = (file("stdout")?, file("stderr")?);
     command.stdin(std::process::Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+    super::signal::reset_in(without_inherited(command));
     let mut child = command.spawn()?;
     let pid = rustix::process::Pid::from_child(&child);
     let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).and_then(|pidfd| {
@@ -331,6 +332,21 @@ mod tests {
         assert_eq!((ended.stdout.as_slice(), ended.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
         assert_eq!(ended.status.code(), Some(3));
         assert_eq!(run("exec sleep 5", 50).unwrap_err().raw_os_error(), Some(libc::ETIMEDOUT));
+    }
+
+    #[test]
+    fn a_helper_begins_with_no_signal_blocked_and_the_standard_streams_only() {
+        crate::sys::prctl::testing::in_child(|| {
+            super::super::signal::block(super::super::signal::Mask::ALL)?;
+            let inherited = std::fs::File::open("/dev/null")?;
+            rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty())?;
+            let script = format!("grep SigBlk /proc/self/status; test -e /dev/fd/{}", inherited.as_raw_fd());
+            let mut command = std::process::Command::new("sh");
+            let ended = output(command.args(["-c", &script]), std::time::Duration::from_secs(20))?;
+            anyhow::ensure!(ended.stdout == b"SigBlk:\t0000000000000000\n", "{ended:?}");
+            anyhow::ensure!(!ended.status.success(), "the descriptor is there");
+            Ok(())
+        });
     }
 
     #[test]
