@@ -33,6 +33,19 @@ fn readiness_is_passed_on_with_the_pid_of_the_container() {
 }
 
 #[test]
+fn the_root_of_a_user_namespace_tells_it_too() {
+    let bundle = Bundle::new().user_namespace();
+    let path = bundle.dir.join("systemd");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(15))).expect("a timeout");
+    let bundle = bundle.variable("NOTIFY_SOCKET", &path.display().to_string());
+    bundle.guest("notify READY=1").run().prints("ok");
+    let mut text = [0; 64];
+    let length = socket.recv(&mut text).expect("a message");
+    assert_eq!(&text[..length], b"READY=1\n");
+}
+
+#[test]
 fn without_the_variable_the_container_has_no_socket() {
     Bundle::new().guest("multi env NOTIFY_SOCKET -- stat /run/notify").run().prints("unset\nENOENT");
 }

@@ -72,6 +72,18 @@ fn an_agent_that_never_answers_is_an_error() {
 }
 
 #[test]
+fn a_signal_ends_the_wait_for_an_agent() {
+    crate::skip_unless!(!under_runc(), "runc waits on");
+    let (bundle, path) = with_agent("capget");
+    let agent = UnixListener::bind(&path).expect("a socket");
+    let running = bundle.start("run");
+    let _taken = crate::support::accept_fd(&agent);
+    running.signal(rustix::process::Signal::TERM);
+    running.finish().fails(1, &["ended by SIGTERM"]);
+    bundle.assert_clean();
+}
+
+#[test]
 fn a_log_that_nobody_reads_is_an_error() {
     crate::skip_unless!(!under_runc(), "runc waits for ever");
     let bundle = Bundle::new().global("--log log");
