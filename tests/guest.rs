@@ -12,6 +12,8 @@
 
 #[path = "guest/attacks.rs"]
 mod attacks;
+#[path = "guest/calls.rs"]
+mod calls;
 #[path = "guest/choices.rs"]
 mod choices;
 #[path = "guest/watch.rs"]
@@ -87,6 +89,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("machine",        "",                   |_| Ok(rustix::system::uname().machine().to_string_lossy().into_owned())),
     ("clock",          "monotonic|boottime", clock),          // whole seconds
     ("syscall",        "NR [ARG…]",          syscall),        // = RESULT, or errno
+    ("syscall32",      "NR [A [B [C]]]",     calls::syscall32), // the same, as 32-bit x86 (int 0x80)
     ("connect",        "PATH",               |args| Ok(tried(UnixStream::connect(word(args, 0)?).map(|_| ())))),
     ("notify",         "TEXT",               notify),
     ("notify-flood",   "TEXT",               |args| { println!("ready"); loop { notify(args)?; } }), // says it for ever

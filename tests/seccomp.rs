@@ -210,6 +210,30 @@ fn notifying_of_write_is_refused() {
 }
 
 #[test]
+fn a_multiplexer_gives_32_bit_x86_no_call_that_it_may_not_make_directly() {
+    crate::skip_unless!(cfg!(target_arch = "x86_64"), "no other kernel takes calls of 32-bit x86");
+    crate::skip_unless!(!under_runc(), "libseccomp looks at registers there that the call does not use");
+    let text = include_str!("../bundles/seccomp-default.json");
+    let mut profile: Value = serde_json::from_str(text).expect("a profile");
+    let entries = profile["syscalls"].as_array_mut().expect("entries");
+    for names in entries.iter_mut().filter_map(|entry| entry["names"].as_array_mut()) {
+        names.retain(|name| name != "bind" && name != "socketcall");
+    }
+    // For one address only, an address that no program has.
+    entries.push(json!({"names": ["bind"], "action": "SCMP_ACT_ALLOW",
+        "args": [{"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}]}));
+    for (words, fact) in [
+        ("syscall32 20", "= 1"),         // getpid
+        ("syscall32 361 -1 0", "EBADF"), // bind
+        ("syscall32 361 -1 8", "EPERM"),
+        ("syscall32 102 2 0", "EPERM"), // socketcall, by which bind would end in EFAULT
+        ("syscall32 102 3 0", "EFAULT"), // connect, which the profile allows with any arguments
+    ] {
+        Bundle::new().set("/linux/seccomp", profile.clone()).guest(words).run().prints(fact);
+    }
+}
+
+#[test]
 fn a_call_of_another_architecture_is_stopped() {
     crate::skip_unless!(!under_runc(), "the guest does not tell runc's answer from a crash");
     let bundle = with(json!([{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO"}]));

@@ -385,10 +385,10 @@ fn guest() -> PathBuf {
     let bin = Path::new(env!("CARGO_BIN_EXE_orlop"));
     let guest = bin.parent().expect("the target directory").join("examples/guest");
     let time = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    for source in
-        ["tests/guest.rs", "tests/guest/attacks.rs", "tests/guest/choices.rs", "tests/guest/watch.rs"]
-    {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let parts = fs::read_dir(tests.join("guest")).expect("the guest's parts");
+    let parts = parts.map(|entry| entry.expect("an entry").path());
+    for source in parts.chain([tests.join("guest.rs")]) {
         // A whole `cargo test` builds it; with `--test main` cargo does not look at it.
         assert!(time(&guest) >= time(&source), "the guest is missing or old: cargo build --example guest");
     }

@@ -19,6 +19,19 @@ pub struct Abi {
     pub private: u32,
     /// Whether `socketcall` (102) and `ipc` (117) exist, which carry many calls in their first argument.
     pub multiplexed: bool,
+    /// Calls that take one pointer to all their arguments.
+    pub packed: &'static [u32],
+}
+
+/// A call that is made through another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// The number of the multiplexer.
+    pub number: u32,
+    /// The bits of its first argument that the kernel looks at.
+    pub mask: u64,
+    /// What these bits are for this call.
+    pub value: u64,
 }
 
 /// The calling conventions of a kernel, the native one first.
@@ -53,10 +66,20 @@ impl Abi {
         self.numbers.iter().find_map(|table| table.get(hash)).map(|number| number | self.bit)
     }
 
-    /// The multiplexer that also carries the call, and the value of its first argument.
-    pub fn multiplexer(&self, hash: u64) -> Option<(u32, u32)> {
+    /// How the call is also made through a multiplexer.
+    pub fn carried(&self, hash: u64) -> Option<Carried> {
         let found = if self.multiplexed { MULTIPLEXED.get(hash) } else { None };
-        found.map(|found| (found >> 8, found & 0xff))
+        found.map(|found| {
+            let (number, value) = (found >> 8, u64::from(found & 0xff));
+            // Both take a 32-bit integer, on machines of 64 bits, too. The upper half of ipc's is a version.
+            let mask = if number == IPC { 0xffff } else { 0xffff_ffff };
+            Carried { number, mask, value }
+        })
+    }
+
+    /// Whether a filter can see the arguments of the call `number`.
+    pub fn shows_arguments(&self, number: u32) -> bool {
+        !self.packed.contains(&number)
     }
 }
 
@@ -142,11 +165,14 @@ macro_rules! table {
     }};
 }
 
+/// The number of `ipc`, the multiplexer of System V's interprocess communication.
+const IPC: u32 = 117;
+
 /// What goes through `socketcall` (102) and `ipc` (117) on 32-bit x86, s390 and PowerPC: multiplexer << 8 | value
 /// of the first argument (linux/net.h, linux/ipc.h).
 static MULTIPLEXED: Table = {
     const SOCKETCALL: u32 = 102 << 8;
-    const IPC: u32 = 117 << 8;
+    const IPC: u32 = self::IPC << 8;
     Table::of(&[
         ("socket", SOCKETCALL | 1),
         ("bind", SOCKETCALL | 2),
@@ -188,14 +214,21 @@ mod x86_64 {
     use super::{Abi, Arch, LITTLE, Machine, NONE_PRIVATE, Table, WIDE, X32_BIT};
 
     const AUDIT: u32 = 62 | WIDE | LITTLE;
-    static X86_64: Abi =
-        Abi { audit: AUDIT, bit: 0, numbers: &[table!(x86_64)], private: NONE_PRIVATE, multiplexed: false };
+    static X86_64: Abi = Abi {
+        audit: AUDIT,
+        bit: 0,
+        numbers: &[table!(x86_64)],
+        private: NONE_PRIVATE,
+        multiplexed: false,
+        packed: &[],
+    };
     static X32: Abi = Abi {
         audit: AUDIT,
         bit: X32_BIT,
         numbers: &[&X32_OWN, table!(x86_64)],
         private: NONE_PRIVATE,
         multiplexed: false,
+        packed: &[],
     };
     /// Calls whose x32 form has a number of its own, as its arguments are laid out differently.
     static X32_OWN: Table = Table::of(&[
@@ -249,8 +282,14 @@ mod x86_64 {
 mod x86 {
     use super::{Abi, LITTLE, NONE_PRIVATE, Table};
 
-    pub static X86: Abi =
-        Abi { audit: 3 | LITTLE, bit: 0, numbers: &[table!(x86)], private: NONE_PRIVATE, multiplexed: true };
+    pub static X86: Abi = Abi {
+        audit: 3 | LITTLE,
+        bit: 0,
+        numbers: &[table!(x86)],
+        private: NONE_PRIVATE,
+        multiplexed: true,
+        packed: &[82, 90], // select and mmap; the newer ones are called _newselect and mmap2
+    };
     #[cfg(target_arch = "x86")]
     pub static MACHINE: super::Machine = super::Machine { abis: &[(super::Arch::ScmpArchX86, &X86)] };
 }
@@ -265,6 +304,7 @@ mod aarch64 {
         numbers: &[table!(aarch64)],
         private: NONE_PRIVATE,
         multiplexed: false,
+        packed: &[],
     };
     pub static MACHINE: Machine =
         Machine { abis: &[(Arch::ScmpArchAarch64, &AARCH64), (Arch::ScmpArchArm, &super::arm::ARM)] };
@@ -288,6 +328,7 @@ mod arm {
         numbers: &[table!(arm), &ARM_OWN],
         private: PRIVATE,
         multiplexed: false,
+        packed: &[],
     };
     #[cfg(target_arch = "arm")]
     pub static MACHINE: super::Machine = super::Machine { abis: &[(super::Arch::ScmpArchArm, &ARM)] };
@@ -295,7 +336,7 @@ mod arm {
 
 /// A machine with one calling convention.
 macro_rules! machine {
-    ($name:ident, $target:literal, $arch:ident, $audit:expr, $multiplexed:literal) => {
+    ($name:ident, $target:literal, $arch:ident, $audit:expr, $multiplexed:literal, $packed:expr) => {
         #[cfg(any(test, target_arch = $target))]
         mod $name {
             #[allow(unused_imports)]
@@ -307,17 +348,18 @@ macro_rules! machine {
                 numbers: &[table!($name)],
                 private: NONE_PRIVATE,
                 multiplexed: $multiplexed,
+                packed: &$packed,
             };
             pub static MACHINE: Machine = Machine { abis: &[(Arch::$arch, &ABI)] };
         }
     };
 }
 
-machine!(riscv64, "riscv64", ScmpArchRiscv64, 243 | WIDE | LITTLE, false);
-machine!(loongarch64, "loongarch64", ScmpArchLoongarch64, 258 | WIDE | LITTLE, false);
+machine!(riscv64, "riscv64", ScmpArchRiscv64, 243 | WIDE | LITTLE, false, []);
+machine!(loongarch64, "loongarch64", ScmpArchLoongarch64, 258 | WIDE | LITTLE, false, []);
 // The 31-bit convention of s390x and the 32-bit one of ppc64 have no code: they get the bad-arch action.
-machine!(s390x, "s390x", ScmpArchS390x, 22 | WIDE, true);
-machine!(powerpc64, "powerpc64", ScmpArchPpc64le, 21 | WIDE | LITTLE, true);
+machine!(s390x, "s390x", ScmpArchS390x, 22 | WIDE, true, [90]); // mmap
+machine!(powerpc64, "powerpc64", ScmpArchPpc64le, 21 | WIDE | LITTLE, true, []);
 
 /// The machine that orlop is built for.
 pub fn native() -> &'static Machine {

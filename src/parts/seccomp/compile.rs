@@ -11,15 +11,19 @@
 //!   and value; only profiles whose rules overlap with different actions can tell);
 //! * 32-bit conventions and x32 compare the low halves of arguments and values;
 //! * a call that 32-bit x86 can also make through `socketcall` or `ipc` has its rule there too, for that value
-//!   of the first argument. The rule's own conditions cannot be asked there, as the arguments are in memory;
+//!   of the first argument (a profile that names the multiplexer itself says what becomes of all that it carries);
 //! * an architecture that is not listed, and x32 where it is not listed, gets `KILL_THREAD`; the number -1 of
 //!   x86_64 does not, as tracers use it to skip a call;
 //! * numbers above every one that the profile names are newer than the profile: ENOSYS, so that programs fall
 //!   back, unless the default action lets calls through.
 //!
+//! Where arguments are in memory (`socketcall`, `ipc`, 32-bit x86's `mmap` and `select`), a filter cannot ask the
+//! conditions of a rule. Such a call gets the strictest of the outcomes that its arguments could have led to. Here
+//! libseccomp compares registers that the call does not use.
+//!
 //! Not for: words of config.json (`mod.rs`).
 
-use super::arch::{self, Abi, Machine, X32_BIT};
+use super::arch::{self, Abi, Carried, Machine, X32_BIT};
 use super::assemble::{Assembler, Label, Test};
 use crate::sys::seccomp::Instruction;
 use oci_spec::runtime::{Arch, LinuxSeccompOperator as Operator};
@@ -152,7 +156,7 @@ impl Compiler {
                 }
             }
             let Some(rows) = rows.next() else { break };
-            let outcome = self.outcome(rows);
+            let outcome = self.outcome(rows, abi.shows_arguments(number));
             set(number, outcome);
             expected = number.saturating_add(1);
         }
@@ -166,28 +170,37 @@ impl Compiler {
     /// The rules of each number: (number, order, rule), sorted; and the newest number that the profile names.
     fn numbered(&mut self, abi: &Abi) -> (Vec<(u32, usize, usize)>, Option<u32>) {
         let mut named = Vec::with_capacity(self.calls.len());
+        let mut carried: Vec<(Carried, usize, Vec<usize>)> = Vec::new();
         let mut newest = 0;
+        let mut order = 0;
         for at in 0..self.calls.len() {
             let Some((hash, range)) = self.calls.get(at).cloned() else { break };
             let number = abi.number(hash);
             if let Some(number) = number.filter(|number| *number < abi.private) {
                 newest = newest.max(number);
             }
-            let multiplexer = abi.multiplexer(hash);
+            let multiplexer = abi.carried(hash);
             for rule in range {
                 let Some(action) = self.rules.get(rule).map(|rule| rule.action) else { continue };
                 if action == self.default {
                     continue;
                 }
+                order += 1;
                 if let Some(number) = number {
-                    named.push((number, named.len(), rule));
+                    named.push((number, order, rule));
                 }
-                if let Some((number, value)) = multiplexer {
-                    let (operator, value) = (Operator::ScmpCmpEq, u64::from(value));
-                    let condition = Condition { index: 0, operator, value, masked: 0 };
-                    self.rules.push(Rule { action, conditions: vec![condition] });
-                    named.push((number, named.len(), self.rules.len() - 1));
+                match (multiplexer, carried.iter_mut().find(|(known, ..)| Some(*known) == multiplexer)) {
+                    (_, Some((.., rules))) => rules.push(rule),
+                    (Some(multiplexer), None) => carried.push((multiplexer, order, vec![rule])),
+                    (None, None) => {}
                 }
+            }
+        }
+        for (multiplexer, order, rules) in carried {
+            let action = self.strictest(&rules);
+            if action != self.default {
+                self.rules.push(Rule { action, conditions: vec![is_carried(multiplexer)] });
+                named.push((multiplexer.number, order, self.rules.len() - 1));
             }
         }
         named.sort_unstable();
@@ -195,8 +208,24 @@ impl Compiler {
         (named, Some(newest).filter(|newest| *newest & !abi.bit != 0))
     }
 
+    /// The action for a call whose arguments cannot be seen: of those that the rules, and the default, have for it, the
+    /// one that the kernel would prefer between two filters. A rule without conditions leaves no choice.
+    fn strictest(&self, rules: &[usize]) -> u32 {
+        let rules = || rules.iter().filter_map(|rule| self.rules.get(*rule));
+        if let Some(always) = rules().find(|rule| rule.conditions.is_empty()) {
+            return always.action;
+        }
+        let actions = std::iter::once(self.default).chain(rules().map(|rule| rule.action));
+        // SECCOMP_RET_ACTION_FULL, compared with its sign: KILL_PROCESS is the lowest, ALLOW the highest.
+        actions.min_by_key(|action| (action & 0xffff_0000).cast_signed()).unwrap_or(self.default)
+    }
+
     /// The outcome of the rules of one number.
-    fn outcome(&mut self, rows: &[(u32, usize, usize)]) -> Outcome {
+    fn outcome(&mut self, rows: &[(u32, usize, usize)], shows_arguments: bool) -> Outcome {
+        if !shows_arguments {
+            let rules: Vec<usize> = rows.iter().map(|row| row.2).collect();
+            return Outcome::Return(self.strictest(&rules));
+        }
         let rules = || rows.iter().filter_map(|row| self.rules.get(row.2).map(|rule| (row.2, rule)));
         if let Some((_, rule)) = rules().find(|(_, rule)| rule.conditions.is_empty()) {
             return Outcome::Return(rule.action);
@@ -265,6 +294,11 @@ impl Compiler {
 }
 
 const AUDIT_S390X: u32 = 0x8000_0016;
+
+/// The condition by which a multiplexer carries a call.
+fn is_carried(by: Carried) -> Condition {
+    Condition { index: 0, operator: Operator::ScmpCmpMaskedEq, value: by.mask, masked: by.value }
+}
 
 /// One half of an argument and what it is compared with.
 struct Half {

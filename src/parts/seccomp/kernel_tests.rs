@@ -56,16 +56,52 @@ fn the_kernel_answers_as_the_default_profile_says() {
     assert_eq!(exit_code(status), 0);
 }
 
+/// getpid is 20 for 32-bit x86; without IA32 emulation the instruction kills.
+#[cfg(target_arch = "x86_64")]
+fn runs_i386() -> bool {
+    let runs = match probe::in_child(|| u8::from(probe::errno_i386(20, [0; 3]) != 0)) {
+        WaitStatus::Signaled(..) => false,
+        status => exit_code(status) == 0,
+    };
+    if !runs {
+        eprintln!("skipped: this kernel does not run 32-bit x86");
+    }
+    runs
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_kernel_denies_through_a_multiplexer_what_it_denies_directly() {
+    if !runs_i386() {
+        return;
+    }
+    const EPERM: i32 = libc::EPERM;
+    let allowed = json!({"names": ["exit_group", "exit"], "action": "SCMP_ACT_ALLOW"});
+    let asked = |name: &str, index: u32| {
+        json!({"names": [name], "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": index, "value": 0, "op": "SCMP_CMP_EQ"}]})
+    };
+    let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86"],
+        "syscalls": [allowed, asked("bind", 1), asked("socket", 0), asked("shmget", 1), asked("mmap", 1)]});
+    let status = under(profile, || {
+        first_wrong(&[
+            (probe::errno_i386(361, [u32::MAX, 0, 0]), libc::EBADF), // bind: its second argument is as asked
+            (probe::errno_i386(361, [u32::MAX, 8, 0]), EPERM),
+            (probe::errno_i386(102, [2, 0, 0]), EPERM), // socketcall, with no arguments to be read: EFAULT
+            (probe::errno_i386(102, [1, 0, 0]), EPERM),
+            (probe::errno_i386(117, [23, 0, 0]), EPERM), // ipc
+            (probe::errno_i386(117, [0x1_0017, 0, 0]), EPERM),
+            (probe::errno_i386(90, [0, 0, 0]), EPERM), // mmap, of a null pointer
+        ])
+    });
+    assert_eq!(exit_code(status), 0);
+}
+
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn the_kernel_answers_32_bit_calls_by_their_own_numbers() {
-    // getpid is 20 for 32-bit x86; without IA32 emulation the instruction kills.
-    if exit_code(match probe::in_child(|| u8::from(probe::errno_i386(20, [0; 3]) != 0)) {
-        WaitStatus::Signaled(..) => return eprintln!("skipped: this kernel does not run 32-bit x86"),
-        status => status,
-    }) != 0
-    {
-        return eprintln!("skipped: this kernel does not run 32-bit x86");
+    if !runs_i386() {
+        return;
     }
     let profile = serde_json::to_value(default_profile()).unwrap();
     let status = under(profile, || {

@@ -58,10 +58,13 @@ impl Random {
     }
 }
 
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 23] = [
     "read",
     "write",
     "socket",
+    "bind",
+    "mmap",
+    "select",
     "ioctl",
     "clone",
     "personality",
@@ -80,8 +83,8 @@ const NAMES: [&str; 20] = [
     "statx",
     "prctl",
 ];
-const VALUES: [u64; 9] =
-    [0, 1, 9, 40, 0x7e02_0000, 0xffff_ffff, 0x1_0000_0000, 0xdead_beef_0000_0028, u64::MAX];
+const VALUES: [u64; 12] =
+    [0, 1, 2, 9, 23, 40, 0x1_0017, 0x7e02_0000, 0xffff_ffff, 0x1_0000_0000, 0xdead_beef_0000_0028, u64::MAX];
 
 fn compare(spec: &LinuxSeccomp, native: u32, audits: &[u32], random: &mut Random, rounds: usize) {
     let program = compiled(spec, native);
@@ -96,7 +99,7 @@ fn compare(spec: &LinuxSeccomp, native: u32, audits: &[u32], random: &mut Random
             1 => random.of(&[u32::MAX, X32, X32 - 1, X32 + 600, 600, 0, 0xf0000, 0xf0001, 0xf0006]),
             2..5 => {
                 let named = numbers(random.of(&NAMES), audit, random.below(2) == 0);
-                named.first().map_or(0, |row| row.0)
+                if named.is_empty() { 0 } else { random.of(&named).0 }
             }
             5 if audit == AUDIT_X86_64 => X32 | random.below(560) as u32,
             _ => random.below(480) as u32,
@@ -172,6 +175,50 @@ fn a_call_that_is_always_allowed_never_looks_at_arguments() {
         let (value, steps, asked) = run(&program, Call { audit: AUDIT_X86_64, number, args: [0; 6] });
         assert!(value == ALLOW && !asked && steps <= 14, "{number}: {value:#x} after {steps}");
     }
+}
+
+#[test]
+fn what_a_filter_cannot_see_gets_the_strictest_of_its_outcomes() {
+    let (permit, errno) = (json!({"action": "SCMP_ACT_ALLOW"}), json!({"action": "SCMP_ACT_ERRNO"}));
+    let kill = json!({"action": "SCMP_ACT_KILL_PROCESS"});
+    let asked = |index: u32, rule: &serde_json::Value, name: &str| {
+        json!({"names": [name], "action": rule["action"],
+            "args": [{"index": index, "value": 0, "op": "SCMP_CMP_EQ"}]})
+    };
+    let always = |rule: &serde_json::Value, name: &str| json!({"names": [name], "action": rule["action"]});
+    // socketcall carries bind, ipc carries shmget; mmap and select have a pointer to their arguments.
+    for (name, number, first) in
+        [("bind", 102, 2), ("shmget", 117, 23), ("shmget", 117, 0x1_0017), ("mmap", 90, 0), ("select", 82, 0)]
+    {
+        for index in 0..3 {
+            let cases = [
+                ("SCMP_ACT_ERRNO", vec![asked(index, &permit, name)], ERRNO | 1),
+                ("SCMP_ACT_ERRNO", vec![asked(index, &permit, name), always(&permit, name)], ALLOW),
+                ("SCMP_ACT_ERRNO", vec![asked(index, &permit, name), asked(index, &kill, name)], 0x8000_0000),
+                ("SCMP_ACT_ALLOW", vec![asked(index, &errno, name)], ERRNO | 1),
+                ("SCMP_ACT_LOG", vec![asked(index, &permit, name)], 0x7ffc_0000),
+            ];
+            for (default, mut rules, expected) in cases {
+                // So that nothing here is newer than the profile.
+                rules.push(always(&kill, "statx"));
+                let profile = spec(json!({"defaultAction": default, "architectures": ["SCMP_ARCH_X86"],
+                    "syscalls": rules}));
+                let program = compiled(&profile, AUDIT_X86_64);
+                let call = Call { audit: AUDIT_X86, number, args: [first, 0, 0, 0, 0, 0] };
+                assert_eq!(run(&program, call).0, expected, "{name} {index} {default}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_multiplexer_takes_an_integer_of_32_bits_on_machines_of_64_too() {
+    let profile = spec(json!({"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["bind", "shmget"], "action": "SCMP_ACT_ERRNO"}]}));
+    let program = compiled(&profile, 0x8000_0016);
+    let s390x = |number, arg| run(&program, Call { audit: 0x8000_0016, number, args: [arg; 6] }).0;
+    assert_eq!([s390x(102, 2), s390x(102, 0x1_0000_0002), s390x(102, 3)], [ERRNO | 1, ERRNO | 1, ALLOW]);
+    assert_eq!([s390x(117, 23), s390x(117, 0x1_0001_0017), s390x(117, 22)], [ERRNO | 1, ERRNO | 1, ALLOW]);
 }
 
 #[test]
