@@ -98,7 +98,32 @@ pub fn plan_scheduler(said: &SaidScheduler, allowed_cpus: bool) -> Result<Schedu
     );
     let priority =
         u32::try_from(priority).with_context(|| format!("invalid scheduler.priority: {priority}"))?;
+    // With these flags the kernel takes the policy, or the numbers, that the process has already.
+    let keeps = ["SCHED_FLAG_KEEP_POLICY", "SCHED_FLAG_KEEP_PARAMS"];
+    if policy == "SCHED_DEADLINE" && !flags.iter().any(|flag| keeps.contains(flag)) {
+        check_deadline(runtime, deadline, period)?;
+    }
     Ok(Scheduler { policy, flags, nice, priority, runtime, deadline, period, allowed_cpus })
+}
+
+/// The rule of sched(7), by the number that breaks it.
+fn check_deadline(runtime: u64, deadline: u64, period: u64) -> Result<()> {
+    const LEAST: u64 = 1024;
+    const RULE: &str = "SCHED_DEADLINE wants 1024 ns <= runtime <= deadline <= period < 2^63";
+    let is_signed = |number: u64| i64::try_from(number).is_ok();
+    ensure!(runtime >= LEAST, "process.scheduler.runtime: {runtime} is less than {LEAST} ({RULE})");
+    ensure!(
+        runtime <= deadline,
+        "process.scheduler.runtime: {runtime} is more than the deadline, {deadline} ({RULE})"
+    );
+    ensure!(is_signed(deadline), "process.scheduler.deadline: {deadline} is 2^63 or more ({RULE})");
+    ensure!(is_signed(period), "process.scheduler.period: {period} is 2^63 or more ({RULE})");
+    // No period: the deadline is the period.
+    ensure!(
+        period == 0 || deadline <= period,
+        "process.scheduler.deadline: {deadline} is more than the period, {period} ({RULE})"
+    );
+    Ok(())
 }
 
 impl Scheduler {
@@ -121,6 +146,14 @@ impl Scheduler {
             // sched(7): a deadline process must be allowed on all CPUs of its root domain.
             Err(error) if error.errno() == libc::EPERM && self.allowed_cpus => {
                 Err(error).context("process scheduler can't be used together with AllowedCPUs")
+            }
+            Err(error) if error.errno() == libc::EINVAL && self.policy == "SCHED_DEADLINE" => Err(error)
+                .context(
+                    "process.scheduler: is the period within sched_deadline_period_min_us and _max_us of \
+                     /proc/sys/kernel?",
+                ),
+            Err(error) if error.errno() == libc::EBUSY => {
+                Err(error).context("process.scheduler: the CPUs have no time left for another deadline")
             }
             result => result.context("process.scheduler"),
         }
@@ -317,6 +350,31 @@ mod tests {
         ] {
             let error = scheduler(json).unwrap_err();
             assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_breaks_the_rule_is_named_by_the_number_that_does() {
+        let rule = "(SCHED_DEADLINE wants 1024 ns <= runtime <= deadline <= period < 2^63)";
+        let said = |runtime: u64, deadline: u64, period: u64| {
+            let json = serde_json::json!({"policy": "SCHED_DEADLINE", "runtime": runtime, "deadline": deadline,
+                "period": period});
+            scheduler(&json.to_string()).map(drop).map_err(|error| error.to_string())
+        };
+        for (numbers, text) in [
+            ((30_000, 20_000, 40_000), "runtime: 30000 is more than the deadline, 20000"),
+            ((10_000, 50_000, 40_000), "deadline: 50000 is more than the period, 40000"),
+            ((1023, 50_000, 0), "runtime: 1023 is less than 1024"),
+            ((0, 0, 0), "runtime: 0 is less than 1024"),
+            ((1024, 1 << 63, 0), "deadline: 9223372036854775808 is 2^63 or more"),
+            ((1024, 1024, 1 << 63), "period: 9223372036854775808 is 2^63 or more"),
+        ] {
+            let (runtime, deadline, period) = numbers;
+            assert_eq!(said(runtime, deadline, period), Err(format!("process.scheduler.{text} {rule}")));
+        }
+        for (runtime, deadline, period) in [(1024, 1024, 1024), (10_000, 20_000, 0), (10_000, 20_000, 20_000)]
+        {
+            assert_eq!(said(runtime, deadline, period), Ok(()));
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{Called, Error, check};
 use rustix::process::Pid;
 use std::ffi::{c_int, c_uint, c_ulong};
+use std::fmt;
 
 /// `struct sched_attr`, as far as Linux 5.3 has it.
 #[repr(C)]
@@ -39,6 +40,33 @@ pub struct Attr {
     pub period: u64,
 }
 
+impl fmt::Display for Attr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DEADLINE: u32 = 6;
+        write!(f, "policy {} flags {:#x}", self.policy, self.flags)?;
+        match self.policy {
+            DEADLINE => {
+                write!(f, " runtime {} deadline {} period {}", self.runtime, self.deadline, self.period)
+            }
+            _ => write!(f, " nice {} priority {}", self.nice, self.priority),
+        }
+    }
+}
+
+/// The numbers of the bits in `mask`, as the kernel lists CPUs and nodes: `0-3,7`.
+fn numbers(mask: &[c_ulong]) -> String {
+    let width = c_ulong::BITS as usize;
+    let is_set = |bit: usize| mask.get(bit / width).is_some_and(|word| word >> (bit % width) & 1 == 1);
+    let mut list = String::new();
+    let starts = (0..mask.len() * width).filter(|bit| is_set(*bit) && (*bit == 0 || !is_set(bit - 1)));
+    for first in starts {
+        let last = (first..).take_while(|bit| is_set(*bit)).last().unwrap_or(first);
+        let comma = if list.is_empty() { "" } else { "," };
+        list += &if first == last { format!("{comma}{first}") } else { format!("{comma}{first}-{last}") };
+    }
+    list
+}
+
 /// sched_setattr(2) of `process`.
 ///
 /// # Errors
@@ -59,7 +87,7 @@ pub fn set_attr(process: Pid, attr: &Attr) -> Result<(), Error> {
     let pid: c_int = process.as_raw_nonzero().get();
     // SAFETY: `raw` lives over the call and says its own size, more than which the kernel does not read.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const raw, 0 as c_uint) };
-    check(result).map(drop).called("sched_setattr", || format!("{attr:?}"))
+    check(result).map(drop).called("sched_setattr", || attr.to_string())
 }
 
 /// ioprio_set(2) of the calling thread.
@@ -84,7 +112,7 @@ pub fn set_affinity(process: Option<Pid>, mask: &[c_ulong]) -> Result<(), Error>
     let pid = Pid::as_raw(process);
     // SAFETY: the length is that of `mask`, which lives over the call and is only read.
     let result = unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(mask), mask.as_ptr()) };
-    check(result).map(drop).called("sched_setaffinity", || format!("{pid} {mask:x?}"))
+    check(result).map(drop).called("sched_setaffinity", || format!("{pid} {}", numbers(mask)))
 }
 
 /// sched_getaffinity(2) of the calling thread.
@@ -110,12 +138,23 @@ pub fn set_memory_policy(mode: c_int, nodes: &[c_ulong]) -> Result<(), Error> {
     let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
     // SAFETY: `mask` is null with a count of 0, or `nodes`, which has `count - 1` bits and is only read.
     let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, count as c_ulong) };
-    check(result).map(drop).called("set_mempolicy", || format!("{mode:#x} {nodes:x?}"))
+    check(result).map(drop).called("set_mempolicy", || format!("{mode:#x} {}", numbers(nodes)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_shows_numbers_as_people_write_them() {
+        let deadline = Attr { policy: 6, runtime: 1, deadline: 2, period: 3, ..Attr::default() };
+        assert_eq!(deadline.to_string(), "policy 6 flags 0x0 runtime 1 deadline 2 period 3");
+        let batch = Attr { policy: 3, flags: 1, nice: -5, ..Attr::default() };
+        assert_eq!(batch.to_string(), "policy 3 flags 0x1 nice -5 priority 0");
+        assert_eq!(numbers(&[0b1000_1111, 1]), "0-3,7,64");
+        assert_eq!(numbers(&[c_ulong::MAX, 3]), "0-65");
+        assert_eq!(numbers(&[0]), "");
+    }
 
     #[test]
     fn the_attributes_have_the_size_of_linux_5_3() {
