@@ -3,16 +3,18 @@
 //! What cannot be an OCI configuration is refused here, by its place; what is one but makes no sense is refused
 //! by the `plan` of the part that it belongs to.
 
+mod lenient;
 mod reader;
+mod tree;
 
+use self::lenient::Say;
 use self::reader::{Reader, Trace};
 use crate::log;
 use crate::spec::Spec;
 use crate::sys::{self, Called, fd::open_file, path::real_path};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -39,21 +41,25 @@ pub struct Bundle {
 /// # Errors
 /// The file is missing, too large, no JSON, or no configuration: with the pointer to the first wrong property.
 pub fn load(path: &Path, file: &str) -> Result<Bundle> {
-    load_again(real_path(path).context("--bundle")?, file)
+    load_saying(real_path(path).context("--bundle")?, file, log::warn)
 }
 
-/// As [`load`], of a path that a [`Bundle`] had: absolute, and without links.
+/// As [`load`], of a path that a [`Bundle`] had: absolute, and without links. What has been said then is not said again.
 ///
 /// # Errors
 /// The same.
 pub fn load_again(path: PathBuf, file: &str) -> Result<Bundle> {
+    load_saying(path, file, |text| log::debug(|| text))
+}
+
+fn load_saying(path: PathBuf, file: &str, say: Say) -> Result<Bundle> {
     let text = match read_at_once(&path.join(file)) {
         Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => {
             bail!("JSON specification file {file} not found")
         }
         other => other?,
     };
-    let spec: Box<Spec> = parse(&text).context(file.to_owned())?;
+    let spec: Box<Spec> = parse_saying(&text, say).context(file.to_owned())?;
     check_version(&spec.oci_version)?;
     Ok(Bundle { path, file: file.to_owned(), spec })
 }
@@ -90,41 +96,31 @@ fn read_from(file: impl Read, path: &Path) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Reads a text that is a configuration, or a part of one: straight into the types; only a text that does not fit is
-/// read again, for the place where it does not.
+/// Reads a text that is a configuration, or a part of one: straight into the types. Only a text that does not fit, or
+/// has something that no type asks for, is looked at again.
 ///
 /// # Errors
 /// It is no JSON, or not of these types: with the pointer to the first wrong property.
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
-    let text = std::str::from_utf8(text)?;
-    if log::debugging() {
-        report_unknown::<T>(text);
-    }
-    read_json(text, None).map_err(|_| misfit::<T>(text))
+    parse_saying(text, log::warn)
 }
 
-fn read_json<T: DeserializeOwned>(text: &str, trace: Option<&Trace>) -> serde_json::Result<T> {
+fn parse_saying<T: DeserializeOwned>(text: &[u8], say: Say) -> Result<T> {
+    let (text, trace) = (std::str::from_utf8(text)?, Trace::default());
+    match read_json(text, &trace) {
+        Ok(value) if !trace.is_odd() => Ok(value),
+        _ => lenient::read(text, say),
+    }
+}
+
+fn read_json<T: DeserializeOwned>(text: &str, trace: &Trace) -> serde_json::Result<T> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = T::deserialize(Reader::new(&mut deserializer, trace))?;
     deserializer.end().map(|()| value)
 }
 
-fn misfit<T: DeserializeOwned>(text: &str) -> anyhow::Error {
-    match serde_json::from_str(text) {
-        Ok(Value::Null) => return anyhow!("config cannot be null"),
-        Ok(_) => {}
-        Err(error) => return anyhow!(error),
-    }
-    let trace = Trace::default();
-    match (read_json::<T>(text, Some(&trace)), trace.place()) {
-        (Ok(_), _) => anyhow!("bug in orlop: what was wrong is not wrong any more"),
-        (Err(error), place) if place.is_empty() => anyhow!(error),
-        (Err(error), place) => anyhow!("{place}: {}", in_runcs_words(&place, &error.to_string())),
-    }
-}
-
 /// The type's own text names the wrong value and the right ones; where programs match runc's wording, that comes first.
-fn in_runcs_words(pointer: &str, reason: &str) -> String {
+fn explained(pointer: &str, reason: &str) -> String {
     //   where                          what runc says
     const WORDS: [(&str, &str); 1] = [("linux.personality.domain", "invalid personality domain")];
     match WORDS.iter().find(|(place, _)| pointer.starts_with(place)) {
@@ -133,24 +129,15 @@ fn in_runcs_words(pointer: &str, reason: &str) -> String {
     }
 }
 
-/// The spec wants unknown properties to be ignored; a typing error should not be ignored in silence.
-fn report_unknown<T: DeserializeOwned>(text: &str) {
-    for path in unknown_properties::<T>(text) {
-        log::debug(|| match crate::parts::nearest_known(&path) {
-            Some(known) => format!("{path}: unknown property, ignored (nearest known: {known})"),
-            None => format!("{path}: unknown property, ignored"),
-        });
-    }
-}
-
 /// The properties of a text that `T` does not ask for, up to the first error.
 pub fn unknown_properties<T: DeserializeOwned>(text: &str) -> Vec<String> {
-    let trace = Trace::default();
-    let _ = read_json::<T>(text, Some(&trace));
+    let trace = Trace::detailed();
+    let _ = read_json::<T>(text, &trace);
     trace.unknown()
 }
 
-/// We implement 1.3; any 1.x is compatible by the rules of semantic versions.
+/// We implement 1.3; any 1.x is compatible by the rules of semantic versions. runc looks at no version: none, and one
+/// without its last numbers, can only mean 1.x here.
 ///
 /// # Errors
 /// It is of another major version, or no version.
@@ -158,10 +145,13 @@ pub fn check_version(version: &str) -> Result<()> {
     let (core, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
     let numbers: Option<Vec<u32>> = core.split('.').map(|number| number.parse().ok()).collect();
     match numbers.as_deref() {
-        Some([1, _, _]) => Ok(()),
-        Some([_, _, _]) => bail!("ociVersion: {version:?} is not supported (1.x is)"),
-        _ => bail!("ociVersion: {version:?} is not a version"),
+        Some([1, _, _]) => {}
+        _ if version.is_empty() => log::debug(|| "ociVersion: none, taken as 1.x".into()),
+        Some([1] | [1, _]) => log::debug(|| format!("ociVersion: {version:?}, taken as 1.x")),
+        Some([_] | [_, _] | [_, _, _]) => bail!("ociVersion: {version:?} is not supported (1.x is)"),
+        _ => bail!("ociVersion: {version:?} is not a version (write \"1.3.0\")"),
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -212,10 +202,10 @@ mod tests {
 
     #[test]
     fn a_version_of_another_major_is_refused() {
-        for good in ["1.0.0", "1.3.0", "1.0.2-dev", "1.99.0"] {
+        for good in ["1.0.0", "1.3.0", "1.0.2-dev", "1.99.0", "", "1", "1.0"] {
             check_version(good).unwrap();
         }
-        for bad in ["2.0.0", "0.9.0", "", "1", "x.y.z"] {
+        for bad in ["2.0.0", "2", "0.9.0", "x.y.z", "1.0.0.0", "1.", "v1.0.0"] {
             check_version(bad).unwrap_err();
         }
     }

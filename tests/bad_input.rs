@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, bind};
+use crate::support::{Bundle, bind, under_runc};
 
 /// `create` and `run` refuse this bundle, and both say these things.
 #[track_caller]
@@ -67,9 +67,58 @@ fn an_unknown_property_is_ignored() {
 
 #[test]
 fn an_unknown_major_version() {
-    for version in ["2.0.0", "0.9.0", "", "one", "1"] {
+    for version in ["2.0.0", "0.9.0", "one", "2", "1.0.0.0"] {
         refused_with("/ociVersion", json!(version), &["ociVersion"]);
     }
+}
+
+#[test]
+fn what_only_runcs_reader_takes_is_taken_where_it_can_mean_one_thing() {
+    for (pointer, value) in [
+        ("/ociVersion", json!("1.0")),
+        ("/ociVersion", json!("")),
+        ("/process/user", json!(null)),
+        ("/process/user", json!({"uid": null, "gid": null})),
+        ("/linux/resources/devices", json!([{"allow": null, "type": "", "major": null, "access": "rwm"}])),
+    ] {
+        Bundle::new().set(pointer, value).run().prints("1");
+    }
+    let bundle = Bundle::new();
+    bundle.write_config();
+    let text = std::fs::read_to_string(bundle.dir.join("config.json")).expect("the config");
+    Bundle::new().raw(format!("{text}\n}} and more")).run().prints("1");
+    let twice = text.replacen("\"process\": {", "\"process\": {\"terminal\": false, \"terminal\": false,", 1);
+    assert_ne!(text, twice);
+    Bundle::new().raw(twice).run().prints("1");
+}
+
+#[test]
+fn what_could_mean_two_things_is_refused_and_told_how_to_be_written() {
+    refused_with("/annotations", json!({"a": null}), &["annotations.a", "write an empty value"]);
+    let once = json!({"pids": {"limit": 5}, "Pids": {"limit": 5}});
+    let wanted = ["linux.resources.Pids", "linux.resources.pids is given as well; write it once"];
+    refused_with("/linux/resources", once, &wanted);
+    let twice = r#"{"ociVersion": "1.2.0", "linux": {"sysctl": {"net.a": "1", "net.a": "2"}}}"#;
+    refused(|| Bundle::new().raw(twice), &["linux.sysctl.net.a: given twice", "write it once"]);
+}
+
+#[test]
+fn a_property_in_another_case_works_and_is_warned_of() {
+    crate::skip_unless!(!under_runc(), "runc says nothing");
+    let bundle = Bundle::new().set("/Hostname", json!("of-another-case")).remove("/hostname");
+    let output = bundle.guest("hostname").start("run").finish().prints("of-another-case");
+    let warning = "Hostname: read as hostname (the case of letters counts)";
+    assert!(output.err.contains(warning) && output.err.lines().count() == 1, "{output}");
+}
+
+#[test]
+fn a_deadline_that_no_kernel_takes_is_named_by_its_rule() {
+    crate::skip_unless!(!under_runc(), "runc has the kernel's answer only");
+    let scheduler =
+        json!({"policy": "SCHED_DEADLINE", "runtime": 30_000, "deadline": 20_000, "period": 40_000});
+    let wanted =
+        ["process.scheduler.runtime: 30000 is more than the deadline", "runtime <= deadline <= period"];
+    refused_with("/process/scheduler", scheduler, &wanted);
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn a_config_that_says_a_thing_twice_is_refused() {
     ] {
         assert!(text.contains(once), "{once} is not in {text}");
         let bundle = Bundle::new().raw(text.replacen(once, twice, 1));
-        bundle.run().fails_with("duplicate field");
+        bundle.run().fails_with("given twice, with different values; write it once");
     }
 }
 
