@@ -46,6 +46,20 @@ fn every_mount_option_that_is_listed_can_be_mounted_with() {
 }
 
 #[test]
+fn the_annotations_of_runc_are_there_and_claim_no_checkpoint() {
+    crate::skip_unless!(!under_runc(), "runc has checkpoints");
+    let annotations = features()["annotations"].clone();
+    let version = output(&["--version"]).ok().out;
+    let line = |start: &str| version.lines().find_map(|line| line.strip_prefix(start)).map(str::to_owned);
+    assert_eq!(
+        annotations["org.opencontainers.runc.version"].as_str().map(str::to_owned),
+        line("runc version ")
+    );
+    assert_eq!(annotations["org.opencontainers.runc.commit"].as_str().map(str::to_owned), line("commit: "));
+    assert_eq!(annotations["org.opencontainers.runc.checkpoint.enabled"], "false");
+}
+
+#[test]
 fn every_namespace_that_is_listed_can_be_made() {
     crate::skip_unless!(is_root() && !under_runc(), "root, and our list");
     let kinds = names(&features()["linux"]["namespaces"]);

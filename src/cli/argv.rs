@@ -227,10 +227,18 @@ fn program_name(argv0: Option<OsString>) -> String {
 /// The first line is what engines look for: go-runc, nerdctl and runc's own tests want "runc version N",
 /// and moby takes the last line that has the word "version" in it. What follows the number says who we are.
 fn version_page() -> String {
-    let commit = option_env!("ORLOP_COMMIT").unwrap_or("unknown");
     let version = env!("CARGO_PKG_VERSION");
-    format!("runc version {version}+orlop\ncommit: {commit}\nspec: 1.3.0\norlop: {version}\n")
+    format!("runc version {VERSION}\ncommit: {COMMIT}\nspec: 1.3.0\norlop: {version}\n")
 }
+
+/// What stands where runc has its version.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+orlop");
+
+/// What it was built from.
+pub const COMMIT: &str = match option_env!("ORLOP_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
 
 #[cfg(test)]
 mod tests;

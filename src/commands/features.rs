@@ -4,6 +4,7 @@
 //! So it says what the code does, from the code's own tables; of the host only which seccomp flags its kernel takes.
 
 use super::json::{Json, pretty, strings};
+use crate::cli::argv;
 use crate::oci_state;
 use crate::parts::{capabilities, hooks, memory_policy, mount_options, namespaces, seccomp};
 use anyhow::Result;
@@ -42,6 +43,7 @@ fn features() -> Json {
             ]
             .into(),
         ),
+        ("annotations", ANNOTATIONS.map(|(name, value)| (name, Json::Text(value.to_owned()))).into()),
         ("potentiallyUnsafeConfigAnnotations", strings(UNSAFE_ANNOTATIONS)),
     ])
 }
@@ -71,6 +73,13 @@ fn sorted(names: impl IntoIterator<Item = &'static str>) -> Json {
     names.sort_unstable();
     strings(names)
 }
+
+/// What engines look up by runc's names, as in `--version`.
+const ANNOTATIONS: [(&str, &str); 3] = [
+    ("org.opencontainers.runc.checkpoint.enabled", "false"), // there is no checkpoint
+    ("org.opencontainers.runc.commit", argv::COMMIT),
+    ("org.opencontainers.runc.version", argv::VERSION),
+];
 
 /// Annotations that an engine must not take from whoever it does not trust: they reach beyond the container.
 const UNSAFE_ANNOTATIONS: [&str; 6] = [
