@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, View, accept_fd, bind, copy_program, eventually, is_root, runtime, under_runc};
+use crate::support::{Bundle, View, accept_fd, bind, eventually, is_root, under_runc};
 
 /// A host user that need not exist.
 const USER: u32 = 64_321;
@@ -21,19 +21,15 @@ pub fn rootless() -> Bundle {
 fn rootless_as(user: u32, before: impl Fn(&Bundle) -> String) -> Bundle {
     let bundle = Bundle::new();
     let before = before(&bundle);
-    // The path to the binary under test may be closed to others.
-    let binary = bundle.dir.join("runtime");
-    copy_program(runtime(), &binary);
-    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("chmod");
     for path in [".", "rootfs", "state"] {
         chown(bundle.dir.join(path), Some(user), Some(user)).expect("chown");
     }
     let map = json!([{"containerID": 0, "hostID": user, "size": 1}]);
     bundle
         .through(&format!(
-            "shift; exec setpriv --reuid={user} --regid={user} --clear-groups --inh-caps=-all {before} '{}' \"$@\"",
-            binary.display()
+            "exec setpriv --reuid={user} --regid={user} --clear-groups --inh-caps=-all {before} \"$@\""
         ))
+        .copied_runtime()
         .namespace("user", None)
         .set("/linux/uidMappings", map.clone())
         .set("/linux/gidMappings", map)
@@ -132,12 +128,9 @@ fn a_container_without_a_cgroup_of_its_own_sees_that_of_the_caller() {
     let bundle = rootless();
     // One that is the user's, whose files would be writable if the mount were.
     let cgroup = format!("/sys/fs/cgroup/devices/{}", bundle.id.replace("test", "user"));
-    let script = as_user(
-        &bundle,
-        &format!(
-            "mkdir -p {cgroup}; chown {USER} {cgroup}; echo $$ > {cgroup}/cgroup.procs; chmod 555 {cgroup};"
-        ),
-    );
+    let script = as_user(&format!(
+        "mkdir -p {cgroup}; chown {USER} {cgroup}; echo $$ > {cgroup}/cgroup.procs; chmod 555 {cgroup};"
+    ));
     let devices = "/sys/fs/cgroup/devices";
     let words = format!("multi ls {devices} -- mkdir {devices}/made -- write {devices}/tasks 0");
     let facts = bundle.through_anew(&script).guest(&words).run().facts();
@@ -176,11 +169,8 @@ fn a_map_of_ids_that_are_not_the_users_is_refused() {
 }
 
 /// The script's last words are the runtime's; it runs as the user, who has a home that nobody else sees.
-fn as_user(bundle: &Bundle, before: &str) -> String {
-    format!(
-        "{before} shift; exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all '{}' \"$@\"",
-        bundle.dir.join("runtime").display()
-    )
+fn as_user(before: &str) -> String {
+    format!("{before} exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all \"$@\"")
 }
 
 #[test]
@@ -233,10 +223,8 @@ fn with_permission_a_user_has_limits() {
     let bundle = rootless();
     // Not by the container's name: each command makes it, the last one too.
     let cgroup = format!("/sys/fs/cgroup/pids/{}", bundle.id.replace("test", "user"));
-    let script = as_user(
-        &bundle,
-        &format!("mkdir -p {cgroup}; chown -R {USER} {cgroup}; echo $$ > {cgroup}/cgroup.procs;"),
-    );
+    let script =
+        as_user(&format!("mkdir -p {cgroup}; chown -R {USER} {cgroup}; echo $$ > {cgroup}/cgroup.procs;"));
     let bundle = bundle.through_anew(&script).set("/linux/resources", json!({"pids": {"limit": 10}}));
     let container = bundle.started();
     let limit = format!("{cgroup}/{}/pids.max", container.id());
@@ -257,13 +245,10 @@ fn the_pure_v2_tree_can_be_delegated_to_a_user() {
     let bundle = rootless();
     let name = bundle.id.replace("test", "user");
     let cgroup = format!("/sys/fs/cgroup/{name}");
-    let script = as_user(
-        &bundle,
-        &format!(
-            "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup; mkdir -p {cgroup}/shell; \
+    let script = as_user(&format!(
+        "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup; mkdir -p {cgroup}/shell; \
              chown -R {USER} {cgroup}; echo $$ > {cgroup}/shell/cgroup.procs;"
-        ),
-    );
+    ));
     let bundle = bundle
         .through_anew(&format!("exec unshare -m --propagation private sh -c {} _ \"$@\"", quoted(&script)));
     let container = bundle.namespace("cgroup", None).started();
@@ -324,7 +309,7 @@ fn more_ids_than_one_come_from_the_helpers() {
         let binds: String = ["passwd", "group", "subuid", "subgid"]
             .map(|name| format!("mount --bind '{}' /etc/{name}; ", bundle.dir.join(name).display()))
             .concat();
-        let script = as_user(&bundle, &binds);
+        let script = as_user(&binds);
         let map = |first: u32| json!([{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": first, "size": range}]);
         bundle
             .through_anew(&format!(
@@ -350,9 +335,8 @@ fn more_ids_than_one_need_the_helpers() {
     crate::skip_unless!(is_root(), "becoming another user needs root");
     let bundle = rootless();
     let script = format!(
-        "shift; PATH=/no/such/directory exec {} --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all '{}' \"$@\"",
-        "/usr/bin/setpriv",
-        bundle.dir.join("runtime").display()
+        "PATH=/no/such/directory exec {} --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all \"$@\"",
+        "/usr/bin/setpriv"
     );
     let map = json!([{"containerID": 0, "hostID": USER, "size": 1}, {"containerID": 1, "hostID": 700_000, "size": 10}]);
     let attempt = bundle.through_anew(&script).set("/linux/uidMappings", map).run();
@@ -440,6 +424,7 @@ fn what_only_root_of_an_outer_user_namespace_may_enter_is_mounted_in_an_inner_on
     let sys = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "ro"]});
     let bundle = bundle
         .through(&script)
+        .copied_runtime()
         .namespace("user", None)
         .set("/linux/uidMappings", map.clone())
         .set("/linux/gidMappings", map)

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::container::Container;
 use super::leftovers::{leftovers, leftovers_after, sweep};
-use super::runtime::{Output, Running, View, eventually, runtime, start};
+use super::runtime::{Output, Running, View, copy_program, eventually, runtime, start, usual_umask};
 
 /// A bundle, its own state root, and how the runtime is to be called for it.
 pub struct Bundle {
@@ -21,6 +21,7 @@ pub struct Bundle {
     config: Value,
     raw: Option<Vec<u8>>,
     wrapper: Vec<String>,
+    program: String,
     globals: Vec<String>,
     options: Vec<String>,
     variables: Vec<(String, String)>,
@@ -31,6 +32,7 @@ pub struct Bundle {
 impl Bundle {
     pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
+        usual_umask();
         // Of one length, so that no id is the beginning of another: leftovers are looked for by it.
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("orlop-test-{}-{number:05}", std::process::id());
@@ -42,15 +44,19 @@ impl Bundle {
             fs::create_dir(dir.join(name)).expect("a directory in the bundle");
         }
         let (from, to) = (guest(), dir.join("rootfs/guest"));
-        fs::hard_link(&from, &to)
-            .or_else(|_| fs::copy(&from, &to).map(|_| ()))
-            .expect("the guest in the rootfs");
+        // A link shares its mode with the build tree, which may be closed to others.
+        let is_open = from.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o555 == 0o555);
+        if !is_open || fs::hard_link(&from, &to).is_err() {
+            copy_program(&from, &to);
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).expect("chmod of the guest");
+        }
         Self {
             id,
             dir,
             config: base(),
             raw: None,
             wrapper: Vec::new(),
+            program: runtime(),
             globals: Vec::new(),
             options: Vec::new(),
             variables: Vec::new(),
@@ -212,6 +218,15 @@ impl Bundle {
         self.through(script)
     }
 
+    /// The runtime is a copy in the bundle, where any user may enter: the build tree may be in the home of root.
+    pub fn copied_runtime(mut self) -> Self {
+        let copy = self.dir.join("runtime");
+        copy_program(runtime(), &copy);
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("chmod of the runtime");
+        self.program = copy.display().to_string();
+        self
+    }
+
     fn wrapped(mut self, words: Vec<String>) -> Self {
         self.wrapper.extend(words);
         self
@@ -229,7 +244,8 @@ impl Bundle {
 
     /// The runtime with these words, from the bundle's directory.
     pub fn command<S: AsRef<str>>(&self, words: &[S]) -> Command {
-        let runtime = [runtime(), "--root".to_owned(), self.dir.join("state").display().to_string()];
+        let runtime =
+            [self.program.clone(), "--root".to_owned(), self.dir.join("state").display().to_string()];
         let mut line = self.wrapper.iter().chain(&runtime).chain(&self.globals);
         let mut command = Command::new(line.next().expect("the runtime at least"));
         command.args(line).args(words.iter().map(AsRef::as_ref)).current_dir(&self.dir);

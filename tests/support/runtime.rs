@@ -24,6 +24,11 @@ pub fn runtime() -> String {
     std::env::var("ORLOP").unwrap_or_else(|_| env!("CARGO_BIN_EXE_orlop").to_owned())
 }
 
+/// Gives this process the usual umask: what the tests make must be open to the users that they run as.
+pub fn usual_umask() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+}
+
 /// Copies a program that is to be executed. By another process: a descriptor of ours, open for writing, would go into
 /// whatever another test forks just then, and the copy could not be executed (ETXTBSY).
 pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
