@@ -40,7 +40,7 @@ impl Host {
             cgroup_mode: cgroup_mode()?,
             euid: rustix::process::geteuid().as_raw(),
             egid: rustix::process::getegid().as_raw(),
-            initial_user_namespace: initial_user_namespace(),
+            initial_user_namespace: sys::ns::is_initial_user(),
         })
     }
 
@@ -48,14 +48,6 @@ impl Host {
     pub fn rootless(&self) -> bool {
         self.euid != 0 || !self.initial_user_namespace
     }
-}
-
-/// The kernel gives the first user namespace a number of its own (PROC_USER_INIT_INO).
-fn initial_user_namespace() -> bool {
-    const FIRST: u64 = 0xefff_fffd;
-    let number = || Some(rustix::fs::fstat(sys::ns::own(sys::ns::Flags::USER).ok()?).ok()?.st_ino);
-    // Without a procfs nothing else will work, and says so better.
-    number().is_none_or(|number| number == FIRST)
 }
 
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, View, accept_fd, bind, eventually, is_root, under_runc};
+use crate::support::{Bundle, View, accept_fd, bind, eventually, is_root, runtime, under_runc};
 
 /// A host user that need not exist.
 const USER: u32 = 64_321;
@@ -433,4 +433,25 @@ fn what_only_root_of_an_outer_user_namespace_may_enter_is_mounted_in_an_inner_on
         .without_namespace("network")
         .mount("/data", bind(&format!("{closed}/file"), &["ro"]));
     bundle.guest("multi ids -- read /data").run().prints("uid=0 gid=0 groups= umask=0022\nfrom the host");
+}
+
+#[test]
+fn a_user_namespace_that_maps_every_id_to_itself_is_not_that_of_the_host() {
+    // As systemd's PrivateUsers=full makes it. Its root is a user: without --root, the state is where users have theirs.
+    crate::skip_unless!(is_root() && !under_runc(), "only root may write such a map; runc reads the map");
+    let bundle = Bundle::new();
+    let script = "unshare -U --keep-caps sh -c 'echo $$ >pid; read _ <go; exec \"$@\"' _ \"$@\" & \
+        until [ -s pid ]; do sleep 0.01; done; \
+        for map in uid gid; do echo 0 0 4294967295 >/proc/$(cat pid)/${map}_map; done; echo >go; wait $!";
+    let run = |script: &str| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script, "_"]).arg(runtime()).args(["list", "-q"]);
+        command.current_dir(&bundle.dir).env_remove("USER").env("XDG_RUNTIME_DIR", bundle.dir.join("xdg"));
+        crate::support::begin(command, &bundle.dir).finish().ok();
+        bundle.dir.join("xdg/orlop").exists()
+    };
+    rustix::fs::mknodat(rustix::fs::CWD, bundle.dir.join("go"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+        .expect("a fifo");
+    assert!(!run("exec \"$@\""), "root of the host has none");
+    assert!(run(script), "it was taken for root of the host");
 }

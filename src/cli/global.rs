@@ -4,7 +4,7 @@
 
 use super::GlobalArgs;
 use super::values::{Driver, RootlessMode};
-use crate::sys::{Called, path::clean};
+use crate::sys::{Called, ns, path::clean};
 use anyhow::{Result, bail};
 use rustix::fs::Mode;
 use std::ffi::OsString;
@@ -99,14 +99,9 @@ fn runtime_dir() -> Option<OsString> {
 
 /// Whether we are an ordinary user, be it as root of a user namespace.
 fn is_user() -> bool {
-    let is_mapped_root = || in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root");
+    let is_mapped_root =
+        || !ns::is_initial_user() && std::env::var_os("USER").is_none_or(|user| user != "root");
     !rustix::process::geteuid().is_root() || is_mapped_root()
-}
-
-/// Whether our user namespace is not the initial one, which maps every id to itself.
-fn in_user_namespace() -> bool {
-    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
-    map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
 #[cfg(test)]

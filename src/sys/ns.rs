@@ -149,6 +149,31 @@ fn by_pidfd(request: libc::Ioctl) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Whether this process is in the user namespace that the host booted with: then root is root.
+///
+/// The map of ids does not tell: another namespace may map every id to itself.
+pub fn is_initial_user() -> bool {
+    let number = || Some(rustix::fs::fstat(own(Flags::USER).ok()?).ok()?.st_ino);
+    let maps_all = || {
+        let map = super::fd::read_proc("/proc/self/uid_map").unwrap_or_default();
+        map.split_whitespace().eq(["0", "0", "4294967295"])
+    };
+    is_initial(number(), maps_all)
+}
+
+/// As the kernel numbers them: PROC_USER_INIT_INO, or PROC_DYNAMIC_FIRST and above. A sandbox that plays the kernel
+/// (gVisor) may number them in another way; then the map is all there is to go by.
+fn is_initial(number: Option<u64>, maps_all: impl FnOnce() -> bool) -> bool {
+    const INITIAL: u64 = 0xefff_fffd;
+    const FIRST_OF_THE_OTHERS: u64 = 0xf000_0000;
+    match number {
+        // Without a procfs nothing else will work, and says so better.
+        None | Some(INITIAL) => true,
+        Some(FIRST_OF_THE_OTHERS..) => false,
+        Some(_) => maps_all(),
+    }
+}
+
 /// Joins what `fd` refers to: one namespace, or with a pidfd all the kinds in `flags` at once.
 ///
 /// # Errors
@@ -194,6 +219,17 @@ mod tests {
         assert_eq!((!Flags::NONE).names().count(), Flags::NAMES.len(), "each kind has a bit of its own");
         assert_eq!((Flags::PID | Flags::TIME).to_string(), "(CLONE_NEWTIME | CLONE_NEWPID)");
         assert_eq!((Flags::PID | Flags::TIME).bits(), libc::CLONE_NEWPID | 0x80);
+    }
+
+    #[test]
+    fn a_user_namespace_is_known_by_its_number_unless_the_numbers_are_not_the_kernels() {
+        for maps_all in [true, false] {
+            assert!(is_initial(Some(0xefff_fffd), || maps_all));
+            assert!(!is_initial(Some(0xf000_0000), || maps_all));
+            assert!(!is_initial(Some(4_026_532_198), || maps_all));
+            assert_eq!(is_initial(Some(5), || maps_all), maps_all, "numbers of another kernel");
+            assert!(is_initial(None, || maps_all));
+        }
     }
 
     #[test]
