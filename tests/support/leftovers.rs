@@ -100,17 +100,21 @@ pub fn cgroups(id: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Without recursion: other tests of this machine nest cgroups as deep as the kernel lets them.
 fn below(dir: &Path, id: &str, found: &mut Vec<PathBuf>) {
-    // Two links and one of each directory below: most have none, and dozens of files.
-    if fs::metadata(dir).is_ok_and(|meta| meta.nlink() == 2) {
-        return;
-    }
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if entry.path().display().to_string().contains(id) {
-                found.push(entry.path());
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        // Two links and one of each directory below: most have none, and dozens of files.
+        if fs::metadata(&dir).is_ok_and(|meta| meta.nlink() == 2) {
+            continue;
+        }
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.path().display().to_string().contains(id) {
+                    found.push(entry.path());
+                }
+                left.push(entry.path());
             }
-            below(&entry.path(), id, found);
         }
     }
 }
