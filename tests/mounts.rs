@@ -75,7 +75,7 @@ fn devices_are_there_whatever_is_mounted_behind_sysfs() {
     let bundle = Bundle::new().symlink("here", "/dev/zero");
     let source = format!("{}/file", bundle.host_directory("source"));
     let attempt = bundle.mount("/here", bind(&source, &[])).guest("exit 0").run();
-    attempt.fails_with("what is there is a RegularFile, not a Char device");
+    attempt.fails_with("what is there is a regular file, not a character device");
 }
 
 #[test]

@@ -339,8 +339,23 @@ impl Devices {
     }
 }
 
+/// As stat(1) says it.
+fn words(kind: FileType) -> &'static str {
+    match kind {
+        FileType::RegularFile => "regular file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symbolic link",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+        FileType::CharacterDevice => "character device",
+        FileType::BlockDevice => "block device",
+        FileType::Unknown => "file of an unknown kind",
+    }
+}
+
 fn describe(node: &Node) -> String {
-    format!("{:?} ({:?} {}:{}, {:#o})", node.path, node.kind, node.number.0, node.number.1, node.mode)
+    let (kind, (major, minor)) = (words(node.kind.file_type()), node.number);
+    format!("{:?} ({kind} {major}:{minor}, {:#o})", node.path, node.mode)
 }
 
 fn own(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
@@ -389,7 +404,8 @@ fn cover(directory: BorrowedFd<'_>, name: &CStr, source: BorrowedFd<'_>) -> Resu
 fn check_is(fd: BorrowedFd<'_>, node: &Node, who: &str) -> Result<()> {
     let stat = rustix::fs::fstat(fd).called("fstat", || format!("{:?}", node.path))?;
     let kind = FileType::from_raw_mode(stat.st_mode);
-    ensure!(kind == node.kind.file_type(), "{who} is a {kind:?}, not a {:?} device", node.kind);
+    let wanted = node.kind.file_type();
+    ensure!(kind == wanted, "{who} is a {}, not a {}", words(kind), words(wanted));
     let is = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     ensure!(
         node.kind == Kind::Fifo || is == node.number,
