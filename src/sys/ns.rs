@@ -156,7 +156,7 @@ pub fn is_initial_user() -> bool {
     let number = || Some(rustix::fs::fstat(own(Flags::USER).ok()?).ok()?.st_ino);
     let maps_all = || {
         let map = super::fd::read_proc("/proc/self/uid_map").unwrap_or_default();
-        map.split_whitespace().eq(["0", "0", "4294967295"])
+        String::from_utf8_lossy(&map).split_whitespace().eq(["0", "0", "4294967295"])
     };
     is_initial(number(), maps_all)
 }
