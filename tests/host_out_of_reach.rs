@@ -224,8 +224,11 @@ fn fresh(verb: Verb, bundle: &Bundle) -> Outcome {
         said += &output.err;
     }
     if started && verb != Verb::Run {
+        // The process may also have ended before it was the program.
         let printed = || fs::read_to_string(&file).unwrap_or_default();
-        eventually("the process has printed", || !printed().is_empty());
+        let stopped = || bundle.call(&["state", &bundle.id]).out.contains("stopped");
+        eventually("the process has printed, or ended", || !printed().is_empty() || stopped());
+        started = !printed().is_empty();
         said += &printed();
     }
     if verb != Verb::Run && !crate::support::names(&bundle.dir.join("state")).is_empty() {
