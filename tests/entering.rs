@@ -42,7 +42,7 @@ fn while_entered(container: &Container, guest: &str, options: &[&str]) -> Vec<St
 
 /// How long the race goes on.
 fn seconds() -> f64 {
-    (f64::from(races()) / 12.0).min(60.0)
+    (f64::from(races()) / 12.0 * window(1) as f64).min(60.0)
 }
 
 /// The capabilities of the container itself.
@@ -92,6 +92,7 @@ fn who_is_traced_while_entering_has_no_right_that_the_container_does_not_have() 
     for (bundle, ids) in [(tracer(), vec!["0"]), (tracer_as_a_user(), vec!["1000", "1001"])] {
         let container = bundle.through("exec setpriv --groups 4,24 \"$@\"").started();
         let lines = while_entered(&container, "catch", &[]);
+        assert!(lines.iter().any(|line| line == "works"), "nobody was traced: the test shows nothing");
         let wrong = excess(&lines, &container, &ids);
         assert!(wrong.is_empty(), "held from inside:\n{}", wrong.join("\n"));
     }
@@ -156,48 +157,56 @@ fn stopped(container: &Container) -> (Vec<i32>, Vec<i32>) {
 fn exec_ends_when_its_process_is_stopped_while_it_enters() {
     crate::skip_unless!(is_root() && !under_runc(), "it needs root; runc waits for ever");
     let container = Bundle::new().started();
-    let stopper = container.start_exec(&[], &format!("stop {}", window(8)));
-    // It has begun when the container has a second process of the guest's.
-    std::thread::sleep(Duration::from_millis(300));
+    let stopper = container.start_exec(&[], &format!("multi pid -- stop {}", window(15)));
+    stopper.until("\n");
     let mut wrong = Vec::new();
     for detach in [true, false] {
-        for round in 0..3 {
-            let mut words = vec!["exec"];
-            words.extend(detach.then_some("--detach"));
-            words.extend([container.id(), "/guest", "pid"]);
-            let mut exec = begin(container.bundle.command(&words), &container.bundle.dir);
-            if !ends_within(&mut exec, 1) {
-                let (own, guests) = stopped(&container);
-                if own.is_empty() && !guests.is_empty() {
-                    // It had entered already: stopping that one is the container's own affair.
-                    kill(&guests);
-                } else {
-                    exec.signal(Signal::TERM);
-                }
-            }
-            let name = format!("round {round}, detach {detach}");
-            if !ends_within(&mut exec, window(3)) {
-                wrong.push(format!("{name}: exec hangs, and ignores SIGTERM"));
-                kill(&stopped(&container).0);
-            }
-            if !ends_within(&mut exec, 1) {
-                let _ = exec.child.kill(); // It may just have ended.
-                let _ = exec.child.wait();
-            }
-            let (own, guests) = stopped(&container);
-            if !own.is_empty() {
-                wrong.push(format!("{name}: {} stopped processes of the runtime are left", own.len()));
-            }
-            kill(&own);
-            kill(&guests);
-            if !wrong.is_empty() {
+        let stops = || stopper.out().matches("stopped").count();
+        let before = stops();
+        // The race is seldom lost, and two that are won will do.
+        for _ in 0..20 {
+            if stops() >= before + 2 || !wrong.is_empty() {
                 break;
             }
+            wrong.extend(
+                stopped_while_entering(&container, detach).map(|text| format!("detach {detach}: {text}")),
+            );
         }
     }
-    let output = stopper.finish().ok().out;
+    let won = stopper.out().contains("stopped");
+    kill(&[stopper.child.id() as i32]);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_ne!(output.trim(), "stopped 0", "nobody was stopped: the test shows nothing");
+    assert!(won, "nobody was stopped: the test shows nothing");
+}
+
+/// One `exec`, and what is wrong with how it ended.
+fn stopped_while_entering(container: &Container, detach: bool) -> Option<String> {
+    let mut words = vec!["exec"];
+    words.extend(detach.then_some("--detach"));
+    words.extend([container.id(), "/guest", "pid"]);
+    let mut exec = begin(container.bundle.command(&words), &container.bundle.dir);
+    if !ends_within(&mut exec, 1) {
+        let (own, guests) = stopped(container);
+        if own.is_empty() && !guests.is_empty() {
+            // It had entered already: stopping that one is the container's own affair.
+            kill(&guests);
+        } else {
+            exec.signal(Signal::TERM);
+        }
+    }
+    let mut wrong = None;
+    if !ends_within(&mut exec, window(3)) {
+        wrong = Some("exec hangs, and ignores SIGTERM".to_owned());
+        kill(&stopped(container).0);
+    }
+    if !ends_within(&mut exec, 1) {
+        let _ = exec.child.kill(); // It may just have ended.
+        let _ = exec.child.wait();
+    }
+    let (own, guests) = stopped(container);
+    kill(&own);
+    kill(&guests);
+    wrong.or_else(|| (!own.is_empty()).then(|| "a stopped process of the runtime is left".to_owned()))
 }
 
 fn kill(pids: &[i32]) {
