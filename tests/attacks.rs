@@ -26,7 +26,7 @@ pub fn races() -> u32 {
 }
 
 /// All that can be told of a directory and what is in it.
-pub fn picture(dir: &str) -> Vec<String> {
+fn picture(dir: &str) -> Vec<String> {
     let tell = |path: &Path| {
         let meta = fs::symlink_metadata(path).expect("it is there");
         let text = fs::read_to_string(path).unwrap_or_default();

@@ -5,13 +5,13 @@
 
 use std::fs;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::attacks::{Make, everyone, picture};
+use crate::attacks::{Make, everyone};
 use crate::support::{Bundle, Container, begin, bind, copy_program, eventually, is_root, under_runc};
 
 /// Enough to reach the root from any descriptor of these tests.
@@ -76,7 +76,7 @@ impl Host {
             .unwrap_or_else(|_| copy_program(outer.rootfs("guest"), &program));
         fs::write(format!("{dir}/passwd"), "root:x:0:0::/of-the-host:/\n").expect("a passwd file");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("chmod");
-        let before = picture(&dir);
+        let before = shape(&dir);
         Self { _outer: outer, dir, before }
     }
 
@@ -90,6 +90,18 @@ impl Host {
         leads.push(format!("{fd}/{}/root{}", std::process::id(), self.dir));
         leads
     }
+}
+
+/// What can be told of a directory and its files without reading them.
+fn shape(dir: &str) -> Vec<String> {
+    let names = fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").path());
+    let tell = |path: &Path| {
+        let meta = fs::symlink_metadata(path).expect("it is there");
+        format!("{path:?} {:o} {} {} {:?}", meta.mode(), meta.uid(), meta.len(), meta.modified())
+    };
+    let mut all: Vec<_> = names.map(|path| tell(&path)).collect();
+    all.sort();
+    all
 }
 
 /// The path without the mount point that it is below.
@@ -239,7 +251,7 @@ fn fresh(verb: Verb, bundle: &Bundle) -> Outcome {
 
 /// Whether the attempt reached the host.
 fn reached(way: Way, host: &Host, bundle: &Bundle, outcome: &Outcome) -> bool {
-    let made = picture(&host.dir) != host.before;
+    let made = shape(&host.dir) != host.before;
     if made {
         let _ = fs::remove_dir_all(format!("{}/{}.made", host.dir, bundle.id)); // So that each attempt stands alone.
     }
@@ -434,6 +446,27 @@ fn processes_of_the_host_do_not_lead_to_the_host() {
         }
     }
     assert!(hits.is_empty(), "{} attempts reached the host:\n{}", hits.len(), hits.join("\n"));
+}
+
+#[test]
+fn the_runtime_is_not_a_program_of_the_container() {
+    // CVE-2019-5736 begins so. As a script's interpreter the kernel executes it, from a mount that nobody can write to:
+    // `security::nothing_of_the_runtime_in_a_container_is_of_a_writable_mount`.
+    crate::skip_unless!(!under_runc(), "runc executes a sealed copy of itself");
+    let mut hits = Vec::new();
+    for verb in [Verb::Run, Verb::CreateAndStart, Verb::Exec] {
+        let mut place = Place::new(verb, Bundle::new().symlink("path/self", "/proc/self/exe"));
+        for name in ["/proc/self/exe", "/proc/thread-self/exe", "/proc/1/exe", "/path/self", "self"] {
+            let args = [name, "--version"].map(str::to_owned).to_vec();
+            let asked = Asked { args, cwd: "/".to_owned(), path: "/path".to_owned(), hook: None };
+            let outcome = place.attempt(asked);
+            // Process 1 may be another program by then: in `exec` it is the guest.
+            if outcome.said.contains("runc version") {
+                hits.push(format!("{verb:?}: {name}"));
+            }
+        }
+    }
+    assert!(hits.is_empty(), "the runtime is executed:\n{}", hits.join("\n"));
 }
 
 #[test]
