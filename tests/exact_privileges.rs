@@ -199,19 +199,40 @@ fn ended(mut running: Running) -> Option<i32> {
     None
 }
 
-/// Calls the runtime with `words`, which start a process and write its id to `pid`. Tells what is wrong.
+/// Calls the runtime with `words`, which start a process in the foreground and write its id to `pid`. Tells what is
+/// wrong with the process, which is gone afterwards.
 fn start(bundle: &Bundle, words: &[&str], wanted: Wanted, no_new_privileges: bool) -> Option<String> {
     let file = bundle.dir.join("pid");
-    let _ = fs::remove_file(&file);
-    match ended(begin(bundle.command(words), &bundle.dir)) {
-        None => Some("hung".to_owned()),
-        Some(0) => {
-            let pid = fs::read_to_string(file).expect("a process that runs has a pid file");
-            let differ = differences(pid.trim(), wanted, no_new_privileges);
-            (!differ.is_empty()).then(|| differ.join(", "))
+    let _ = fs::remove_file(&file); // Of the process before this one.
+    let mut running = begin(bundle.command(words), &bundle.dir);
+    let limit = Instant::now() + Duration::from_secs(window(5));
+    let pid = loop {
+        if running.child.try_wait().expect("it is our child").is_some() {
+            return None; // It did not start.
         }
-        Some(_) => None,
+        let pid = fs::read_to_string(&file).unwrap_or_default();
+        let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        if exe.ends_with("waiting") {
+            break pid;
+        }
+        if Instant::now() > limit {
+            let _ = running.child.kill(); // It may just have ended.
+            let _ = running.child.wait();
+            return Some("hung".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    let differ = differences(&pid, wanted, no_new_privileges);
+    kill(&pid);
+    match ended(running) {
+        None => Some("hung when the process had ended".to_owned()),
+        Some(_) => (!differ.is_empty()).then(|| differ.join(", ")),
     }
+}
+
+fn kill(pid: &str) {
+    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL); // It may be gone.
 }
 
 /// `run` of a container with each profile.
@@ -222,7 +243,7 @@ fn run(profiles: &[Answered], wanted: &[Wanted]) {
         for (wanted, nnp) in wanted.iter().flat_map(|wanted| [(*wanted, true), (*wanted, false)]) {
             let bundle = bundle(profile.clone(), wanted, nnp);
             bundle.write_config();
-            let said = start(&bundle, &["run", "--detach", "--pid-file", "pid", &bundle.id], wanted, nnp);
+            let said = start(&bundle, &["run", "--pid-file", "pid", &bundle.id], wanted, nnp);
             wrong.extend(said.map(|said| format!("{name}, {wanted:?}, noNewPrivileges {nnp}: {said}")));
             clear(&bundle, &mut wrong, name);
         }
@@ -258,7 +279,7 @@ fn exec(profiles: &[Answered], wanted: &[Wanted]) {
             let mut config: Value = serde_json::from_str(&config).expect("JSON");
             config["process"]["noNewPrivileges"] = json!(nnp);
             fs::write(bundle.dir.join("process.json"), config["process"].to_string()).expect("a file");
-            let words = ["exec", "--detach", "--pid-file", "pid", "--process", "process.json", &bundle.id];
+            let words = ["exec", "--pid-file", "pid", "--process", "process.json", &bundle.id];
             let said = start(&bundle, &words, wanted, nnp);
             wrong.extend(said.map(|said| format!("{name}, {wanted:?}, noNewPrivileges {nnp}: {said}")));
         }
@@ -274,12 +295,12 @@ fn what_is_read_from_outside_is_what_the_configuration_says() {
     let wanted = Wanted::Something;
     let bundle = bundle(answering(&["getpriority"], &[], 0), wanted, false);
     bundle.write_config();
-    assert_eq!(start(&bundle, &["run", "--detach", "--pid-file", "pid", &bundle.id], wanted, false), None);
-    let pid = fs::read_to_string(bundle.dir.join("pid")).expect("a pid file");
-    assert_eq!(differences(&pid, wanted, true), ["NoNewPrivs is 0, not 1"]);
-    let own = differences(&std::process::id().to_string(), wanted, false);
-    assert!(own.len() > 5, "{own:?}");
-    bundle.call(&["delete", "--force", &bundle.id]).ok();
+    let words = ["run", "--pid-file", "pid", &bundle.id];
+    assert_eq!(start(&bundle, &words, wanted, false), None);
+    assert!(bundle.dir.join("pid").exists(), "the process did not start");
+    assert_eq!(start(&bundle, &words, wanted, true).as_deref(), Some("NoNewPrivs is 0, not 1"));
+    let other = start(&bundle, &words, Wanted::Nothing, false).expect("it is another user");
+    assert_eq!(other.matches(" is ").count(), 8, "{other}");
 }
 
 #[test]
