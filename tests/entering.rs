@@ -70,7 +70,7 @@ fn excess(lines: &[String], container: &Container, ids: &[&str]) -> Vec<String> 
 }
 
 #[test]
-fn who_enters_has_no_right_that_the_container_does_not_have() {
+fn an_entering_process_has_no_right_that_the_container_does_not_have() {
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     for (bundle, ids) in [(tracer(), vec!["0"]), (tracer_as_a_user(), vec!["1000", "1001"])] {
         // Groups of the caller, which the container must not see either.
@@ -78,7 +78,7 @@ fn who_enters_has_no_right_that_the_container_does_not_have() {
         let lines = while_entered(&container, "watch", &[]);
         assert!(
             lines.iter().any(|line| line.starts_with("CapEff")),
-            "nobody was seen: the test shows nothing"
+            "no entering process was seen: the test shows nothing"
         );
         let wrong = excess(&lines, &container, &ids);
         assert!(wrong.is_empty(), "seen from inside:\n{}", wrong.join("\n"));
@@ -86,20 +86,20 @@ fn who_enters_has_no_right_that_the_container_does_not_have() {
 }
 
 #[test]
-fn who_is_traced_while_entering_has_no_right_that_the_container_does_not_have() {
+fn an_entering_process_that_is_traced_has_no_right_that_the_container_does_not_have() {
     // CVE-2016-9962. A process that holds another one by ptrace(2) has its capabilities.
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     for (bundle, ids) in [(tracer(), vec!["0"]), (tracer_as_a_user(), vec!["1000", "1001"])] {
         let container = bundle.through("exec setpriv --groups 4,24 \"$@\"").started();
         let lines = while_entered(&container, "catch", &[]);
-        assert!(lines.iter().any(|line| line == "works"), "nobody was traced: the test shows nothing");
+        assert!(lines.iter().any(|line| line == "works"), "the tracer cannot attach: the test shows nothing");
         let wrong = excess(&lines, &container, &ids);
         assert!(wrong.is_empty(), "held from inside:\n{}", wrong.join("\n"));
     }
 }
 
 #[test]
-fn who_enters_shows_nothing_of_its_caller() {
+fn an_entering_process_shows_nothing_of_its_caller() {
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     for (who, bundle) in [("tracer", tracer()), ("anybody", Bundle::new())] {
         let bundle =
@@ -112,7 +112,7 @@ fn who_enters_shows_nothing_of_its_caller() {
         let lines = while_entered(&container, "watch", &options);
         assert!(
             lines.iter().any(|line| line.starts_with("CapEff")),
-            "nobody was seen: the test shows nothing"
+            "no entering process was seen: the test shows nothing"
         );
         let secrets = ["secret-1", "secret-2", "of-the-host", "OF_THE_HOST", "TOKEN", "--root", &dir];
         // Not the line: it may hold the environment of the tests.
@@ -180,7 +180,7 @@ fn stopped_again_and_again(options: &[&str]) {
     // Only the runtime: its process in the container ends with the container.
     kill(&[stopper.child.id() as i32]);
     assert_eq!(wrong, None);
-    assert!(won, "nobody was stopped: the test shows nothing");
+    assert!(won, "no entering process was stopped: the test shows nothing");
 }
 
 /// One `exec`, and what is wrong with how it ended.
@@ -194,7 +194,7 @@ fn stopped_while_entering(container: &Container, options: &[&str]) -> Option<Str
     if !ends_within(&mut exec, 1) {
         let (own, guests) = stopped(container);
         if own.is_empty() && !guests.is_empty() {
-            // It had entered already: stopping that one is the container's own affair.
+            // The program runs already. Stopping it is the container's own affair.
             kill(&guests);
         } else {
             exec.signal(Signal::TERM);

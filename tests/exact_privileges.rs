@@ -37,15 +37,15 @@ const CALLS: &[&str] = &[
     "umount2", "uname", "unlinkat", "unshare", "vfork", "wait4", "waitid", "write", "writev",
 ];
 
-/// Those by which a lie would do the most.
+/// The calls by which a lie would do the most.
 #[rustfmt::skip]
 const SHORT: &[&str] = &[
     "prctl", "capget", "capset", "setgroups", "setresuid", "setresgid", "setuid", "setgid", "umask", "chdir", "close_range",
     "execve", "exit_group", "write", "read", "recvfrom", "openat2", "fcntl", "seccomp",
 ];
 
-/// Calls that are answered together: who asks what the call before has done gets a lie, too. The numbers are the first
-/// argument of prctl(2).
+/// Calls that are answered together: the call that sets a right, and the call that would tell. The numbers are the
+/// first argument of prctl(2).
 #[rustfmt::skip]
 const TOGETHER: &[(&[&str], &[u32])] = &[
     (&[], &[PR_CAPBSET_DROP]),
@@ -101,7 +101,7 @@ fn together(errno: i32) -> Vec<Answered> {
 enum Wanted {
     /// uid 1000, one group, one ambient capability.
     Something,
-    /// uid 0, no group, no capability. A reader that is told nothing believes that this is so.
+    /// uid 0, no group, no capability. An empty answer looks as if this were so.
     Nothing,
 }
 

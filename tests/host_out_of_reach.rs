@@ -1,7 +1,7 @@
 //! An image that names the runtime's own descriptors: `/proc/self/fd/N/../..` leads to the host for as long as the
 //! runtime has a directory of the host open. Nothing of the host is read, made, executed or written that way.
 //!
-//! `make test` tries the descriptors that init has today. `make security` tries all from 3 to 64.
+//! `make test` tries the descriptors that init had when the attack was found. `make security` tries all from 3 to 64.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -257,7 +257,7 @@ fn reached(way: Way, host: &Host, bundle: &Bundle, outcome: &Outcome) -> bool {
     }
     let hook_ran = fs::remove_file(bundle.rootfs("ran")).is_ok();
     let by_the_way = match way {
-        // What would be started is of the host, or is started in a directory of it.
+        // A start means that the program or its working directory is the host's.
         Way::Program | Way::Path | Way::Script | Way::Directory => outcome.started,
         Way::Passwd => outcome.said.contains("/of-the-host"),
         Way::MissingDirectory | Way::Hook => false,
@@ -294,7 +294,7 @@ fn attack(way: Way, host: &Host, place: &mut Place, leads: &[String]) -> Vec<Str
     hits
 }
 
-/// The attack on one who changes its root while it has a directory of the host open.
+/// The attack on a program that changes its root while it has a directory of the host open.
 fn works_on_a_naive_runtime(way: Way, host: &Host) {
     let bundle = Bundle::new().directory("proc");
     let leads = host.leads_from("/proc/self/fd/9");
@@ -318,7 +318,7 @@ fn works_on_a_naive_runtime(way: Way, host: &Host) {
     assert!(reached(way, host, &bundle, &outcome), "{way:?}: the attack does not work: {output}");
 }
 
-/// All who may run containers, in all verbs, with these descriptors.
+/// Attacks as each user, in each verb, with these descriptors.
 fn sweep(way: Way, of_root: RangeInclusive<u32>, of_others: &[u32]) {
     crate::skip_unless!(is_root() && !under_runc(), "becoming another user needs root");
     let host = Host::new();
@@ -352,7 +352,8 @@ fn sweep(way: Way, of_root: RangeInclusive<u32>, of_others: &[u32]) {
     assert!(hits.is_empty(), "{way:?}: {} attempts reached the host:\n{}", hits.len(), hits.join("\n"));
 }
 
-/// What init has open today, for those who are not root or use another verb.
+/// Descriptors of host directories that init had when the attack was found. The short sweep of the other users and
+/// verbs takes these.
 const FEW: &[u32] = &[4, 8];
 
 #[test]
@@ -431,7 +432,7 @@ fn other_names_of_a_descriptor_do_not_lead_to_the_host() {
 
 #[test]
 fn processes_of_the_host_do_not_lead_to_the_host() {
-    // They are seen in the host's pid namespace, and in a /proc that is the host's.
+    // A container sees them in the host's pid namespace, and in a bind mount of the host's /proc.
     crate::skip_unless!(is_root() && !under_runc(), "looking into processes of the host needs root");
     let host = Host::new();
     let open = fs::File::open(&host.dir).expect("the directory");
@@ -485,7 +486,7 @@ fn the_runtime_is_not_a_program_of_the_container() {
 
 #[test]
 fn errors_do_not_tell_what_is_on_the_host() {
-    // Who asks for a file of the host must not learn from the error whether it is there, or of which kind.
+    // The error must not say whether the host has the file, or of which kind it is.
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     let host = Host::new();
     let mut told = Vec::new();

@@ -1,4 +1,4 @@
-//! What a hostile process learns of those that enter its container, and does to them, from their first moment on.
+//! What a hostile process learns of entering processes, and does to them, from their first moment in its container.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -76,7 +76,7 @@ fn escapes(pid: i32, mark: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Each different thing that is seen of who enters: credentials, `cmdline`, `environ`, `exe`, `escape`.
+/// Each different thing that is seen of entering processes: credentials, `cmdline`, `environ`, `exe`, `escape`.
 pub fn watch(args: &[String]) -> Fact {
     let mark = word(args, 1)?;
     let mut found = BTreeSet::new();
@@ -96,7 +96,7 @@ pub fn watch(args: &[String]) -> Fact {
                 now.insert("mem opened".to_owned());
             }
             escapes(pid, mark, &mut now);
-            // All of that was seen of the runtime only if the process is the runtime's still.
+            // The process may have become the container's program meanwhile, and that may show these things.
             if is_program(pid) {
                 break;
             }
@@ -106,7 +106,7 @@ pub fn watch(args: &[String]) -> Fact {
     Ok(found.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// Attaches to who enters, and tells what it then holds: the credentials of a process that cannot go on. `works` says
+/// Attaches to entering processes, and tells what it then holds: the credentials of a process that cannot go on. `works` says
 /// that it could attach to a program of the container.
 pub fn catch(args: &[String]) -> Fact {
     let mark = word(args, 1)?;
@@ -136,7 +136,7 @@ pub fn catch(args: &[String]) -> Fact {
     Ok(found.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// Stops who enters, and never lets it go on; says so each time. A program of the container goes on.
+/// Stops entering processes for ever, and says so each time. A program of the container goes on.
 pub fn stop(args: &[String]) -> Fact {
     newcomers(args, |pid| {
         let process = Pid::from_raw(pid);
