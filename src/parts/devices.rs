@@ -78,8 +78,8 @@ impl Node {
         self.kind != Kind::Fifo
     }
 
-    /// The node as the host sees it. An id that the container does not have stays root's, whom it does not have either,
-    /// as for a device of the host.
+    /// The node as the parent makes it, with ids of the host. If an id is not mapped, the node belongs to the host's root,
+    /// like a device of the host.
     fn on_the_host(&self, maps: Option<&Maps>) -> nodes::Device {
         let owner = maps.map(|maps| (maps.uid.host_id(self.uid), maps.gid.host_id(self.gid)));
         let (uid, gid) = owner.unwrap_or_default();
@@ -379,8 +379,8 @@ fn name_of(position: usize) -> CString {
     CString::new(position.to_string()).unwrap_or_default()
 }
 
-/// Puts the host's device of the same path in its place. Read-only: what is refused are chmod(2) and chown(2), which would
-/// change the host's, and not to write to the device.
+/// Puts the host's device of the same path in its place. A read-only mount refuses chmod(2) and chown(2), which would change
+/// the host's node; the device itself can be written to.
 fn bind_host(directory: BorrowedFd<'_>, name: &CStr, node: &Node) -> Result<()> {
     let source = mount::clone_private(CWD, &c_path(&node.path)?, Depth::One, RDONLY | NOSUID | NOEXEC)?;
     check_is(source.as_fd(), node, "the host's device")?;

@@ -69,7 +69,7 @@ pub fn plan(
     }
     let mut masked = planned("linux.maskedPaths", masked)?;
     let mut seen = BTreeSet::new();
-    // As bytes: paths are compared name by name. A ".." is a name here: where it leads, a link may decide.
+    // Not cleaned of "..": a link may decide where it leads. As bytes: paths are compared name by name.
     masked.retain(|path| seen.insert(as_path(path).components().collect::<PathBuf>().into_os_string()));
     let label = label.filter(|label| !label.is_empty());
     Ok(Paths {
@@ -243,14 +243,14 @@ impl Identity {
     }
 }
 
-/// The tree of mounts there, attached once more on itself: read-only from its first moment. Not so the root: no process
-/// would ever come to what is on top of it.
+/// Attaches the tree of mounts at `target` once more on itself: read-only from its first moment. The root itself becomes
+/// read-only instead: no path leads to a mount on top of it.
 fn make_readonly(target: BorrowedFd<'_>, is_root: bool) -> Result<(), Error> {
     let change = Change { set: RDONLY, ..Change::default() };
     if is_root {
         return mount::set_attributes(target, Depth::One, change);
     }
-    // Tied to the mount below, which the configuration says the propagation of.
+    // It keeps the propagation of the mount below, which may be one that the configuration asks for.
     let tree = mount::clone_tied(target, c"", Depth::Tree)?;
     mount::set_attributes(tree.as_fd(), Depth::One, change)?;
     mount::attach(tree.as_fd(), target)

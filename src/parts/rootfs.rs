@@ -104,7 +104,7 @@ impl Rootfs {
         let private = match (self.enter, self.propagation) {
             // Our mounts in it would show up beside it.
             (Enter::Chroot, _) => Some(Depth::Tree),
-            // It is one: mounts that the host makes below the root later are to arrive.
+            // It is a slave already. Mounts that the host makes below the root later arrive.
             (_, (Propagation::Slave, _)) => None,
             (_, (Propagation::Private, depth)) => Some(depth),
             // Until it is "/": what is mounted in the meantime is ours alone.

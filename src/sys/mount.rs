@@ -162,8 +162,8 @@ pub fn clone_private(at: BorrowedFd<'_>, path: &CStr, depth: Depth, set: u64) ->
     Ok(clone)
 }
 
-/// As [`clone_private`], but mounts travel between the clone and its original as they do between the original and its
-/// peers. Only for what the configuration says the propagation of: bind mounts and the root.
+/// As [`clone_private`], but the clone keeps the propagation of its original: a peer of a shared mount, a slave of the
+/// same master. Only for mounts whose propagation the configuration decides: bind mounts and the root.
 ///
 /// # Errors
 /// As [`clone_private`].
@@ -431,8 +431,8 @@ pub fn detach(path: &Path) -> Result<(), Error> {
     rustix::mount::unmount(path, UnmountFlags::DETACH).called("umount2", || format!("{path:?} (MNT_DETACH)"))
 }
 
-/// Detaches the mount on top of `below` that `mount` is the root of. Not by a path: nothing that can be named leads there.
-/// The working directory is `below` afterwards.
+/// Detaches `mount`, which is on top of the directory `below`. Not by a path: no path leads to it. The working directory
+/// is `below` afterwards.
 ///
 /// # Errors
 /// EINVAL: locked, or not attached.

@@ -1,9 +1,9 @@
 //! Files of our own that are mounted in a container: device nodes, and an empty directory.
 //!
-//! The container's root can change the mode, the owner and the times of what is mounted from the host, and the host sees
-//! that. So nothing of the host is mounted: the files are made on a tmpfs that nobody else has.
-//! The parent can make it for an init that may not: mknod(2) refuses devices to root of a user namespace, and a tmpfs
-//! that is mounted there has no working devices. Init takes mounts of the files from it ([`Nodes::mounts_of`]).
+//! Root of a container can change the mode, the owner and the times of a file that is mounted from the host, and the host
+//! sees the change. So no file of the host is mounted: the runtime makes the files on a tmpfs of this container alone.
+//! For a container in a user namespace the parent makes them: there init may not make a device (mknod(2)), and devices on
+//! a tmpfs that init mounts do not work. Init takes mounts of the files from the tmpfs ([`Nodes::mounts_of`]).
 //! Not for: what is mounted where (see `parts::devices`, `parts::paths`).
 
 use super::mount::{self, Change, Context, Depth, NOEXEC, NOSUID, Propagation, RDONLY};
