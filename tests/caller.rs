@@ -72,7 +72,7 @@ fn the_cgroups_and_the_notify_socket_do_not_have_the_mask_of_the_caller() {
     let notify =
         fs::metadata(bundle.dir.join("state").join(&bundle.id).join("notify")).expect("the directory");
     assert_eq!(notify.mode() & 0o777, 0o755);
-    let found = crate::support::cgroups(&bundle.id);
+    let found = crate::support::cgroups(bundle);
     assert!(!found.is_empty());
     for path in found {
         assert_eq!(fs::metadata(&path).expect("a cgroup").mode() & 0o777, 0o755, "{}", path.display());

@@ -27,7 +27,6 @@ pub fn cgroups(bundle: &Bundle) -> Vec<std::path::PathBuf> {
 
 pub use bundle::{Attempt, Bundle, bind, tmpfs};
 pub use container::Container;
-pub use leftovers::cgroups;
 pub use receive::{accept_fd, terminal};
 pub use runtime::{
     Output, Running, View, copy_program, eventually, is_root, output, runtime, start as begin, under_runc,
