@@ -14,7 +14,14 @@ use crate::parts::{console, mounts, seccomp};
 use crate::plan::Plan;
 use crate::state::{self, ContainerDir, Record};
 use crate::sys::spawn::{self, Child, Parentage};
-use crate::sys::{self, Called, fd, ns::Flags, pidfd, proc::Proc, signal, tty};
+use crate::sys::{
+    self, Called, fd,
+    ns::Flags,
+    pidfd,
+    proc::Proc,
+    signal::{self, EndHeldBack},
+    tty,
+};
 use crate::wire::{self, Event, Failure, Heard, InitEnd, Next, Order, ParentEnd, Watch};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::fs::{Mode, OFlags};
@@ -64,6 +71,8 @@ pub fn converse(
 ) -> Result<Launched> {
     let mut launch =
         Launch { plan, held, handover, subject, seen: None, announced: false, early: Vec::new() };
+    // A container that keeps init from answering must not keep us from being ended, and then init is ended, too.
+    let _held_back = handover.signals.is_none().then(EndHeldBack::begin).transpose()?;
     let (wire, init_end) = wire::pair()?;
     let mut wire = Some(wire);
     let child = launch.spawn(&mut wire, init_end).context("unable to start container process")?;
@@ -83,7 +92,7 @@ pub fn converse(
     Ok(launched)
 }
 
-impl Launch<'_> {
+impl<'a> Launch<'a> {
     fn cgroup(&self) -> &Cgroup {
         match &self.subject {
             Subject::Container { record, .. } => &record.orlop.cgroup,
@@ -222,13 +231,18 @@ impl Launch<'_> {
     }
 
     fn watch<'w>(&'w self, child: &'w Child, talk: &Talk) -> Watch<'w> {
-        Watch { child: child.pidfd.as_fd(), signals: self.handover.signals, patience: talk.patience }
+        Watch { child: child.pidfd.as_fd(), signals: Self::signals(self.handover), patience: talk.patience }
+    }
+
+    /// Where signals can be read: all of them in the foreground, those that ask us to end otherwise.
+    fn signals(handover: &'a Handover<'a>) -> Option<BorrowedFd<'a>> {
+        handover.signals.or_else(|| signal::end_is_asked())
     }
 
     /// Signals came: one may be meant to end us, and one may say that the child was stopped, perhaps by the container.
     /// Nobody else would end our wait.
     fn signalled(&mut self, child: &Child) -> Result<()> {
-        let Some(signals) = self.handover.signals else { return Ok(()) };
+        let Some(signals) = Self::signals(self.handover) else { return Ok(()) };
         while let Some(signal) = signal::next(signals) {
             match signal.number {
                 number if signal::asks_to_end(number) => {

@@ -92,15 +92,52 @@ pub fn asks_to_end(signal: i32) -> bool {
 /// The descriptor of [`watch_for_end`]; -1 is none.
 static END: AtomicI32 = AtomicI32::new(-1);
 
-/// Blocks the signals that ask us to end, but those that our caller ignores, and makes them readable at
-/// [`end_is_asked`]: all that waits for others polls that, too, so that it can be ended and still clean up.
+/// Makes the signals that ask us to end readable at [`end_is_asked`], but those that our caller ignores: all that waits
+/// for others polls that, too, so that it can be ended and still clean up. They must be blocked.
 ///
 /// # Errors
 /// signalfd(2)'s.
 pub fn watch_for_end() -> Result<(), Error> {
+    watch(end_signals())
+}
+
+fn end_signals() -> Mask {
     let watched: Vec<_> = ENDING.into_iter().filter(|signal| asks_to_end(*signal)).collect();
-    END.store(collect(Mask::of(&watched))?.into_raw_fd(), Ordering::Relaxed);
+    Mask::of(&watched)
+}
+
+fn watch(signals: Mask) -> Result<(), Error> {
+    END.store(collect(signals)?.into_raw_fd(), Ordering::Relaxed);
     Ok(())
+}
+
+/// [`watch_for_end`] for as long as this lives, where signals are not collected anyway.
+#[derive(Debug)]
+pub struct EndHeldBack(Mask);
+
+impl EndHeldBack {
+    /// Blocks the signals that ask us to end, and no others.
+    ///
+    /// # Errors
+    /// Those of rt_sigprocmask(2) and signalfd(2).
+    pub fn begin() -> Result<Self, Error> {
+        let signals = end_signals();
+        let before = Self(block(signals)?);
+        watch(signals)?;
+        Ok(before)
+    }
+}
+
+impl Drop for EndHeldBack {
+    fn drop(&mut self) {
+        let fd = END.swap(-1, Ordering::Relaxed);
+        if fd >= 0 {
+            // SAFETY: `watch` has left it to us, and nobody can borrow it any more.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        // The mask that was in force a moment ago is a valid one.
+        let _ = block(self.0);
+    }
 }
 
 /// Readable when a signal has come that asks us to end; nothing where such a signal ends us by itself.
