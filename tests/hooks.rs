@@ -281,9 +281,10 @@ fn a_hook_inherits_what_the_caller_has_and_no_signals() {
             let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", INHERITED, "hook", kind]});
             bundle = bundle.set(&format!("/hooks/{kind}"), json!([hook]));
         }
-        let printed = bundle.dir.join("printed");
+        let (bundle, log) = crate::annotations::with_output(bundle);
+        let printed = log.join("printed");
         let bundle = bundle
-            .set("/annotations", json!({"run.oci.hooks.stdout": printed}))
+            .set("/annotations", json!({"run.oci.hooks.stdout": crate::annotations::named(&log, "printed")}))
             .set("/process/oomScoreAdj", json!(500))
             .set("/process/user/umask", json!(0o77))
             .set("/process/env/-", json!("MARK=containers"));
@@ -345,12 +346,11 @@ fn a_start_container_hook_inherits_what_the_process_has() {
 
 #[test]
 fn what_a_start_container_hook_prints_is_no_error_after_create() {
-    let bundle = Bundle::new().guest("pause");
-    let printed = bundle.dir.join("printed");
+    let (bundle, log) = crate::annotations::with_output(Bundle::new().guest("pause"));
     let hook = json!([{"path": "/guest", "args": ["guest", "pid"]}]);
     bundle
         .set("/hooks/startContainer", hook)
-        .set("/annotations", json!({"run.oci.hooks.stdout": printed}))
+        .set("/annotations", json!({"run.oci.hooks.stdout": crate::annotations::named(&log, "printed")}))
         .started();
 }
 
