@@ -5,7 +5,7 @@
 
 use orlop::cli::argv::{Asked, Line, Misuse};
 use orlop::cli::global::Global;
-use orlop::{commands, log};
+use orlop::{commands, log, sys};
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -14,8 +14,8 @@ static MEMORY: orlop::sys::memory::Memory = orlop::sys::memory::Memory::new();
 
 orlop::program!(run, not_sealed);
 
-fn not_sealed(error: orlop::sys::Error) -> i32 {
-    fail(&error.to_string(), 1)
+fn not_sealed(error: sys::Error) -> i32 {
+    fail(&format!("{error}{}", sys::kernel_too_old(Some(error.errno()))), 1)
 }
 
 fn run(args: Vec<OsString>) -> i32 {
@@ -37,7 +37,10 @@ fn run(args: Vec<OsString>) -> i32 {
     let (prefix, code) = commands::failure(&command);
     match global.and_then(|global| commands::dispatch(&command, &global)) {
         Ok(code) => code,
-        Err(error) => fail(&format!("{}{error:#}", prefix.replace("orlop", &program)), code),
+        Err(error) => {
+            let old = sys::kernel_too_old(sys::errno_of(&error));
+            fail(&format!("{}{error:#}{old}", prefix.replace("orlop", &program)), code)
+        }
     }
 }
 

@@ -82,42 +82,26 @@ fn owned(result: libc::c_long) -> OwnedFd {
 /// # Errors
 /// The verifier refuses the program, or we may not load one.
 pub fn load_device_program(code: &[u64]) -> Result<OwnedFd, Error> {
-    let load = || {
-        let mut attr = Load {
-            prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
-            insn_cnt: code.len() as u32,
-            insns: code.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            prog_name: *b"container_device",
-            ..Load::default()
-        };
-        attr.prog_name[15] = 0;
-        loop {
-            match bpf(BPF_PROG_LOAD, &mut attr) {
-                // A signal arrived while the verifier was at work.
-                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
-                done => return done.map(owned),
+    let mut attr = Load {
+        prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        insn_cnt: code.len() as u32,
+        insns: code.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        prog_name: *b"container_device",
+        ..Load::default()
+    };
+    attr.prog_name[15] = 0;
+    loop {
+        match bpf(BPF_PROG_LOAD, &mut attr) {
+            // A signal arrived while the verifier was at work.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+            done => {
+                return done
+                    .map(owned)
+                    .called("bpf", || format!("BPF_PROG_LOAD ({} instructions)", code.len()));
             }
         }
-    };
-    let loaded = match load() {
-        // Until Linux 5.11 is our floor: programs count against RLIMIT_MEMLOCK.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-            let before = getrlimit(Resource::Memlock);
-            match setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None }) {
-                Ok(()) => {
-                    let again = load();
-                    // The limit is inherited by the container: put it back. Lowering cannot be refused.
-                    let _ = setrlimit(Resource::Memlock, before);
-                    again
-                }
-                Err(_) => Err(error),
-            }
-        }
-        done => done,
-    };
-    loaded.called("bpf", || format!("BPF_PROG_LOAD ({} instructions)", code.len()))
+    }
 }
 
 /// Adds `program` to the device programs of the cgroup; all of them must allow an access.

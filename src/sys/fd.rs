@@ -10,38 +10,21 @@ use std::path::Path;
 
 /// Marks every descriptor from `first` on close-on-exec (close_range(2) with CLOSE_RANGE_CLOEXEC).
 ///
-/// # Errors
-/// Before Linux 5.11 the flag is unknown: the descriptors named in /proc/self/fd are marked one by one then.
+/// There is no second way: RLIMIT_NOFILE may have been lowered below descriptors that are open, so to walk the numbers
+/// up to the limit would leave those to the container.
 pub fn cloexec_from(first: RawFd) -> Result<(), Error> {
     set_cloexec_from(first).called("close_range", || format!("{first} (CLOSE_RANGE_CLOEXEC)"))
 }
 
 /// [`cloexec_from`] that allocates nothing, also when it fails.
-///
-/// # Errors
-/// The same, as a number.
 pub(super) fn set_cloexec_from(first: RawFd) -> Result<(), rustix::io::Errno> {
     // SAFETY: the call only sets a flag on descriptors of this process.
     let result = check(unsafe {
         libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     });
-    match result.map_err(|error| error.raw_os_error()) {
-        Ok(_) => Ok(()),
-        Err(Some(libc::EINVAL | libc::ENOSYS)) => {
-            cloexec_from_one_by_one(first);
-            Ok(())
-        }
-        Err(errno) => Err(rustix::io::Errno::from_raw_os_error(errno.unwrap_or(libc::EIO))),
-    }
-}
-
-// Until Linux 5.11 is our floor: CLOSE_RANGE_CLOEXEC is missing.
-fn cloexec_from_one_by_one(first: RawFd) {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
-    for fd in first..i32::try_from(limit).unwrap_or(i32::MAX) {
-        // SAFETY: F_SETFD changes only a flag; a number that is not open gives EBADF, which is fine.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
+    result
+        .map(drop)
+        .map_err(|error| rustix::io::Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
 /// Descriptors to be closed, from the first to the last of each range.
@@ -401,6 +384,22 @@ mod tests {
             // Some of them are closed already.
             std::mem::forget(fds);
             anyhow::ensure!(left == [true, true, false, false, true, false], "{left:?}");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn where_descriptors_cannot_be_marked_nothing_goes_on() {
+        // As on a kernel without CLOSE_RANGE_CLOEXEC, with a limit that is lower than a descriptor which is open.
+        crate::sys::prctl::testing::in_child(|| {
+            use rustix::process::{Resource, Rlimit, setrlimit};
+            let null = std::fs::File::open("/dev/null")?;
+            let high = rustix::io::fcntl_dupfd_cloexec(&null, 300)?;
+            rustix::io::fcntl_setfd(&high, rustix::io::FdFlags::empty())?;
+            setrlimit(Resource::Nofile, Rlimit { current: Some(200), maximum: Some(200) })?;
+            crate::sys::seccomp::probe::refuse(libc::SYS_close_range, libc::EINVAL)?;
+            let marked = cloexec_from(3).map_err(|error| error.to_string());
+            anyhow::ensure!(marked.is_err(), "{marked:?}, and {} is open still", high.as_raw_fd());
             Ok(())
         });
     }

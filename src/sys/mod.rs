@@ -93,6 +93,30 @@ pub fn errno_of(error: &anyhow::Error) -> Option<i32> {
     error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map(Error::errno)
 }
 
+/// The oldest kernel that has every call orlop makes: close_range(2) with its flag is of 5.11, mount_setattr(2) of 5.12,
+/// `nosymfollow` and cgroup.kill of 5.14.
+const FLOOR: (u32, u32) = (5, 14);
+
+/// What a call that this kernel does not know adds to its error; empty on a kernel that is new enough. Asked only when
+/// something has failed.
+pub fn kernel_too_old(errno: Option<i32>) -> String {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    match errno {
+        Some(libc::ENOSYS | libc::EINVAL) if is_below_floor(&release) => {
+            format!(" (orlop needs Linux {}.{}, and this is {release})", FLOOR.0, FLOOR.1)
+        }
+        _ => String::new(),
+    }
+}
+
+fn is_below_floor(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < FLOOR,
+        _ => false,
+    }
+}
+
 /// Turns the error of a wrapper crate into [`Error`]; `args` is only run when there is an error.
 pub trait Called<T> {
     /// Names the call and its arguments: `openat2(…).called("openat2", || format!("{path:?}"))?`.
@@ -125,6 +149,17 @@ pub(crate) fn check(result: libc::c_long) -> std::io::Result<libc::c_long> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_kernel_is_told_by_its_release() {
+        for old in ["4.18.0-553.el8.x86_64", "5.10.0-30-amd64", "5.13", "3.10.0"] {
+            assert!(is_below_floor(old), "{old}");
+        }
+        for new in ["5.14.0-427.el9.x86_64", "5.15.167", "6.1.0-26-amd64", "10.0", "unheard of"] {
+            assert!(!is_below_floor(new), "{new}");
+        }
+        assert_eq!(kernel_too_old(Some(libc::ENOSYS)), "", "the tests run on a kernel that is new enough");
+    }
 
     #[test]
     fn an_error_reads_as_the_call_and_the_reason() {

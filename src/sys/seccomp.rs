@@ -91,6 +91,19 @@ pub(crate) mod probe {
         }
     }
 
+    /// From now on `call` fails with `errno` in this process.
+    pub fn refuse(call: libc::c_long, errno: i32) -> Result<(), super::Error> {
+        let step = |code: u32, jf, k| super::Instruction { code: code as u16, jt: 0, jf, k };
+        let program = [
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call as u32),
+            step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+            step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        crate::sys::prctl::set_no_new_privs()?;
+        super::set_filter(&program, 0).map(drop)
+    }
+
     /// The errno of a call with three arguments, 0 for success. The arguments must not make it do harm.
     pub fn errno(number: i64, args: [u64; 3]) -> i32 {
         // SAFETY: the tests pass integers and null pointers only.
