@@ -167,7 +167,7 @@ layout: ## Write src/layout.ld anew: which functions the usual verbs execute (ro
 	@ORLOP=$$(CARGO_PROFILE_RELEASE_STRIP=false tools/build-release --target-dir target/layout) && export ORLOP && \
 		integration/bench/layout.py
 
-lint: ## Check format, lints and scripts; licences and sources of dependencies if cargo-deny is there
+lint: ## Check format, lints, scripts, and what the dependencies may be (installs cargo-deny where it can)
 	@tools/toolchain --lint >/dev/null
 	$(with_cargo) cargo fmt --check
 	$(with_cargo) cargo clippy --locked --all-targets -- -D warnings -A missing_docs
@@ -178,8 +178,13 @@ lint: ## Check format, lints and scripts; licences and sources of dependencies i
 	@# 3013, 3045: test -nt and ulimit -n are not in POSIX, but in dash and busybox.
 	@if command -v shellcheck >/dev/null; then shellcheck --severity=warning --exclude=SC3013,SC3045 $$(grep -rlE '^#!/bin/(ba)?sh' bundles tools .ci); \
 		else echo "shellcheck is not installed: scripts not checked"; fi
-	@$(with_cargo) if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check; \
-		else echo "cargo-deny is not installed: licences and sources of dependencies not checked"; fi
+	@$(with_cargo) PATH="$(CURDIR)/target/lint/bin:$$PATH"; cargo deny --version >/dev/null 2>&1 || \
+		cargo install --quiet --locked --root target/lint --target-dir target/lint cargo-deny || true; \
+		if ! cargo deny --version >/dev/null 2>&1; then \
+			echo "cargo-deny cannot be installed: licences, sources and advisories of dependencies not checked"; \
+		elif cargo deny fetch db >/dev/null 2>&1; then cargo deny --locked check; \
+		else echo "the list of advisories cannot be fetched: advisories not checked" && \
+			cargo deny --locked check bans licenses sources; fi
 
 install: all ## Install the binary, man pages and shell completions below $(DESTDIR)$(PREFIX)
 	rm -rf target/assets
