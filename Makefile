@@ -160,7 +160,7 @@ bench-where: ## Where the time goes, call by call, beside the floor (root; insta
 	@$(MAKE) --no-print-directory all
 	@integration/bench/where.py
 
-layout: ## Write src/layout.ld anew: which functions the usual verbs execute (root, x86_64; five minutes)
+layout: ## Write target/layout.ld: which functions the usual verbs execute; builds use it (root, x86_64; five minutes)
 	@tools/as-root layout
 	@tools/need cc:gcc nm:binutils busybox:busybox-static python3:python3
 	@$(MAKE) --no-print-directory toolchain

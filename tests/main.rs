@@ -29,6 +29,7 @@ mod exec;
 mod exec_options;
 mod fds;
 mod features;
+mod hardening;
 mod hooks;
 mod host_out_of_reach;
 mod lifecycle;

@@ -177,6 +177,10 @@ fn nothing_of_the_runtime_in_a_container_is_of_a_writable_mount() {
     // ps(1) reads it here, and so does a container: of the runtime's own command line nothing is left.
     let said = fs::read_to_string(proc.join("cmdline")).expect("its command line");
     assert_eq!(said.trim_end_matches('\0'), "orlop\0init");
+    let comm = fs::read_to_string(proc.join("comm")).expect("its name");
+    let program = crate::support::runtime();
+    let name = std::path::Path::new(&program).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    assert_eq!(comm.trim_end(), &name[..name.len().min(15)]);
     container.start();
 }
 

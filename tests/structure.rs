@@ -208,39 +208,6 @@ fn files_stay_short_enough_to_be_read() {
     }
 }
 
-/// x86_64 only: elsewhere the C library's entry is the program's.
-#[test]
-#[cfg(target_arch = "x86_64")]
-fn the_kernel_enters_the_program_before_the_c_library() {
-    let program = fs::read(env!("CARGO_BIN_EXE_orlop")).expect("the program");
-    let number = |at: usize, length: usize| {
-        program[at..at + length].iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
-    };
-    // elf(5): e_entry, e_phoff, e_phentsize, e_phnum; in a row p_offset, p_vaddr, p_filesz.
-    let (entry, rows, size) = (number(24, 8), number(32, 8), number(54, 2));
-    let mut rows = (0..number(56, 2)).map(|row| rows + row * size);
-    let row =
-        rows.find(|row| (number(row + 16, 8)..number(row + 16, 8) + number(row + 32, 8)).contains(&entry));
-    let row = row.expect("a segment with the entry");
-    let code = &program[entry - number(row + 16, 8) + number(row + 8, 8)..];
-    // The first instructions of `orlop_start` (src/sys/start.rs).
-    assert!(code.starts_with(b"\x31\xed\x49\x89\xe4\x48\x89\xe7\x48\x83\xe4\xf0"), "{:x?}", &code[..16]);
-}
-
-#[test]
-fn the_layout_is_not_that_of_one_build() {
-    // A crate's hash is another one in each build: a name with one in it matches nothing in the next.
-    let layout = source(Path::new("src/layout.ld"));
-    let is_hash = |text: &str| {
-        text.chars().take_while(|character| character.is_ascii_alphanumeric() || *character == '*').count()
-            > 8
-    };
-    let hashed = |line: &&str| line.split("Cs").skip(1).any(|rest| !rest.starts_with("*_") && is_hash(rest));
-    let names: Vec<_> = layout.lines().filter(|line| line.contains("(.text._R")).collect();
-    assert!(names.len() > 500, "only {} names", names.len());
-    assert_eq!(names.iter().copied().find(|line| hashed(line)), None);
-}
-
 #[test]
 fn every_row_of_the_security_table_has_its_test() {
     let table = source(Path::new("integration/security/README.md"));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes src/layout.ld: the functions that the usual verbs execute, next to each other. See README.md; `make layout`
+"""Writes target/layout.ld: the functions that the usual verbs execute, next to each other. See README.md; `make layout`
 calls it, on x86_64. environment: ORLOP, a release build that has its symbols
 """
 
@@ -21,7 +21,7 @@ STEPS = [
     ("kill", "kill {c} KILL"),
     ("delete", "delete {c}"),
 ]
-TARGET = bench.TOP / "src/layout.ld"
+TARGET = bench.TOP / "target/layout.ld"
 HEAD = """/*
  * Where the functions stand that the usual verbs execute: next to each other, so that few pages have to be mapped at
  * each start of the program; those of most verbs first, then in the order in which they are first called. In front of

@@ -1,16 +1,16 @@
 //! Where the program begins: C's `main` in place of that of Rust's runtime.
 //!
-//! Rust's own start-up makes 17 system calls (it looks for the stack's guard page in /proc/self/maps and sets up
-//! a handler that names a stack overflow), and it would make them twice where the verbs that enter containers
-//! execute the program anew (`selfexe`). So sealing comes first, before anything is allocated or parsed; on x86_64
-//! even before the C library is (`start`), and what is here is the second attempt.
+//! Rust's runtime looks for the stack's guard page in /proc/self/maps and installs a handler that names a stack
+//! overflow. That takes 17 system calls, and twice as many where the verbs that enter containers execute the program
+//! again (`selfexe`). `main` seals first, before anything is allocated or parsed. This file may go when Rust lets a
+//! program leave its start-up out.
 
-use super::{Called, Error, fd, selfexe, signal, start};
+use super::{Called, Error, fd, selfexe, signal};
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 
 /// The verbs whose processes a container can see.
-pub(super) const SEALED: [&CStr; 4] = [c"run", c"create", c"exec", c"restore"];
+const SEALED: [&CStr; 4] = [c"run", c"create", c"exec", c"restore"];
 
 /// Defines the program's `main`, which does what [`begin`] says and then calls the given `fn(Vec<OsString>) -> i32` with
 /// the command line.
@@ -57,9 +57,13 @@ pub unsafe fn begin(
     let words =
         (0..usize::try_from(count).unwrap_or_default()).map(|at| unsafe { CStr::from_ptr(*args.add(at)) });
     let sealed = words.clone().skip(1).any(|word| SEALED.contains(&word));
-    if sealed && !start::sealed_already() {
+    if sealed {
         // SAFETY: the caller's promise.
         unsafe { selfexe::seal(args, env)? };
+        // Linux before 6.14 names a process that was executed by descriptor after the descriptor's number.
+        if let Some(program) = words.clone().next() {
+            rustix::thread::set_name(file_name(program)).called("prctl", || "PR_SET_NAME".into())?;
+        }
     }
     fd::fill_standard_streams()?;
     signal::set_default(libc::SIGCHLD)?;
@@ -67,5 +71,25 @@ pub unsafe fn begin(
     match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } {
         libc::SIG_ERR => Err(std::io::Error::last_os_error()).called("sigaction", || "SIGPIPE".into()),
         _ => Ok(words.map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect()),
+    }
+}
+
+/// What follows the last slash.
+fn file_name(path: &CStr) -> &CStr {
+    let bytes = path.to_bytes_with_nul();
+    let name = bytes.rsplit(|byte| *byte == b'/').next();
+    name.and_then(|name| CStr::from_bytes_with_nul(name).ok()).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_name_follows_the_last_slash() {
+        for (path, name) in [(c"/usr/bin/orlop", c"orlop"), (c"orlop", c"orlop"), (c"./a/", c""), (c"", c"")]
+        {
+            assert_eq!(file_name(path), name);
+        }
     }
 }

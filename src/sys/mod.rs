@@ -25,7 +25,6 @@ pub mod seccomp;
 pub mod selfexe;
 pub mod signal;
 pub mod spawn;
-mod start;
 pub mod tty;
 pub mod umask;
 

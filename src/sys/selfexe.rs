@@ -20,9 +20,9 @@ const SELF: &str = "/proc/self/exe";
 
 /// What `/proc/self/exe` leads to if the executable is the root of a detached mount: no path of any namespace leads
 /// there.
-pub(super) const DETACHED: &CStr = c"/";
+const DETACHED: &CStr = c"/";
 /// The same when the host's file has been removed or replaced since.
-pub(super) const DETACHED_AND_REMOVED: &CStr = c"/ (deleted)";
+const DETACHED_AND_REMOVED: &CStr = c"/ (deleted)";
 
 /// Returns when this process runs from an executable that no container can write; re-executes itself
 /// from such a one first if need be.
