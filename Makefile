@@ -14,7 +14,7 @@ ORLOP ?= $(CURDIR)/$(bin)
 # Not for the tests of this tree: they would take it for the runtime to be tested, and it may be of yesterday.
 demo-server conformance conformance-bats engines test-vm bench bench-scale bench-filter bench-where crash differential: export ORLOP := $(ORLOP)
 
-.PHONY: all help toolchain demo demo-server test test-release test-vm test-vm-short crash security fuzz differential conformance conformance-bats engines bench bench-scale bench-filter bench-where layout lint install clean
+.PHONY: all help toolchain demo demo-server test test-release test-vm test-vm-short crash security fuzz differential conformance conformance-bats engines bench bench-scale bench-filter bench-where bench-ablation layout lint install clean
 .DEFAULT_GOAL = all
 
 all: ## Build the static release binary, target/orlop
@@ -166,6 +166,12 @@ layout: ## Write target/layout.ld: which functions the usual verbs execute; buil
 	@$(MAKE) --no-print-directory toolchain
 	@ORLOP=$$(CARGO_PROFILE_RELEASE_STRIP=false tools/build-release --target-dir target/layout) && export ORLOP && \
 		integration/bench/layout.py
+
+bench-ablation: ## What each trick of the build gives: this tree without it, beside it (root; builds half an hour)
+	@tools/as-root bench-ablation
+	@tools/need busybox:busybox-static python3:python3 strace:strace
+	@$(MAKE) --no-print-directory toolchain
+	@integration/bench/ablation.py
 
 lint: ## Check format, lints, scripts, and what the dependencies may be (installs cargo-deny where it can)
 	@tools/toolchain --lint >/dev/null
