@@ -179,9 +179,7 @@ fn forward(process: &Child, signals: &Signals, line: Option<&Line<'_>>) {
             _ => {
                 // The process may just have ended: then there is nobody to tell.
                 let _ = pidfd::send_signal(process.pidfd.as_fd(), number);
-                if signal::ENDING.contains(&number)
-                    && matches!(pidfd::is_stopped(process.pidfd.as_fd()), Ok(true))
-                {
+                if signal::ENDING.contains(&number) && pidfd::is_stopped(process.pidfd.as_fd()) {
                     let _ = pidfd::send_signal(process.pidfd.as_fd(), libc::SIGCONT);
                 }
             }

@@ -214,7 +214,6 @@ fn its_own_failures_are_255_whatever_they_are() {
         (&["--env", "no-equals-sign"], "pid", "no-equals-sign"),
         (&["--console-socket", "/tmp/none"], "pid", "cannot use console socket"),
         (&["--tty", "--detach"], "pid", "cannot allocate tty"),
-        (&["--preserve-fds", "7"], "pid", "unable to stat preserved-fd"),
         (&["--pid-file", "/does/not/exist/pid"], "pid", "--pid-file"),
         (&["--apparmor", "orlop-no-such-profile"], "pid", "apparmor"),
     ] {

@@ -170,12 +170,13 @@ impl<'a> Launch<'a> {
                     talk.patience = Some(AGENT_PATIENCE);
                 }
                 Event::Ready => {
+                    // Unreaped, it would count against the limit of processes.
+                    talk.reap_hop()?;
                     self.verify(child)?;
                     self.announce(child)?;
                     ready = true;
                     if self.held.gate.is_some() {
-                        wire.proceed()?;
-                        return talk.end();
+                        return wire.proceed();
                     }
                 }
                 Event::Failed(failure) => return Err(self.failed(failure)),
@@ -184,7 +185,7 @@ impl<'a> Launch<'a> {
         }
         // EOF: execve has closed the wire, or init is dead.
         if ready && state::Run::of_child(launched.child.pid)? == state::Run::Executed {
-            talk.end()
+            Ok(())
         } else {
             Err(self.death(&launched.child))
         }
@@ -248,7 +249,7 @@ impl<'a> Launch<'a> {
                 number if signal::asks_to_end(number) => {
                     bail!("ended by {} before the process was executed", signal::name(number))
                 }
-                libc::SIGCHLD if pidfd::is_stopped(child.pidfd.as_fd())? => {
+                libc::SIGCHLD if pidfd::is_stopped(child.pidfd.as_fd()) => {
                     bail!("the process was stopped (SIGSTOP) before it was executed")
                 }
                 libc::SIGCHLD => {}
@@ -455,7 +456,7 @@ struct Talk {
     script: Script,
     /// What init has said before the hop has named it.
     early: VecDeque<Heard>,
-    /// The hop, when it has named init: it ends by itself, and is waited for when the conversation is over.
+    /// The hop, when it has named init: it ends by itself, and is waited for when init is ready.
     hop: Option<Child>,
     /// How long init may be silent.
     patience: Option<Duration>,
@@ -470,8 +471,8 @@ impl Talk {
     }
 
     /// Reaps the hop, which has had nothing left to do since it named init.
-    fn end(self) -> Result<()> {
-        let Some(hop) = self.hop else { return Ok(()) };
+    fn reap_hop(&mut self) -> Result<()> {
+        let Some(hop) = self.hop.take() else { return Ok(()) };
         pidfd::end(hop.pidfd.as_fd(), DEATH_PATIENCE)?;
         Ok(())
     }

@@ -107,14 +107,11 @@ pub fn is_child(pidfd: BorrowedFd<'_>) -> bool {
     rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), options)).is_ok()
 }
 
-/// Whether our child is stopped (SIGSTOP and its kin).
-///
-/// # Errors
-/// `ECHILD` when it is not our child.
-pub fn is_stopped(pidfd: BorrowedFd<'_>) -> Result<bool, Error> {
+/// Whether our child is stopped (SIGSTOP and its kin). One that has ended is not, for which the kernel says ECHILD.
+pub fn is_stopped(pidfd: BorrowedFd<'_>) -> bool {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), options));
-    status.map(|status| status.is_some()).called("waitid", || "(WSTOPPED)".into())
+    status.is_ok_and(|status| status.is_some())
 }
 
 /// Kills our child, waits at most `timeout` milliseconds for its end, and reaps it; `false` if it lives on: frozen, or
