@@ -14,17 +14,13 @@ use self::identity::Standing;
 use crate::log;
 use crate::oci_state::OciState;
 use crate::parts::console::Pty;
-use crate::parts::devices::Devices;
 use crate::parts::hooks::Kind as HookKind;
-use crate::parts::mounts;
 use crate::parts::namespaces::Kind;
-use crate::plan::{FilterTime, Plan};
-use crate::sys::nodes::Nodes;
+use crate::plan::{DevicesAt, FilterTime, Plan};
 use crate::sys::spawn::{self, Child, Parentage};
 use crate::sys::{self, Called, Refused, cmdline, path::Root};
 use crate::wire::{self, Event, Failure, InitEnd};
 use anyhow::Result;
-use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -122,7 +118,8 @@ fn container(
     // Below this line nothing of the host is open.
     held.close_host(plan, wire)?;
     let root = Root::open_host(Path::new("/"))?;
-    let standing = identity::give_up_rights(&plan.process, &root, held.is_bound.get())?;
+    let is_bound = plan.root.as_ref().is_some_and(|root| root.order.bounding_early);
+    let standing = identity::give_up_rights(&plan.process, &root, is_bound)?;
     execute(plan, held, wire, &root, &standing, start)
 }
 
@@ -132,30 +129,26 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     if plan.namespaces.made(Kind::Network) && !plan.entry.network_comes_later() {
         sys::netlink::loopback_up()?;
     }
-    // From here on no path is resolved from the host's root, but those of mount sources.
+    // From here on no path is resolved from the host's root, except those of mount sources.
     let root = plan_root.rootfs.open()?;
     let masks = plan_root.paths.hold_in_init(&root, held.masks.take())?;
-    let (network, is_bound, nodes) = (&held.network_to_come, &held.is_bound, &held.devices);
-    let devices_are_made = Cell::new(false);
-    let map_ids = |mount, fd: BorrowedFd<'_>| {
-        enter::join_network(network, wire)?;
-        wire.ask(&Event::MapMount { mount }, Some(fd))
-    };
-    let parent = mounts::Parent {
-        map_ids: &map_ids,
-        network: &|halfway| {
-            if network.get() {
-                devices_are_made.set(devices_meanwhile(&plan_root.devices, &root, halfway, nodes)?);
-                bound_meanwhile(plan, is_bound)?;
-            }
-            enter::join_network(network, wire)
-        },
-    };
-    let late = plan_root.mounts.apply(&root, &mut held.mounts, held.cgroup_mount.take(), &parent)?;
-    if !devices_are_made.get() {
+    let ask = |mount, fd: BorrowedFd<'_>| wire.ask(&Event::MapMount { mount }, Some(fd));
+    let order = plan_root.order;
+    let mut making = plan_root.mounts.begin(&root, &mut held.mounts, held.cgroup_mount.take(), &ask);
+    // The parent makes the network namespace meanwhile, which takes the kernel longer than all of this.
+    making.apply(0..order.before_network)?;
+    if order.devices != DevicesAt::AfterMounts {
+        plan_root.devices.apply(&root, making.dev(), held.devices.take())?;
+    }
+    if order.bounding_early {
+        plan.process.capabilities.bound()?;
+    }
+    enter::join_network(held)?;
+    making.apply(order.before_network..usize::MAX)?;
+    let late = making.end();
+    if order.devices != DevicesAt::BeforeNetwork {
         plan_root.devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd), held.devices.take())?;
     }
-    enter::join_network(network, wire)?;
     if plan.parent_acts_before_pivot() {
         wire.ask(&Event::RunHooks, None)?;
     }
@@ -223,32 +216,6 @@ fn hand_over(pty: Pty, socket: Option<OwnedFd>, wire: &InitEnd) -> Result<()> {
         None => wire.ask(&Event::Console, Some(pty.master.as_fd()))?,
     }
     pty.become_stdio()
-}
-
-/// Makes the devices while the parent makes the network namespace, which takes the kernel longer than all else, unless
-/// they would be in the way of what is still to be mounted. Returns true if no later mount can cover a device.
-fn devices_meanwhile(
-    devices: &Devices,
-    root: &Root,
-    halfway: &mounts::Halfway<'_>,
-    nodes: &RefCell<Option<Nodes>>,
-) -> Result<bool> {
-    let rest = halfway.rest.iter().map(|mount| mount.destination.as_path());
-    if halfway.dev.is_none() || !devices.can_precede(rest) {
-        return Ok(false);
-    }
-    devices.apply(root, halfway.dev, nodes.take())?;
-    Ok(halfway.is_sysfs_only())
-}
-
-/// Cuts the bounding set, which takes a call for each capability, at the same time. We keep what we have; a hook that is
-/// executed from here would not get it.
-fn bound_meanwhile(plan: &Plan, is_bound: &Cell<bool>) -> Result<()> {
-    if plan.hooks.of(HookKind::CreateContainer).is_empty() {
-        plan.process.capabilities.bound()?;
-        is_bound.set(true);
-    }
-    Ok(())
 }
 
 /// Runs `steps`, which return only with an error, and tells it to whoever waits for us.

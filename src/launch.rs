@@ -27,7 +27,6 @@ use crate::state::{Container, ContainerDir, Record, Root};
 use crate::sys::spawn::Child;
 use crate::sys::{self, Called, mount, proc::Proc};
 use anyhow::{Context, Result};
-use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -123,7 +122,7 @@ fn ready(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<(Op
         let sources = root.mounts.hold().context("error during container init");
         held.mounts = sources.context("unable to start container process")?;
         if plan.namespaces.private(Kind::User) {
-            held.devices = root.devices.hold(plan.maps.as_ref(), root.mounts.label.as_deref())?.into();
+            held.devices = root.devices.hold(plan.maps.as_ref(), root.mounts.label.as_deref())?;
             held.masks = root.paths.hold()?;
         }
     }
@@ -217,10 +216,9 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
         cgroup_tasks: Vec::new(),
         asks_for_cgroup: false,
         cgroup_mount: None,
-        network_to_come: Cell::new(plan.entry.network_comes_later()),
-        is_bound: Cell::new(false),
+        network: None,
         mounts: mounts::Held::default(),
-        devices: RefCell::default(),
+        devices: None,
         masks: None,
         console_socket: match (&plan.process.console, handover.console_socket) {
             (Some(_), Some(path)) => Some(console::connect(path).context("--console-socket")?),

@@ -3,6 +3,10 @@
 //! The last place that sees the configuration. Each part plans its own area; the values on which one part
 //! depends on another are handed over here, so that parts do not know each other.
 
+mod order;
+
+pub use self::order::{DevicesAt, Order};
+
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::host::{CgroupMode, Host};
@@ -124,6 +128,8 @@ pub struct Root {
     pub devices: Devices,
     /// Masked and read-only paths.
     pub paths: Paths,
+    /// In which order init makes all this.
+    pub order: Order,
 }
 
 /// A process of the container, its first or one of `exec`: the same steps for both.
@@ -222,11 +228,14 @@ impl Plan {
         // For `exec` only, but a mistake in it is one of this configuration.
         scheduling::plan_exec_affinity(process.exec_cpu_affinity.as_ref())?;
         let allowed_cpus = linux.resources.as_ref().is_some_and(|resources| !resources.cpu.cpus.is_empty());
-        let root = root(bundle, linux, host, request, &namespaces, maps.as_ref())?;
+        let hooks = hooks::plan(spec.hooks.as_ref(), &annotations)?;
+        let entry = namespaces.entry(&time_offsets, host.rootless());
+        let waits = entry.network_comes_later();
+        let root = root(bundle, linux, host, request, &namespaces, maps.as_ref(), &hooks, waits)?;
         let mut plan = Self {
             id: request.id.into(),
             cgroup_owner: cgroup_owner(&root, process.user.uid(), host, &namespaces, maps.as_ref()),
-            entry: namespaces.entry(&time_offsets, host.rootless()),
+            entry,
             cgroup: match request.cgroup {
                 true => Some(cgroup::plan(
                     linux.cgroups_path.as_deref(),
@@ -244,7 +253,7 @@ impl Plan {
             root: Some(root),
             names: hostname::plan(spec.hostname.as_deref(), spec.domainname.as_deref(), &namespaces)?,
             sysctl: sysctl(linux.sysctl.as_ref(), &namespaces)?,
-            hooks: hooks::plan(spec.hooks.as_ref(), &annotations)?,
+            hooks,
             net_devices: match &linux.net_devices {
                 Some(devices) => netdevices::plan(devices, &namespaces, runner(host))?,
                 None => NetDevices::default(),
@@ -366,6 +375,8 @@ fn root(
     request: &Request<'_>,
     namespaces: &Namespaces,
     maps: Option<&Maps>,
+    hooks: &Hooks,
+    waits: bool,
 ) -> Result<Root> {
     let spec = &bundle.spec;
     let user_namespace = match (namespaces.0.get(&Kind::User), maps) {
@@ -394,6 +405,11 @@ fn root(
     }
     let mounts = mounts::plan(&said, &facts)?;
     let own_mounts = facts.own_mount_namespace;
+    let devices = devices::plan(
+        linux.devices.as_deref().unwrap_or_default(),
+        mounts.bind_dev(),
+        namespaces.private(Kind::User) || host.rootless(),
+    )?;
     let label = linux.mount_label.as_deref();
     Ok(Root {
         rootfs: rootfs::plan(
@@ -404,11 +420,8 @@ fn root(
             own_mounts,
             request.no_pivot,
         )?,
-        devices: devices::plan(
-            linux.devices.as_deref().unwrap_or_default(),
-            mounts.bind_dev(),
-            namespaces.private(Kind::User) || host.rootless(),
-        )?,
+        order: order::plan(&mounts, &devices, waits, !hooks.of(hooks::Kind::CreateContainer).is_empty()),
+        devices,
         paths: paths::plan(
             linux.masked_paths.as_deref().unwrap_or_default(),
             linux.readonly_paths.as_deref().unwrap_or_default(),

@@ -11,8 +11,7 @@
 //!        │◀─ Born{pid} ──────────────────────────┤ and the hop ends         │
 //!        │◀─ MapIds ────────────────────────────────────────────────────────┤ a new user namespace
 //!        ├─ Proceed ───────────────────────────────────────────────────────▶│
-//!        ├─ Network + fd ──────────────────────────────────────────────────▶│ the parent makes the network namespace:
-//!        │                                                                  │   not asked for, before any other order
+//!        ├─ the network namespace, on a channel of its own ────────────────▶│ if the parent makes it
 //!        │◀─ MapMount + fd ─────────────────────────────────────────────────┤ an id-mapped mount whose source is in
 //!        ├─ Proceed ───────────────────────────────────────────────────────▶│   the root
 //!        │◀─ RunHooks ──────────────────────────────────────────────────────┤ prestart and createRuntime hooks, network
@@ -71,7 +70,7 @@ impl Gate {
     /// Those of read(2).
     pub fn wait(self) -> Result<OwnedFd> {
         let mut byte = [0];
-        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.go, &mut byte));
+        let read = fd::again(|| rustix::io::read(&self.go, &mut byte));
         // A filter may answer in place of the kernel: nothing was read then, and nobody has said `start`.
         ensure!(read.called("read", || FIFO.into())? == 1, "read {FIFO}: nothing, though it does not end");
         rustix::io::write(&self.result, &[RELEASED]).called("write", || RESULT.into())?;
@@ -131,8 +130,6 @@ pub enum Order {
         /// Its directory.
         cgroup: PathBuf,
     },
-    /// Here is the network namespace that I have made for you.
-    Network,
 }
 
 /// An error chain on its way over the wire.
@@ -269,22 +266,56 @@ impl ParentEnd {
     /// # Errors
     /// The socket's.
     pub fn order(&self, order: &Order) -> Result<()> {
-        self.send(order, None)
+        self.send(order)
     }
 
-    /// Gives init its network namespace. To be called before anything that it says is answered.
-    ///
-    /// # Errors
-    /// The socket's.
-    pub fn network(&self, namespace: BorrowedFd<'_>) -> Result<()> {
-        self.send(&Order::Network, Some(namespace))
-    }
-
-    fn send(&self, order: &Order, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        match fd::send(self.0.as_fd(), &serde_json::to_vec(order)?, fd) {
+    fn send(&self, order: &Order) -> Result<()> {
+        match fd::send(self.0.as_fd(), &serde_json::to_vec(order)?, None) {
             Err(error) if matches!(error.errno(), libc::EPIPE | libc::ECONNRESET) => Ok(()),
             other => Ok(other?),
         }
+    }
+}
+
+/// Where the parent sends the network namespace that it makes while init mounts. A channel of its own: the parent sends it
+/// when it is made, whatever init asks meanwhile.
+#[derive(Debug)]
+pub struct NetworkSource(OwnedFd);
+
+/// Where init waits for the network namespace.
+#[derive(Debug)]
+pub struct NetworkTarget(OwnedFd);
+
+/// A new channel for the network namespace.
+///
+/// # Errors
+/// EMFILE: there is no descriptor left.
+pub fn network() -> Result<(NetworkSource, NetworkTarget)> {
+    let (source, target) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .called("socketpair", || "(AF_UNIX, SOCK_SEQPACKET)".into())?;
+    Ok((NetworkSource(source), NetworkTarget(target)))
+}
+
+impl NetworkSource {
+    /// Sends the namespace. That init is gone is not an error here: the wire says it.
+    ///
+    /// # Errors
+    /// ENOMEM, or another error of the socket itself.
+    pub fn send(&self, namespace: BorrowedFd<'_>) -> Result<()> {
+        match fd::send(self.0.as_fd(), b"n", Some(namespace)) {
+            Err(error) if matches!(error.errno(), libc::EPIPE | libc::ECONNRESET) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+impl NetworkTarget {
+    /// Waits for the namespace.
+    ///
+    /// # Errors
+    /// The parent is gone.
+    pub fn receive(self) -> Result<OwnedFd> {
+        fd::receive(self.0.as_fd(), 1)?.fd.context("the runtime is gone")
     }
 }
 
@@ -314,15 +345,10 @@ impl InitEnd {
         }
         // write(2), not sendmsg(2): the container's filter may already be loaded, and need only allow what
         // every program needs. A dead parent may end us by SIGPIPE here, which is what we would do anyway.
-        loop {
-            match rustix::io::write(&self.0, &text) {
-                Err(rustix::io::Errno::INTR) => {}
-                // A filter may answer in place of the kernel: then nothing was said, and no answer will come.
-                Ok(length) if length != text.len() => {
-                    return Err(anyhow!("write to the runtime: {length} bytes"));
-                }
-                other => return Ok(other.map(drop).called("write", || "wire".into())?),
-            }
+        match fd::again(|| rustix::io::write(&self.0, &text)) {
+            // A filter may answer in place of the kernel: then nothing was said, and no answer will come.
+            Ok(length) if length != text.len() => Err(anyhow!("write to the runtime: {length} bytes")),
+            other => Ok(other.map(drop).called("write", || "wire".into())?),
         }
     }
 
@@ -334,9 +360,7 @@ impl InitEnd {
         self.tell(event, fd)?;
         match self.order()? {
             Order::Proceed => Ok(()),
-            Order::Joined { .. } | Order::Network => {
-                Err(anyhow!("internal error: an order that was not asked for"))
-            }
+            Order::Joined { .. } => Err(anyhow!("internal error: an order that was not asked for")),
         }
     }
 
@@ -348,32 +372,15 @@ impl InitEnd {
         self.tell(&Event::JoinCgroup, None)?;
         match self.order()? {
             Order::Joined { cgroup } => Ok(cgroup),
-            Order::Proceed | Order::Network => Err(anyhow!("internal error: no cgroup")),
-        }
-    }
-
-    /// Waits for the network namespace that the parent makes. To be called before anything is asked.
-    ///
-    /// # Errors
-    /// The parent is gone.
-    pub fn network(&self) -> Result<OwnedFd> {
-        let message = fd::receive(self.as_fd(), LIMIT)?;
-        match message.fd {
-            Some(namespace) if parse::<Order>(&message.text)? == Order::Network => Ok(namespace),
-            _ if message.text.is_empty() => Err(anyhow!("the runtime is gone")),
-            _ => Err(anyhow!("internal error: no network namespace")),
+            Order::Proceed => Err(anyhow!("internal error: no cgroup")),
         }
     }
 
     fn order(&self) -> Result<Order> {
         // read(2) for the same reason as write(2) above. A path of the longest kind fits.
         let mut text = [0; 5000];
-        let length = loop {
-            match rustix::io::read(&self.0, &mut text) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other.called("read", || "wire".into())?,
-            }
-        };
+        let read = fd::again(|| rustix::io::read(&self.0, &mut text));
+        let length = read.called("read", || "wire".into())?;
         parse(text.get(..length).unwrap_or_default()).map_err(|_| anyhow!("the runtime is gone"))
     }
 }

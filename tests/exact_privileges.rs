@@ -340,9 +340,13 @@ fn no_call_of_init_can_be_lied_about() {
 fn a_profile_that_allows_nothing_is_an_error_soon() {
     crate::skip_unless!(!under_runc(), "runc's first process loops for ever");
     let mut wrong = Vec::new();
-    for (action, errno) in
-        [("SCMP_ACT_ERRNO", 0), ("SCMP_ACT_ERRNO", 1), ("SCMP_ACT_KILL_PROCESS", 0), ("SCMP_ACT_TRAP", 0)]
-    {
+    for (action, errno) in [
+        ("SCMP_ACT_ERRNO", 0),
+        ("SCMP_ACT_ERRNO", 1),
+        ("SCMP_ACT_ERRNO", 4),
+        ("SCMP_ACT_KILL_PROCESS", 0),
+        ("SCMP_ACT_TRAP", 0),
+    ] {
         for nnp in [true, false] {
             let mut profile = json!({"defaultAction": action});
             if action == "SCMP_ACT_ERRNO" {

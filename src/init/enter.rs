@@ -9,14 +9,12 @@ use crate::plan::Plan;
 use crate::sys::{self, ns::Flags, prctl, spawn};
 use crate::wire::{Event, InitEnd};
 use anyhow::{Context, Result};
-use std::cell::Cell;
 use std::os::fd::AsFd;
 
 /// Asks the parent for the cgroup, where systemd makes it around a process. Before the first namespace: systemd must
 /// know us by our process id on the host, and as ours.
 pub fn ask_for_cgroup(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     if std::mem::take(&mut held.asks_for_cgroup) {
-        join_network(&held.network_to_come, wire)?;
         let cgroup = wire.ask_for_cgroup()?;
         if plan.root.as_ref().is_some_and(|root| root.mounts.show_cgroup()) {
             held.cgroup_mount = Some(CgroupSource::V2(Source::Path(sys::path::c_path(&cgroup)?)));
@@ -89,7 +87,10 @@ pub fn become_root(plan: &Plan) -> Result<()> {
     Ok(prctl::set_not_dumpable()?)
 }
 
-/// Joins the network namespace that the parent has made, unless that has been done.
-pub fn join_network(to_come: &Cell<bool>, wire: &InitEnd) -> Result<()> {
-    if to_come.take() { namespaces::join_network(wire.network()?.as_fd()) } else { Ok(()) }
+/// Joins the network namespace that the parent has made, if it makes one.
+pub fn join_network(held: &mut Held) -> Result<()> {
+    match held.network.take() {
+        Some(network) => namespaces::join_network(network.receive()?.as_fd()),
+        None => Ok(()),
+    }
 }

@@ -7,9 +7,8 @@ use crate::parts::mounts;
 use crate::parts::namespaces::Joins;
 use crate::plan::Plan;
 use crate::sys::{self, nodes::Nodes, proc::Proc};
-use crate::wire::{Gate, InitEnd};
+use crate::wire::{Gate, InitEnd, NetworkTarget};
 use anyhow::Result;
-use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// What init is given besides the plan: every descriptor that had to be opened while we saw the host.
@@ -25,14 +24,12 @@ pub struct Held {
     pub asks_for_cgroup: bool,
     /// What a mount of type `cgroup` shows.
     pub cgroup_mount: Option<mounts::CgroupSource>,
-    /// The parent makes the network namespace, and we have not joined it yet.
-    pub network_to_come: Cell<bool>,
-    /// The capabilities' bounding set has been cut.
-    pub is_bound: Cell<bool>,
+    /// Where the network namespace comes from, if the parent makes it.
+    pub network: Option<NetworkTarget>,
     /// Sources of mounts.
     pub mounts: mounts::Held,
     /// Devices that init may not make itself.
-    pub devices: RefCell<Option<Nodes>>,
+    pub devices: Option<Nodes>,
     /// What hides the masked paths, if init may not make it itself.
     pub masks: Option<Nodes>,
     /// The engine that wants the terminal.
@@ -62,7 +59,7 @@ impl Held {
         self.cgroup_tasks = Vec::new();
         self.cgroup_mount = None;
         self.mounts = mounts::Held::default();
-        self.devices.take();
+        self.devices = None;
         self.masks = None;
         if plan.hooks.of(HookKind::StartContainer).is_empty() {
             self.hook_output = hooks::Output::default();

@@ -22,7 +22,7 @@ use crate::sys::{
     signal::{self, EndHeldBack},
     tty,
 };
-use crate::wire::{self, Event, Failure, Heard, InitEnd, Next, Order, ParentEnd, Watch};
+use crate::wire::{self, Event, Failure, Heard, InitEnd, NetworkSource, Next, Order, ParentEnd, Watch};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -52,6 +52,8 @@ struct Launch<'a> {
     subject: Subject<'a>,
     /// Init, once we have looked at it.
     seen: Option<state::Process>,
+    /// Where init waits for its network namespace, if we make it.
+    network: Option<NetworkSource>,
     /// The pid file is there.
     announced: bool,
     /// Signals that came meanwhile, and are for the container's process.
@@ -69,8 +71,16 @@ pub fn converse(
     handover: &Handover<'_>,
     subject: Subject<'_>,
 ) -> Result<Launched> {
-    let mut launch =
-        Launch { plan, held, handover, subject, seen: None, announced: false, early: Vec::new() };
+    let mut launch = Launch {
+        plan,
+        held,
+        handover,
+        subject,
+        seen: None,
+        network: None,
+        announced: false,
+        early: Vec::new(),
+    };
     // A container that keeps init from answering must not keep us from being ended, and then init is ended, too.
     let _held_back = handover.signals.is_none().then(EndHeldBack::begin).transpose()?;
     let (wire, init_end) = wire::pair()?;
@@ -105,7 +115,11 @@ impl<'a> Launch<'a> {
         let score = self.plan.process.oom_score_adj;
         let lent = score.map(|value| OwnScore::lend(&self.held.proc, value)).transpose()?;
         let cpus = self.plan.process.affinity.lend()?;
-        let Self { plan, held, subject, .. } = self;
+        if self.plan.entry.network_comes_later() {
+            let (source, target) = wire::network()?;
+            (self.network, self.held.network) = (Some(source), Some(target));
+        }
+        let Self { plan, held, subject, network, .. } = self;
         let cgroup = match subject {
             Subject::Container { record, .. } => &record.orlop.cgroup,
             Subject::Process { cgroup, .. } => *cgroup,
@@ -114,7 +128,7 @@ impl<'a> Launch<'a> {
         let refused = |error| cgroup.refusal(error);
         let child = match plan.entry {
             Entry::Direct { clone, .. } => spawn::spawn(clone, Parentage::Child, directory, || {
-                drop(wire.take());
+                drop((wire.take(), network.take()));
                 init::main(plan, held, &init_end)
             })
             .map_err(refused),
@@ -129,6 +143,7 @@ impl<'a> Launch<'a> {
         };
         // Init has its copies: ours would be descriptors without a use, and keep our limit of them raised for hooks.
         self.held.mounts = mounts::Held::default();
+        self.held.network = None;
         sys::umask::callers();
         if let Some(cpus) = cpus {
             cpus.take_back()?;
@@ -141,7 +156,7 @@ impl<'a> Launch<'a> {
 
     /// Answers init until the container is created (`create`) or runs (`run`, `exec`).
     fn serve(&mut self, wire: &ParentEnd, launched: &mut Launched) -> Result<()> {
-        self.meanwhile(wire, &launched.child)?;
+        self.meanwhile(&launched.child)?;
         let mut ready = false;
         let mut talk = Talk::new(Script::of(self.plan, &self.held));
         while let Some((event, fd)) = self.hear(wire, &mut talk, &mut launched.child)? {
@@ -275,9 +290,9 @@ impl<'a> Launch<'a> {
     }
 
     /// What need not be done before init is made, nor wait until it is ready.
-    fn meanwhile(&mut self, wire: &ParentEnd, child: &Child) -> Result<()> {
-        if self.plan.entry.network_comes_later() {
-            namespaces::make_network(|network| wire.network(network))?;
+    fn meanwhile(&mut self, child: &Child) -> Result<()> {
+        if let Some(network) = self.network.take() {
+            namespaces::make_network(|namespace| network.send(namespace))?;
         }
         let Subject::Container { dir, .. } = &mut self.subject else { return Ok(()) };
         if let Entry::Direct { .. } = self.plan.entry {

@@ -359,9 +359,10 @@ impl<'a> Talk<'a> {
     fn send(&mut self) {
         let Some(pipe) = &self.stdin else { return };
         while !self.unsent.is_empty() {
-            match rustix::io::write(pipe, self.unsent) {
+            match sys::fd::again(|| rustix::io::write(pipe, self.unsent)) {
+                // A container's filter may answer in place of the kernel, when init runs the hook.
+                Ok(0) => break,
                 Ok(sent) => self.unsent = self.unsent.get(sent..).unwrap_or_default(),
-                Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return,
                 Err(_) => break,
             }

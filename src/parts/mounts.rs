@@ -11,12 +11,10 @@ mod by_string;
 mod copy_up;
 mod data;
 mod ids;
-mod parent;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use apply::{CgroupSource, Held, Late, Source};
-pub use parent::{Halfway, Parent};
+pub use apply::{CgroupSource, Held, Late, Making, MapIds, Source};
 
 use super::idmap::Map;
 use super::mount_options::{self, Options};
@@ -225,11 +223,21 @@ pub struct HostInstead {
     pub is_refused: bool,
 }
 
-impl New {
+impl Mount {
     /// Whether it may depend on the network namespace in which it is mounted, as sysfs and network file systems do.
-    fn needs_network(&self) -> bool {
+    pub fn needs_network(&self) -> bool {
         const WITHOUT: [&CStr; 5] = [c"proc", c"tmpfs", c"devpts", c"mqueue", c"cgroup2"];
-        !WITHOUT.contains(&self.fstype.as_c_str())
+        matches!(&self.what, What::New(new) if !WITHOUT.contains(&new.fstype.as_c_str()))
+    }
+
+    /// Whether it is a tmpfs that begins empty.
+    pub fn is_new_tmpfs(&self) -> bool {
+        matches!(&self.what, What::New(new) if new.fstype.as_c_str() == c"tmpfs" && !new.copy_up)
+    }
+
+    /// Whether its destination must be a directory and no link to one.
+    pub fn wants_ordinary_directory(&self) -> bool {
+        matches!(&self.what, What::New(new) if new.ordinary_directory)
     }
 }
 

@@ -325,8 +325,10 @@ mod tests {
         let group =
             mounts::Source::Held(mount::clone_private(rustix::fs::CWD, &group, Depth::One, 0).unwrap());
         let root = rootfs.open().unwrap();
-        let parent = mounts::Parent { map_ids: &|_, _| bail!("nothing has id maps"), network: &|_| Ok(()) };
-        let late = mounts.apply(&root, &mut held, Some(mounts::CgroupSource::V2(group)), &parent).unwrap();
+        let nobody = |_, _: rustix::fd::BorrowedFd<'_>| bail!("nothing has id maps");
+        let mut making = mounts.begin(&root, &mut held, Some(mounts::CgroupSource::V2(group)), &nobody);
+        making.apply(0..usize::MAX).unwrap();
+        let late = making.end();
         devices.apply(&root, late.dev.as_ref().map(AsFd::as_fd), None).unwrap();
         let masks = paths.hold_in_init(&root, None).unwrap();
         rootfs.pivot(&root).unwrap();

@@ -195,6 +195,22 @@ pub fn dup_to_stdio(fd: BorrowedFd<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Makes `call` again where a signal has interrupted it (EINTR), but not for ever: a container's seccomp filter may answer
+/// with EINTR in place of the kernel, whatever happens.
+///
+/// # Errors
+/// The call's; EINTR after a thousand times.
+pub fn again<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    const TIMES: usize = 1000;
+    for _ in 1..TIMES {
+        match call() {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    call()
+}
+
 /// Sends `payload` as one message, with at most one descriptor (SCM_RIGHTS).
 ///
 /// # Errors

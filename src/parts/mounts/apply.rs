@@ -2,7 +2,6 @@
 
 use super::attributes::{Lock, Wanted, propagate_new, set_readonly};
 use super::bind::{Opened, set_idmap};
-use super::parent::{Halfway, Parent};
 use super::{
     Attributes, Bind, BindSource, HostInstead, Mount, Mounts, New, Remount, What, by_string, copy_up,
 };
@@ -16,6 +15,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The sources that the parent opened.
@@ -123,44 +123,16 @@ impl Mounts {
         set_idmap(fd, idmap)
     }
 
-    /// Makes all mounts below `root`, in order. `parent` has [`Mounts::map_ids`] called there.
-    ///
-    /// # Errors
-    /// A mount failed; those before it stay, in a mount namespace that dies with init.
-    pub fn apply(
-        &self,
-        root: &Root,
+    /// Begins to make the mounts below `root`. `map_ids` has [`Mounts::map_ids`] called in the parent.
+    pub fn begin<'a>(
+        &'a self,
+        root: &'a Root,
         held: &mut Held,
-        mut cgroup: Option<CgroupSource>,
-        parent: &Parent<'_>,
-    ) -> Result<Late> {
-        // Gone when the mounts are made: the descriptors, and our raised limit of them.
-        let mut held = std::mem::take(held);
-        let mut late = Late::default();
-        let mut fresh = Vec::new();
-        let is_dev = |fresh: &Fresh| fresh.path == Path::new("/dev");
-        for mount in &self.list {
-            log::debug(|| {
-                format!("init: mounts[{}] {} {:?}", mount.index, mount.destination.display(), mount.source)
-            });
-            let held = held.sources.get_mut(mount.index).and_then(Option::take);
-            match &mount.what {
-                What::Bind(bind) => self.bind(root, mount, bind, held, parent),
-                What::New(new) => {
-                    if new.needs_network() {
-                        let rest = self.list.get(mount.index..).unwrap_or_default();
-                        let dev = fresh.iter().find(|fresh| is_dev(fresh)).map(|fresh| fresh.fd.as_fd());
-                        (parent.network)(&Halfway { dev, rest })?;
-                    }
-                    self.fresh_fs(root, mount, new, held, &mut fresh, &mut late)
-                }
-                What::Cgroup => self.cgroup(root, mount, cgroup.as_mut()),
-                What::Remount(change) => remount(root, mount, change),
-            }
-            .with_context(|| at(mount))?;
-        }
-        late.dev = fresh.into_iter().find(is_dev).map(|fresh| fresh.fd);
-        Ok(late)
+        cgroup: Option<CgroupSource>,
+        map_ids: &'a MapIds<'a>,
+    ) -> Making<'a> {
+        let held = std::mem::take(held);
+        Making { mounts: self, root, held, cgroup, map_ids, fresh: Vec::new(), late: Late::default() }
     }
 
     fn fresh_fs(
@@ -336,6 +308,67 @@ impl Mounts {
             set_readonly(tmpfs.as_fd())?;
         }
         Ok(())
+    }
+}
+
+/// Has the parent give the mount of this index its id maps.
+pub type MapIds<'a> = dyn Fn(usize, BorrowedFd<'_>) -> Result<()> + 'a;
+
+/// The mounts while they are being made.
+pub struct Making<'a> {
+    mounts: &'a Mounts,
+    root: &'a Root,
+    /// Gone when the mounts are made: the descriptors, and our raised limit of them.
+    held: Held,
+    cgroup: Option<CgroupSource>,
+    map_ids: &'a MapIds<'a>,
+    fresh: Vec<Fresh>,
+    late: Late,
+}
+
+impl Making<'_> {
+    /// Makes those of the list that are in `range`, in order.
+    ///
+    /// # Errors
+    /// A mount failed; those before it stay, in a mount namespace that dies with init.
+    pub fn apply(&mut self, range: Range<usize>) -> Result<()> {
+        let all = &self.mounts.list;
+        for mount in all.get(range.start..range.end.min(all.len())).unwrap_or_default() {
+            log::debug(|| {
+                format!("init: mounts[{}] {} {:?}", mount.index, mount.destination.display(), mount.source)
+            });
+            self.one(mount).with_context(|| at(mount))?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, mount: &Mount) -> Result<()> {
+        let held = self.held.sources.get_mut(mount.index).and_then(Option::take);
+        match &mount.what {
+            What::Bind(bind) => self.mounts.bind(self.root, mount, bind, held, self.map_ids),
+            What::New(new) => {
+                self.mounts.fresh_fs(self.root, mount, new, held, &mut self.fresh, &mut self.late)
+            }
+            What::Cgroup => self.mounts.cgroup(self.root, mount, self.cgroup.as_mut()),
+            What::Remount(change) => remount(self.root, mount, change),
+        }
+    }
+
+    /// The container's /dev, if it is a new tmpfs.
+    pub fn dev(&self) -> Option<BorrowedFd<'_>> {
+        self.fresh.iter().find(|fresh| fresh.is_dev()).map(|fresh| fresh.fd.as_fd())
+    }
+
+    /// All are made.
+    pub fn end(self) -> Late {
+        let dev = self.fresh.into_iter().find(Fresh::is_dev).map(|fresh| fresh.fd);
+        Late { dev, ..self.late }
+    }
+}
+
+impl Fresh {
+    fn is_dev(&self) -> bool {
+        self.path == Path::new("/dev")
     }
 }
 

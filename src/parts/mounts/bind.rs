@@ -2,9 +2,8 @@
 //!
 //! Not for: attributes and propagation (see `attributes`).
 
-use super::apply::{check_resolved, create_mountpoint, file_type, is_procfs};
+use super::apply::{MapIds, check_resolved, create_mountpoint, file_type, is_procfs};
 use super::attributes::Lock;
-use super::parent::Parent;
 use super::{Bind, BindSource, IdMapping, IdMaps, Mount, Mounts, SourceLink, SourcesFrom};
 use crate::sys::Error;
 use crate::sys::mount as sys;
@@ -57,7 +56,7 @@ impl Mounts {
         mount: &Mount,
         bind: &Bind,
         held: Option<Opened>,
-        parent: &Parent<'_>,
+        map_ids: &MapIds<'_>,
     ) -> Result<()> {
         let source = match held {
             Some(Opened::Link(target)) => return copy_link(root, mount, &target),
@@ -76,7 +75,7 @@ impl Mounts {
                 }
                 let fd = sys::clone_tied(found.as_fd(), c"", bind.depth)?;
                 if bind.idmap.is_some() {
-                    (parent.map_ids)(mount.index, fd.as_fd())?;
+                    map_ids(mount.index, fd.as_fd())?;
                 }
                 self.wanted(mount, bind.depth, Lock::Kernel).apply(fd.as_fd())?;
                 fd

@@ -7,10 +7,23 @@ use crate::sys::mount::private::{self, mounts_at};
 use crate::sys::path::Root;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 
-const IN_PLACE: Parent<'_> =
-    Parent { map_ids: &|index, _| bail!("mounts[{index}]: nobody to ask"), network: &|_| Ok(()) };
+fn nobody(index: usize, _: rustix::fd::BorrowedFd<'_>) -> Result<()> {
+    bail!("mounts[{index}]: nobody to ask")
+}
 
-fn facts() -> Facts<'static> {
+fn made(
+    plan: &Mounts,
+    root: &Root,
+    held: &mut Held,
+    cgroup: Option<CgroupSource>,
+    map_ids: &MapIds<'_>,
+) -> Result<Late> {
+    let mut making = plan.begin(root, held, cgroup, map_ids);
+    making.apply(0..usize::MAX)?;
+    Ok(making.end())
+}
+
+pub(crate) fn facts() -> Facts<'static> {
     Facts {
         bundle: Path::new("/bundle"),
         rootfs: Path::new("/bundle/rootfs"),
@@ -133,8 +146,7 @@ impl Place {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
         let rootfs = crate::parts::rootfs::plan(facts.bundle, Path::new("rootfs"), false, None, true, false)?;
         let root: Root = rootfs.open()?;
-        let parent = Parent { map_ids: &|index, fd| plan.map_ids(index, fd), network: &|_| Ok(()) };
-        plan.apply(&root, &mut held, None, &parent)
+        made(&plan, &root, &mut held, None, &|index, fd| plan.map_ids(index, fd))
     }
 
     fn options_at(&self, name: &str) -> (String, String, String) {
@@ -491,7 +503,7 @@ fn cgroup_v1_is_a_directory_of_hierarchies_with_aliases() {
         )
         .unwrap();
         let root = rootfs.open().unwrap();
-        planned.apply(&root, &mut Held::default(), Some(hierarchies), &IN_PLACE).unwrap();
+        made(&planned, &root, &mut Held::default(), Some(hierarchies), &nobody).unwrap();
         assert_eq!(std::fs::read_link(place.path("rootfs/cg/cpuacct")).unwrap(), Path::new("cpu,cpuacct"));
         for name in ["rootfs/cg", "rootfs/cg/pids", "rootfs/cg/cpu,cpuacct"] {
             let (options, ..) = place.options_at(name);
@@ -513,7 +525,7 @@ fn rootless_without_a_cgroup_sees_an_empty_directory() {
             crate::parts::rootfs::plan(facts.bundle, Path::new("rootfs"), false, None, true, false).unwrap();
         let root = rootfs.open().unwrap();
         let gone = CgroupSource::V2(Source::Path(c"/does/not/exist".to_owned()));
-        planned.apply(&root, &mut Held::default(), Some(gone), &IN_PLACE).unwrap();
+        made(&planned, &root, &mut Held::default(), Some(gone), &nobody).unwrap();
         assert!(has(&place.options_at("rootfs/sys/fs/cgroup").0, "ro"));
     });
 }
@@ -566,7 +578,7 @@ fn a_link_swapped_in_during_the_mount_does_not_lead_out() {
             // Failing is allowed (a component is gone, or became a link under our hands); leading out is not.
             let done = planned
                 .iter()
-                .filter(|one| one.apply(&root, &mut Held::default(), None, &IN_PLACE).is_ok())
+                .filter(|one| made(one, &root, &mut Held::default(), None, &nobody).is_ok())
                 .count();
             stop.store(true, Ordering::Relaxed);
             assert!(swaps.join().unwrap() > 0, "nothing was swapped");
