@@ -21,6 +21,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod commands;
 pub mod destroy;
+pub mod failure;
 pub mod foreground;
 pub mod host;
 pub mod init;

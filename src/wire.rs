@@ -31,7 +31,9 @@
 //! `Failed` may stand in place of any message. Which of these the parent listens to, and from whom, follows from the
 //! plan (`launch/script.rs`); the sender of each message is named by the kernel (SO_PASSCRED).
 
-use crate::sys::{self, Called, Refused, fd};
+pub use crate::failure::Failure;
+
+use crate::sys::{self, Called, fd};
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -81,10 +83,6 @@ impl Gate {
 /// The largest message: an error chain with the output of a hook.
 const LIMIT: usize = 64 * 1024;
 
-// A chain within these always fits: a character is at most 6 bytes of JSON.
-const CHAIN_LIMIT: usize = 10;
-const TEXT_LIMIT: usize = 1000;
-
 /// Init (or the hop) to parent.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub enum Event {
@@ -130,41 +128,6 @@ pub enum Order {
         /// Its directory.
         cgroup: PathBuf,
     },
-}
-
-/// An error chain on its way over the wire.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Failure {
-    /// The chain's texts, outermost first.
-    pub chain: Vec<String>,
-    /// The errno at its root, if a system call is the cause.
-    pub errno: Option<i32>,
-    /// A cgroup took no process: the parent may look for another one.
-    #[serde(default)]
-    pub cgroup_refused: bool,
-}
-
-impl Failure {
-    /// Takes an error apart.
-    pub fn of(error: &anyhow::Error) -> Self {
-        let cgroup_refused = Refused::is_cause_of(error);
-        let texts =
-            error.chain().filter(|cause| !cause.is::<Refused>()).take(CHAIN_LIMIT).map(ToString::to_string);
-        let chain = texts.map(|text| text.chars().take(TEXT_LIMIT).collect()).collect();
-        Self { chain, errno: sys::errno_of(error), cgroup_refused }
-    }
-
-    /// Puts the error together again.
-    pub fn into_error(self) -> anyhow::Error {
-        let mut texts = self.chain.into_iter().rev();
-        let root = texts.next().unwrap_or_else(|| "no reason given".into());
-        let root = match self.errno {
-            Some(errno) if self.cgroup_refused => Refused::told(sys::Error::told(root, errno)),
-            Some(errno) => sys::Error::told(root, errno).into(),
-            None => anyhow!(root),
-        };
-        texts.fold(root, |error, text| error.context(text))
-    }
 }
 
 /// The parent's end.
