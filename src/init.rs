@@ -31,7 +31,7 @@ pub fn main(plan: &mut Plan, held: &mut Held, wire: &InitEnd) -> i32 {
     told(wire, |start| container(plan, held, wire, start))
 }
 
-/// The process between parent and init: joins or unshares, makes init as its own sibling, and ends.
+/// The hop, the process between parent and init: joins or unshares namespaces, makes init as its sibling, and ends.
 ///
 /// `cgroup` is where init is to be born, unless this process is in it already.
 pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<BorrowedFd<'_>>) -> i32 {
@@ -56,8 +56,8 @@ fn make_init(
         return spawn::spawn(kinds, Parentage::Sibling, cgroup, || main(plan, held, wire))
             .map_err(Refused::by_clone);
     }
-    // `exec`: the next process is seen by the container, so it is born without any right that the container's own
-    // processes lack, and with nothing of the host open (CVE-2016-9962).
+    // `exec`: the container can see the next process. So it is born without any right that the container's own processes
+    // lack, and with nothing of the host open (CVE-2016-9962).
     let (root, standing) = become_container_process(plan, held, wire)?;
     let run = || {
         told(wire, |start| {
@@ -73,8 +73,8 @@ fn make_init(
     spawn::spawn(kinds, Parentage::Sibling, cgroup, run).map_err(Refused::by_clone)
 }
 
-/// `exec`, in the hop: all that takes more rights than the container's process has. Gives the container's root,
-/// and what is left to do.
+/// `exec`, in the hop: does all that takes more rights than the container's process has. Returns the container's root and
+/// what is left to do.
 fn become_container_process(plan: &mut Plan, held: &mut Held, wire: &InitEnd) -> Result<(Root, Standing)> {
     enter::become_root(plan)?;
     if let Some(warning) = plan.process.affinity.after_cgroup(None)? {
@@ -94,7 +94,7 @@ fn become_container_process(plan: &mut Plan, held: &mut Held, wire: &InitEnd) ->
     Ok((root, standing))
 }
 
-/// What a process does first.
+/// The first steps of init and of the process of `exec`.
 fn begin() -> Result<()> {
     identity::die_with_parent()?;
     Ok(sys::signal::reset()?)
@@ -135,7 +135,7 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     let ask = |mount, fd: BorrowedFd<'_>| wire.ask(&Event::MapMount { mount }, Some(fd));
     let order = plan_root.order;
     let mut making = plan_root.mounts.begin(&root, &mut held.mounts, held.cgroup_mount.take(), &ask);
-    // The parent makes the network namespace meanwhile, which takes the kernel longer than all of this.
+    // Meanwhile the parent makes the network namespace, which takes the kernel longer than these steps.
     making.apply(0..order.before_network)?;
     if order.devices != DevicesAt::AfterMounts {
         plan_root.devices.apply(&root, making.dev(), held.devices.take())?;
@@ -153,7 +153,7 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
         wire.ask(&Event::RunHooks, None)?;
     }
     if !plan.hooks.of(HookKind::CreateContainer).is_empty() {
-        // Nothing else tells them where it is: they find it as their working directory, as with runc.
+        // Hooks find the root as their working directory, as with runc. Nothing else names it to them.
         rustix::process::fchdir(root.as_fd()).called("fchdir", || "(root.path)".into())?;
         run_hooks(plan, held, HookKind::CreateContainer, "created")?;
     }
@@ -167,7 +167,7 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
         hand_over(pty, held.console_socket.take(), wire)?;
         sys::tty::set_controlling(std::io::stdin().as_fd())?;
     }
-    // Before the root is read-only. `exec` makes none: a wrong --cwd there is the user's mistake.
+    // Before the root is read-only. `exec` makes no directory: a wrong --cwd is the user's mistake.
     plan.process.program.make_cwd(&root);
     late.set_readonly()?;
     plan_root.rootfs.set_readonly(&root)?;
@@ -178,7 +178,7 @@ fn make_root(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     plan_root.rootfs.set_propagation(&root)
 }
 
-/// The end, which all processes of a container share: who we are is settled, the parent looks at us, and we execute.
+/// The end that all processes of a container share: take the last steps of the identity, let the parent verify, execute.
 fn execute(
     plan: &mut Plan,
     held: &mut Held,
@@ -192,16 +192,17 @@ fn execute(
         Some(_) => format!("init: closing the pipe to signal completion, ready to execute {file:?}"),
         None => format!("setns_init: about to exec {file:?}"),
     });
-    // From the parent's answer on we may outlive it.
+    // After the parent's answer init may outlive the parent.
     wire.ask(&Event::Ready, None)?;
     if let Some(gate) = held.gate.take() {
         *start = Some(gate.wait()?);
     }
-    // With no_new_privs as late as can be: the profile need not allow our own calls. But it holds for the hooks.
+    // With no_new_privs the filter comes as late as possible, so that the profile need not allow init's own calls. It comes
+    // before the hooks, which it confines too.
     if plan.process.filter_time() == FilterTime::Last {
         identity::load_filter(&plan.process, wire)?;
     }
-    // The filter may forbid what is done from here on; it need only allow what every program needs.
+    // From here on the profile must allow what init does, which is no more than every program needs.
     run_hooks(plan, held, HookKind::StartContainer, "created")?;
     if let Some(result) = start {
         rustix::io::write(result, &[wire::COMPLETE]).called("write", || wire::RESULT.into())?;
@@ -218,13 +219,14 @@ fn hand_over(pty: Pty, socket: Option<OwnedFd>, wire: &InitEnd) -> Result<()> {
     pty.become_stdio()
 }
 
-/// Runs `steps`, which return only with an error, and tells it to whoever waits for us.
+/// Runs `steps`, which return only with an error, and reports that error: to `start` if it has released us, otherwise to
+/// the parent.
 fn told(wire: &InitEnd, steps: impl FnOnce(&mut Option<OwnedFd>) -> Result<Infallible>) -> i32 {
     report_panics(wire);
     let mut start = None;
     let Err(error) = steps(&mut start);
     match start {
-        // The runtime that made us has gone; the one that started us reads this.
+        // The parent has ended; `start` reads this.
         Some(fifo) => drop(
             std::fs::File::from(fifo)
                 .write_all(&serde_json::to_vec(&Failure::of(&error)).unwrap_or_default()),
@@ -245,7 +247,7 @@ fn report_panics(wire: &InitEnd) {
     }));
 }
 
-/// Hooks that run in the container's namespaces: without one of their own they have the process's environment.
+/// Runs hooks in the container's namespaces. A hook without an environment of its own gets that of the process.
 fn run_hooks(plan: &Plan, held: &Held, kind: HookKind, status: &'static str) -> Result<()> {
     if plan.hooks.of(kind).is_empty() {
         return Ok(());
@@ -253,7 +255,7 @@ fn run_hooks(plan: &Plan, held: &Held, kind: HookKind, status: &'static str) -> 
     plan.hooks.run(kind, &hook_state(held, status)?, &plan.process.program.environment(), &held.hook_output)
 }
 
-/// The container's state for a hook that runs in here: the process id is that of our own pid namespace.
+/// The container's state for a hook that init runs. Its process id is that of the container's pid namespace.
 fn hook_state(held: &Held, status: &'static str) -> Result<Vec<u8>> {
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     OciState { pid, status, ..held.hook_state.clone() }.json()

@@ -31,7 +31,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-/// How the caller wants to be told of the process, and by whom it is started.
+/// How orlop reports the process to its caller.
 #[derive(Debug, Default)]
 pub struct Handover<'a> {
     /// `--pid-file`, absolute.
@@ -58,18 +58,18 @@ pub enum StartedBy {
 /// A process that runs, or waits to be started.
 #[derive(Debug)]
 pub struct Launched {
-    /// Our child, though it may have been made by another process of ours.
+    /// The process. It is our child, also when the hop has made it.
     pub child: Child,
-    /// The terminal, when it is for us to serve.
+    /// The master side of the terminal, if the foreground serves it.
     pub terminal: Option<OwnedFd>,
-    /// The container's notify socket, when it is for us to serve.
+    /// The container's notify socket, if the foreground serves it.
     pub notify: Option<Notify>,
 }
 
 /// Makes the container of `plan`.
 ///
 /// # Errors
-/// Whatever went wrong, with its place; nothing is left of the container then.
+/// A step failed; the error names its place in config.json. Nothing is left of the container.
 pub fn create(
     plan: &mut Plan,
     bundle: &Bundle,
@@ -78,11 +78,11 @@ pub fn create(
     by: StartedBy,
     handover: &Handover<'_>,
 ) -> Result<(Container, Launched)> {
-    // Until init is made; init has it until it has that of its process.
+    // The parent keeps this umask until init is made; init keeps it until it sets the umask of its process.
     sys::umask::ours();
     let root = Root::create(root)?;
     let cgroup = match &plan.cgroup {
-        // A cgroup in use may be that of the container which has the id: that is the better reason then.
+        // The cgroup may be in use because a container has this id already. Then that is the better error.
         Some(asked) => Cgroup::locate(asked, host).map_err(|error| root.taken(&plan.id).unwrap_or(error))?,
         None => Cgroup::none(),
     };
@@ -91,7 +91,7 @@ pub fn create(
     let (notify, mut held) = match ready(plan, &dir, handover) {
         Ok(ready) => ready,
         Err(error) => {
-            // Nothing but the directory is there.
+            // Only the container's directory exists so far.
             root.remove(&plan.id)?;
             return Err(error);
         }
@@ -112,13 +112,13 @@ pub fn create(
     }
 }
 
-/// What must be there, and can be missing, before anything is made of the container but its directory.
+/// Opens all that may be missing on the host. Nothing is made before, except the container's directory.
 fn ready(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<(Option<Notify>, Held)> {
     // The socket's directory is the source of a mount.
     let notify = listen(plan, dir, handover)?;
     let mut held = hold(plan, handover)?;
     if let Some(root) = &plan.root {
-        // In the words of init, who opens them where we may not.
+        // The same words as init's: init opens the sources where the parent may not.
         let sources = root.mounts.hold().context("error during container init");
         held.mounts = sources.context("unable to start container process")?;
         if plan.namespaces.private(Kind::User) {
@@ -129,7 +129,7 @@ fn ready(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<(Op
     Ok((notify, held))
 }
 
-/// Makes the directory of the notify socket, and the socket if we are there when it is used.
+/// Makes the directory of the notify socket. The socket itself is made here only for `run`, which serves it.
 fn listen(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<Option<Notify>> {
     if plan.notify.is_none() {
         return Ok(None);
@@ -140,7 +140,7 @@ fn listen(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<Op
     Notify::listen(directory.as_fd(), host).map(Some)
 }
 
-/// What is there before init is: each step is on record before it is taken.
+/// Makes what must exist before init. The record names each thing before it is made.
 fn make(
     plan: &Plan,
     host: &Host,
@@ -187,7 +187,7 @@ fn make(
 /// Starts the process of `plan` in a container that runs, in the cgroup `cgroup`. `init` is the container's first process.
 ///
 /// # Errors
-/// Whatever went wrong, with its place.
+/// A step failed; the error names its place.
 pub fn exec(
     plan: &mut Plan,
     container: &Container,
@@ -206,7 +206,7 @@ pub fn exec(
     converse(plan, held, handover, Subject::Process { record, cgroup })
 }
 
-/// What must be opened while we see the host.
+/// Opens what init needs of the host.
 fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
     let joins = plan.namespaces.hold()?;
     plan.namespaces.check_user(&joins, plan.maps.is_some())?;
@@ -230,7 +230,8 @@ fn hold(plan: &Plan, handover: &Handover<'_>) -> Result<Held> {
     })
 }
 
-/// In a user namespace init opens them itself: a mount of its own is one that the kernel locks for it.
+/// What a mount of type `cgroup` shows. In a user namespace init opens the directories itself: the kernel then locks the
+/// mounts, so that the container cannot change their flags.
 fn cgroup_mount(
     cgroup: &Cgroup,
     own_namespace: bool,

@@ -42,11 +42,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The fifo that holds init back until `start`, in the container's directory.
+/// The fifo in the container's directory at which init waits for `start`.
 pub const FIFO: &str = "exec.fifo";
 
-/// The fifo beside it by which `start` learns what came of it: [`RELEASED`], [`COMPLETE`], and then a [`Failure`], or
-/// nothing more once execve has closed it.
+/// The fifo beside it, by which init answers `start`: [`RELEASED`], [`COMPLETE`], and then a [`Failure`], or nothing more
+/// when execve has closed it.
 pub const RESULT: &str = "exec.result";
 
 /// Init has taken the byte.
@@ -59,17 +59,14 @@ pub const COMPLETE: u8 = b'1';
 /// descriptor below RLIMIT_NOFILE to wait, and behind its seccomp filter nothing but read(2) and write(2).
 #[derive(Debug)]
 pub struct Gate {
-    /// Of [`FIFO`], for reading and writing, so that it is never at its end.
+    /// [`FIFO`], open for reading and writing, so that a read never finds its end.
     pub go: OwnedFd,
-    /// Of [`RESULT`]; the same.
+    /// [`RESULT`], open in the same way.
     pub result: OwnedFd,
 }
 
 impl Gate {
     /// Waits for the byte that `start` writes, and returns where it reads.
-    ///
-    /// # Errors
-    /// Those of read(2).
     pub fn wait(self) -> Result<OwnedFd> {
         let mut byte = [0];
         let read = fd::again(|| rustix::io::read(&self.go, &mut byte));
@@ -139,9 +136,6 @@ pub struct ParentEnd(OwnedFd);
 pub struct InitEnd(OwnedFd);
 
 /// A new pair of ends.
-///
-/// # Errors
-/// socketpair(2)'s.
 pub fn pair() -> Result<(ParentEnd, InitEnd)> {
     let (parent, init) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .called("socketpair", || "(AF_UNIX, SOCK_SEQPACKET)".into())?;

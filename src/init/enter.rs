@@ -1,4 +1,4 @@
-//! Into the container's cgroup and namespaces: by init itself, or by the hop that makes it.
+//! How init, or the hop before it, enters the container's cgroup and namespaces.
 
 use super::Held;
 use crate::log;
@@ -11,8 +11,8 @@ use crate::wire::{Event, InitEnd};
 use anyhow::{Context, Result};
 use std::os::fd::AsFd;
 
-/// Asks the parent for the cgroup, where systemd makes it around a process. Before the first namespace: systemd must
-/// know us by our process id on the host, and as ours.
+/// Asks the parent for the cgroup if systemd makes it around a process. Before the first namespace is joined: systemd must
+/// know the process by its id on the host, and as the caller's.
 pub fn ask_for_cgroup(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()> {
     if std::mem::take(&mut held.asks_for_cgroup) {
         let cgroup = wire.ask_for_cgroup()?;
@@ -23,18 +23,18 @@ pub fn ask_for_cgroup(plan: &Plan, held: &mut Held, wire: &InitEnd) -> Result<()
     Ok(())
 }
 
-/// The hop's part: joins what must be joined before init is made, and gives the kinds of the clone that makes it.
+/// The hop's part: joins what must be joined before init is made. Returns the kinds of namespaces for the clone of init.
 pub fn as_hop(plan: &Plan, held: &Held) -> Result<Flags> {
     let Entry::Hop { unshare, clone, .. } = plan.entry else { return Ok(Flags::NONE) };
     if !held.joins.is_empty() {
-        // Before the first foreign namespace: a process in there must not be able to look into us.
+        // Before the first foreign namespace is joined: a process in it must not be able to look into the hop.
         prctl::set_not_dumpable()?;
     }
     // runc's nsexec says these words at the same place, and its tests look for them.
     log::debug(|| format!("hop: nsexec container setup: {:?}", plan.entry));
     log::debug(|| format!("hop (runc: nsexec): affinity: {}", scheduling::current_affinity()));
     spawn::join_cgroups(&held.cgroup_tasks).context("linux.cgroupsPath")?;
-    // Before a new user namespace, which leaves no right to join what the host owns.
+    // Before a new user namespace is made: in it the hop has no right to join what the host owns.
     held.joins.enter()?;
     if !unshare.is_empty() {
         sys::ns::unshare(unshare).context("linux.timeOffsets")?;
@@ -66,14 +66,14 @@ pub fn as_init(plan: &Plan, held: &Held, wire: &InitEnd) -> Result<()> {
         log::debug(|| warning);
     }
     if plan.namespaces.made(Kind::Cgroup) {
-        // Only now: its root is the cgroup that we are in.
+        // Only now: the root of a cgroup namespace is the cgroup of the process that makes it.
         namespaces::unshare_cgroup()?;
     }
     Ok(())
 }
 
-/// In a user namespace our ids are whatever the host's are mapped to, if at all: we become its root. In any case we are
-/// not dumpable afterwards, which a change of credentials undoes.
+/// Becomes root of the container's user namespace, if it has one: the ids of the host may not be mapped in it. Afterwards
+/// the process is not dumpable; a change of credentials had undone that.
 pub fn become_root(plan: &Plan) -> Result<()> {
     if plan.namespaces.private(Kind::User) {
         match prctl::setgroups(&[]) {

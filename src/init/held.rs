@@ -20,7 +20,7 @@ pub struct Held {
     pub proc: Proc,
     /// v1: the `tasks` files of the container's cgroups.
     pub cgroup_tasks: Vec<OwnedFd>,
-    /// The cgroup must be asked for: systemd makes it around a process.
+    /// Init must ask the parent for the cgroup: systemd makes it around a process.
     pub asks_for_cgroup: bool,
     /// What a mount of type `cgroup` shows.
     pub cgroup_mount: Option<mounts::CgroupSource>,
@@ -49,11 +49,8 @@ impl Held {
     /// They are closed, not marked close-on-exec: execve(2) looks for the program, and for the interpreter of its first
     /// line, while such descriptors are still open, so that a name like /proc/self/fd/7/../../bin/sh reached the host.
     /// A created container can wait for days, too, and `exec` lets others look at it.
-    ///
-    /// # Errors
-    /// Those of close_range(2).
     pub fn close_host(&mut self, plan: &Plan, wire: &InitEnd) -> Result<()> {
-        // The owners first, so that none of them closes a number that is another's by then.
+        // Drop the owners first. An owner that is dropped later would close a number that another descriptor has by then.
         self.joins = Joins::default();
         self.proc = Proc::none();
         self.cgroup_tasks = Vec::new();
@@ -75,7 +72,7 @@ impl Held {
             .chain([wire.as_fd()])
             .chain(log::fd())
             .collect();
-        // The panic hook has a descriptor of its own, which goes.
+        // The panic hook has a copy of the wire, which is closed below, too.
         drop(std::panic::take_hook());
         sys::fd::Ranges::all_but(3 + plan.process.inherited.count(), &kept).close()?;
         super::report_panics(wire);

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use std::ffi::CString;
 use std::os::fd::IntoRawFd;
 
-/// From now on we die with the parent. EOF on the wire says the same for a parent that is dead already.
+/// From now on the kernel kills this process when the parent dies. If the parent is dead already, the wire ends.
 pub fn die_with_parent() -> Result<()> {
     Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).called("prctl", || "(PR_SET_PDEATHSIG)".into())?)
 }
@@ -53,15 +53,15 @@ pub fn give_up_rights(process: &Process, root: &Root, is_bound: bool) -> Result<
     }
     let in_cwd = process.program.enter_cwd(root).is_ok();
     let available = prctl::capget()?.permitted;
-    // Before anything can fail over them.
+    // First, so that the warning is seen if a later step fails.
     process.capabilities.warnings(available).iter().for_each(log::warn);
-    // While CAP_SETPCAP is ours.
+    // Takes CAP_SETPCAP.
     if !is_bound {
         process.capabilities.bound()?;
     }
     // Keeps the permitted set over setresuid(2), which would clear what the next lines keep.
     process.user.apply()?.iter().for_each(log::warn);
-    // The change of ids has made us dumpable, or what fs.suid_dumpable says.
+    // The change of ids has set "dumpable" to the value of fs.suid_dumpable.
     match process.open_to_caller {
         true => prctl::set_dumpable()?,
         false => prctl::set_not_dumpable()?,
@@ -70,7 +70,7 @@ pub fn give_up_rights(process: &Process, root: &Root, is_bound: bool) -> Result<
     if process.no_new_privileges {
         prctl::set_no_new_privs()?;
     }
-    // The change of ids has cleared this as well.
+    // The change of ids has cleared the parent-death signal.
     die_with_parent()?;
     Ok(Standing { in_cwd, available })
 }
@@ -100,19 +100,19 @@ pub fn settle(
         process.program.enter_cwd(root)?;
     }
     let file = process.program.resolve()?;
-    // Behind this line no descriptor is opened: RLIMIT_NOFILE may be 1.
+    // Below this line no descriptor is opened: RLIMIT_NOFILE may be 1.
     if let Err(error) = process.rlimits.apply(None) {
-        // We may not raise a hard limit: the parent may.
+        // This process may not raise a hard limit; the parent may.
         if sys::errno_of(&error) != Some(libc::EPERM) {
             return Err(error);
         }
         wire.ask(&Event::SetLimits, None)?;
     }
     if held.gate.is_some() {
-        // Before anybody can know of us, and send us some.
+        // Before `create` returns, after which another command may send signals.
         spawn::end_on_signals()?;
     }
-    // What is left is short, and `ask` notices a dead parent. Behind the filter prctl(2) may be forbidden.
+    // From here on `ask` notices a dead parent. Behind the filter prctl(2) may be forbidden.
     nix::sys::prctl::set_pdeathsig(None).called("prctl", || "(PR_SET_PDEATHSIG, 0)".into())?;
     if process.filter_time() == FilterTime::BeforeReady {
         load_filter(process, wire)?;

@@ -31,16 +31,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a process may take to die, in milliseconds.
+/// How long we wait for a killed process to end, in milliseconds.
 const DEATH_PATIENCE: i32 = 10_000;
-/// How long init may be silent when its system calls wait for a seccomp agent.
+/// How long init may say nothing while a seccomp agent answers its system calls.
 const AGENT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the conversation is about.
 pub enum Subject<'a> {
     /// A new container.
     Container { dir: &'a ContainerDir, record: &'a mut Record },
-    /// A process in one that runs.
+    /// A process in a container that runs.
     Process { record: &'a Record, cgroup: &'a Cgroup },
 }
 
@@ -54,9 +54,9 @@ struct Launch<'a> {
     seen: Option<state::Process>,
     /// Where init waits for its network namespace, if we make it.
     network: Option<NetworkSource>,
-    /// The pid file is there.
+    /// The pid file has been written.
     announced: bool,
-    /// Signals that came meanwhile, and are for the container's process.
+    /// Signals that came during the conversation. The container's process gets them when it runs.
     early: Vec<i32>,
 }
 
@@ -81,7 +81,7 @@ pub fn converse(
         announced: false,
         early: Vec::new(),
     };
-    // A container that keeps init from answering must not keep us from being ended, and then init is ended, too.
+    // A container may keep init from answering. SIGTERM must end us all the same, and init with us.
     let _held_back = handover.signals.is_none().then(EndHeldBack::begin).transpose()?;
     let (wire, init_end) = wire::pair()?;
     let mut wire = Some(wire);
@@ -94,7 +94,7 @@ pub fn converse(
         signal::raise(signal)?;
     }
     if served.is_err() {
-        // Whatever state it is in: nobody but us knows of it. That it does not die is said by who removes its cgroup.
+        // No other process knows of init, so we kill it. If it does not die, the removal of its cgroup reports that.
         let _ = pidfd::end(launched.child.pidfd.as_fd(), DEATH_PATIENCE);
         launch.take_back_pid_file();
     }
@@ -110,7 +110,8 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// The child drops its copy of `wire`: as long as anybody has one, init would not see that we are dead.
+    /// Makes init or the hop. The child drops its copy of `wire`: otherwise init would never see the end of the wire when
+    /// the parent dies.
     fn spawn(&mut self, wire: &mut Option<ParentEnd>, init_end: InitEnd) -> Result<Child> {
         let score = self.plan.process.oom_score_adj;
         let lent = score.map(|value| OwnScore::lend(&self.held.proc, value)).transpose()?;
@@ -141,7 +142,7 @@ impl<'a> Launch<'a> {
                 .map_err(refused)
             }
         };
-        // Init has its copies: ours would be descriptors without a use, and keep our limit of them raised for hooks.
+        // Init has copies of these. Ours have no use, and keep our limit of descriptors raised for hooks.
         self.held.mounts = mounts::Held::default();
         self.held.network = None;
         sys::umask::callers();
@@ -163,7 +164,7 @@ impl<'a> Launch<'a> {
             let child = &launched.child;
             log::debug(|| format!("init {}: {event:?}", child.pid));
             match event {
-                // `hear` has taken init for our child.
+                // `hear` has replaced the hop by init.
                 Event::Born { .. } => continue,
                 Event::JoinCgroup => {
                     let cgroup = self.join_cgroup(child.pid)?;
@@ -175,7 +176,7 @@ impl<'a> Launch<'a> {
                 Event::RunHooks => self.run_hooks(child)?,
                 Event::Console => {
                     let master = console::master(fd)?;
-                    // Init waits for our answer: the process finds the size when it runs.
+                    // Init waits for our answer, so the size is set before the process runs.
                     tty::begin_with_size(master.as_fd(), self.plan.process.console.and_then(|it| it.size));
                     launched.terminal = Some(master);
                 }
@@ -185,7 +186,7 @@ impl<'a> Launch<'a> {
                     talk.patience = Some(AGENT_PATIENCE);
                 }
                 Event::Ready => {
-                    // Unreaped, it would count against the limit of processes.
+                    // A zombie counts against the container's limit of processes.
                     talk.reap_hop()?;
                     self.verify(child)?;
                     self.announce(child)?;
@@ -206,7 +207,7 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// The next event that is due; `None` when there will be none. `child` becomes init when the hop has named it.
+    /// Waits for the next event; `None` if there will be none. When the hop names init, `child` becomes init.
     fn hear(
         &mut self,
         wire: &ParentEnd,
@@ -230,7 +231,7 @@ impl<'a> Launch<'a> {
             let speaker = match (heard.sender == child.pid, hop_speaks) {
                 (true, true) => Speaker::Hop,
                 (true, false) => Speaker::Init,
-                // Init may be quicker than the hop that names it.
+                // Init may speak before the hop has named it.
                 (false, true) if talk.early.len() < MOST_EARLY => {
                     talk.early.push_back(heard);
                     continue;
@@ -250,13 +251,13 @@ impl<'a> Launch<'a> {
         Watch { child: child.pidfd.as_fd(), signals: Self::signals(self.handover), patience: talk.patience }
     }
 
-    /// Where signals can be read: all of them in the foreground, those that ask us to end otherwise.
+    /// The signalfd to watch: of all signals in the foreground, otherwise of the signals that ask us to end.
     fn signals(handover: &'a Handover<'a>) -> Option<BorrowedFd<'a>> {
         handover.signals.or_else(|| signal::end_is_asked())
     }
 
-    /// Signals came: one may be meant to end us, and one may say that the child was stopped, perhaps by the container.
-    /// Nobody else would end our wait.
+    /// Reads the signals that came. A signal that asks us to end, and a child that was stopped (perhaps by the container),
+    /// end the conversation: nothing else would.
     fn signalled(&mut self, child: &Child) -> Result<()> {
         let Some(signals) = Self::signals(self.handover) else { return Ok(()) };
         while let Some(signal) = signal::next(signals) {
@@ -274,7 +275,7 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    /// Sets what only the parent may, and then looks at init from outside.
+    /// Sets what only the parent may set, and then verifies init from outside.
     fn verify(&self, child: &Child) -> Result<()> {
         let pid = Pid::from_raw(child.pid).context("process id 0")?;
         if let Some(scheduler) = &self.plan.process.scheduler {
@@ -289,7 +290,7 @@ impl<'a> Launch<'a> {
         verify::process(self.plan, &self.held.proc, pid, &expected)
     }
 
-    /// What need not be done before init is made, nor wait until it is ready.
+    /// Does what can be done while init is at work.
     fn meanwhile(&mut self, child: &Child) -> Result<()> {
         if let Some(network) = self.network.take() {
             namespaces::make_network(|namespace| network.send(namespace))?;
@@ -304,7 +305,7 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    /// Only an agent is given a time.
+    /// Turns ETIMEDOUT into an error that names the seccomp agent: only an agent has a time limit.
     fn silence(&self, error: anyhow::Error) -> anyhow::Error {
         if sys::errno_of(&error) != Some(libc::ETIMEDOUT) {
             return error;
@@ -360,8 +361,8 @@ impl<'a> Launch<'a> {
         }
         let pid = Pid::from_raw(child.pid).context("process id 0")?;
         self.plan.net_devices.apply_from_parent(pid, child.pidfd.as_fd())?;
-        // Of the specification's lifecycle step 2 is done, so for hooks the container is created; for `state` and for
-        // seccomp agents it is being created until the command has ended.
+        // Hooks are told "created": step 2 of the specification's lifecycle is done. `state` and seccomp agents are told
+        // "creating" until the command has ended.
         let state = OciState { pid: child.pid, status: "created", ..self.held.hook_state.clone() }.json()?;
         let run = |kind| self.plan.hooks.run(kind, &state, &[], &self.held.hook_output);
         in_directory(&self.held.hook_state.bundle, || {
@@ -383,7 +384,7 @@ impl<'a> Launch<'a> {
         seccomp::send_to_listener(listener, fd.as_fd(), oci_state::VERSION, child.pid, &state)
     }
 
-    /// Init is complete: writes it down, and tells who asked to be told.
+    /// Records that init is ready, and reports it by --pid-file and --pidfd-socket.
     fn announce(&mut self, child: &Child) -> Result<()> {
         let pid = Pid::from_raw(child.pid).context("process id 0")?;
         let name: &[u8] = match &mut self.subject {
@@ -425,7 +426,7 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// The wire has ended without a word: what can be seen from here.
+    /// The error for a wire that ended without a message: what the parent can see of init.
     fn death(&self, child: &Child) -> anyhow::Error {
         match pidfd::poll_ended(child.pidfd.as_fd(), DEATH_PATIENCE) {
             Ok(true) => {}
@@ -443,7 +444,7 @@ impl<'a> Launch<'a> {
                 return anyhow!("container init was OOM-killed (memory limit too low?)");
             }
             Subject::Container { .. } => ("container init", ""),
-            // Or another one of the container was.
+            // The kernel may have killed another process of the container.
             Subject::Process { .. } => ("process", if killed { " (possibly OOM-killed)" } else { "" }),
         };
         let perhaps = match ended {
@@ -459,25 +460,25 @@ impl<'a> Launch<'a> {
     }
 }
 
-/// Refuses any other descriptor of init's, which the agent would take for a listener.
+/// Refuses a descriptor of init's that is no listener: the agent would use it as one.
 fn ensure_is_listener(proc: &Proc, fd: BorrowedFd<'_>) -> Result<()> {
     let link = proc.own_fd_link(fd).context("linux.seccomp.listenerPath")?;
     ensure!(link == b"anon_inode:seccomp notify", "linux.seccomp.listenerPath: init has no listener there");
     Ok(())
 }
 
-/// Where a conversation stands.
+/// The state of a conversation.
 struct Talk {
     script: Script,
     /// What init has said before the hop has named it.
     early: VecDeque<Heard>,
-    /// The hop, when it has named init: it ends by itself, and is waited for when init is ready.
+    /// The hop, once it has named init. It ends by itself; the parent reaps it when init is ready.
     hop: Option<Child>,
     /// How long init may be silent.
     patience: Option<Duration>,
 }
 
-/// Init waits for an answer to nearly all that it says.
+/// The most messages that init can send before it must wait for an answer.
 const MOST_EARLY: usize = 4;
 
 impl Talk {
@@ -485,7 +486,7 @@ impl Talk {
         Self { script, early: VecDeque::new(), hop: None, patience: None }
     }
 
-    /// Reaps the hop, which has had nothing left to do since it named init.
+    /// Reaps the hop. It has nothing left to do once it has named init.
     fn reap_hop(&mut self) -> Result<()> {
         let Some(hop) = self.hop.take() else { return Ok(()) };
         pidfd::end(hop.pidfd.as_fd(), DEATH_PATIENCE)?;
@@ -493,8 +494,8 @@ impl Talk {
     }
 }
 
-/// Runs hooks in the bundle, where those of runc and crun begin; the paths that we were given are relative to where we
-/// are, so back to that.
+/// Runs `run` in the directory `path`, and comes back. Hooks begin in the bundle, as with runc and crun; the paths of the
+/// command line are relative to our own directory.
 fn in_directory(path: &Path, run: impl FnOnce() -> Result<()>) -> Result<()> {
     let shown = || format!("{path:?}");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -505,8 +506,8 @@ fn in_directory(path: &Path, run: impl FnOnce() -> Result<()>) -> Result<()> {
     done
 }
 
-/// Our own oom_score_adj, changed for the moment of the clone: a child has its parent's, and need not have the
-/// right, nor the procfs, to write its own.
+/// Our own oom_score_adj, changed for the moment of the clone. A child inherits its parent's value, and may lack the right
+/// to write its own.
 struct OwnScore(Vec<u8>);
 
 impl OwnScore {

@@ -1,4 +1,4 @@
-//! What is written down before the first side effect.
+//! The record as it is written before the first side effect.
 
 use crate::bundle::{Bundle, CONFIG};
 use crate::cgroup::Cgroup;
@@ -14,8 +14,7 @@ use serde_json::value::RawValue;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The record as it is written before the first side effect. All of it: a record that is too long to be read again is
-/// refused there.
+/// Makes the whole record. A record that is too long to be read again is refused here, before anything is made.
 ///
 /// # Errors
 /// Those of /proc.
@@ -82,7 +81,7 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
     Ok(record)
 }
 
-/// Completes the record with what only other programs look for: `delete` needs none of it.
+/// Completes the record with what only other programs read. `delete` needs none of it.
 ///
 /// # Errors
 /// It cannot be written as JSON.

@@ -1,11 +1,11 @@
-//! `--pid-file`.
+//! `--pid-file`: written so that a reader never sees a part of it.
 
 use crate::sys::Called;
 use anyhow::{Context, Result};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// Decimal, without a newline, complete from the first moment on: the file gets its name when it is written.
+/// Writes `pid` in decimal, without a newline. The file gets its name when it is complete.
 pub fn write(path: &Path, pid: i32) -> Result<()> {
     use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
     let name = path.file_name().with_context(|| format!("{path:?}: no file name"))?;
@@ -15,7 +15,7 @@ pub fn write(path: &Path, pid: i32) -> Result<()> {
     let dir = openat(CWD, parent, flags, Mode::empty()).called("open", || format!("{parent:?}"))?;
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = match openat(&dir, ".", flags, Mode::from_raw_mode(0o666)) {
-        // A file system without nameless files.
+        // This file system has no nameless files (O_TMPFILE).
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::INVAL) => {
             return write_beside(path, pid);
         }
@@ -25,7 +25,7 @@ pub fn write(path: &Path, pid: i32) -> Result<()> {
     let own = format!("/proc/self/fd/{}", file.as_raw_fd());
     let link = || linkat(CWD, &*own, &dir, name, AtFlags::SYMLINK_FOLLOW);
     match link() {
-        // Of an earlier container. A symbolic link is not followed, but removed.
+        // A file of an earlier container. A symbolic link is removed, not followed.
         Err(rustix::io::Errno::EXIST) => {
             rustix::fs::unlinkat(&dir, name, AtFlags::empty()).called("unlink", shown)?;
             link()
@@ -36,7 +36,7 @@ pub fn write(path: &Path, pid: i32) -> Result<()> {
     Ok(())
 }
 
-/// The same by way of a second name.
+/// Writes the file under a second name, and renames it.
 fn write_beside(path: &Path, pid: i32) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
