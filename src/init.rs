@@ -14,14 +14,18 @@ use self::identity::Standing;
 use crate::log;
 use crate::oci_state::OciState;
 use crate::parts::console::Pty;
+use crate::parts::devices;
 use crate::parts::hooks::Kind as HookKind;
 use crate::parts::namespaces::Kind;
+use crate::parts::rlimits::Rlimits;
 use crate::plan::{DevicesAt, FilterTime, Plan};
-use crate::sys::spawn::{self, Child, Parentage};
+use crate::sys::spawn::{self, Parentage};
 use crate::sys::{self, Called, Refused, cmdline, path::Root};
 use crate::wire::{self, Event, Failure, InitEnd};
-use anyhow::Result;
+use anyhow::{Context, Result};
+use rustix::process::Resource;
 use std::convert::Infallible;
+use std::ffi::{CStr, CString};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -38,66 +42,100 @@ pub fn hop(plan: &mut Plan, held: &mut Held, wire: &InitEnd, cgroup: Option<Borr
     report_panics(wire);
     let made = make_init(plan, held, wire, cgroup);
     let told = match made {
-        Ok(child) => wire.tell(&Event::Born { pid: child.pid }, None),
+        Ok(pid) => wire.tell(&Event::Born { pid }, None),
         Err(error) => wire.tell(&Event::Failed(Failure::of(&error)), None).and(Err(error)),
     };
     i32::from(told.is_err())
 }
 
+/// Makes init or the process of `exec`, and returns its process id.
 fn make_init(
     plan: &mut Plan,
     held: &mut Held,
     wire: &InitEnd,
     cgroup: Option<BorrowedFd<'_>>,
-) -> Result<Child> {
+) -> Result<i32> {
     enter::ask_for_cgroup(plan, held, wire)?;
     let kinds = enter::as_hop(plan, held)?;
     if plan.root.is_some() {
         return spawn::spawn(kinds, Parentage::Sibling, cgroup, || main(plan, held, wire))
+            .map(|init| init.pid)
             .map_err(Refused::by_clone);
     }
     // `exec`: the container can see the next process. So it is born without any right that the container's own processes
-    // lack, and with nothing of the host open (CVE-2016-9962).
-    let (root, standing) = become_container_process(plan, held, wire)?;
+    // lack, behind the filter, and with nothing of the host open (CVE-2016-9962).
+    let (file, standing, limits) = become_container_process(plan, held, wire)?;
+    let time = plan.filter_time();
     let run = || {
         told(wire, |start| {
-            begin()?;
+            // No parent-death signal: the filter may forbid prctl(2). The wire ends with the parent.
             rustix::process::setsid().called("setsid", String::new)?;
             if plan.process.console.is_some() {
                 // The hop has put the terminal there.
                 sys::tty::set_controlling(std::io::stdin().as_fd())?;
             }
-            execute(plan, held, wire, &root, &standing, start)
+            identity::limit(&limits, wire)?;
+            if time == FilterTime::BeforeReady {
+                identity::load_early(&plan.process, &standing, wire)?;
+            }
+            execute(plan, held, wire, &file, start)
         })
     };
-    spawn::spawn(kinds, Parentage::Sibling, cgroup, run).map_err(Refused::by_clone)
+    match time {
+        FilterTime::InHop => spawn::behind_filter(run).context(
+            "linux.seccomp: the process of exec is made behind the filter (does the profile allow clone?)",
+        ),
+        _ => spawn::spawn(kinds, Parentage::Sibling, cgroup, run)
+            .map(|process| process.pid)
+            .map_err(Refused::by_clone),
+    }
 }
 
-/// `exec`, in the hop: does all that takes more rights than the container's process has. Returns the container's root and
-/// what is left to do.
-fn become_container_process(plan: &mut Plan, held: &mut Held, wire: &InitEnd) -> Result<(Root, Standing)> {
-    enter::become_root(plan)?;
+/// `exec`, in the hop: sets the limits under which it can still make a process, and returns those that are left to that
+/// process. In front of the filter, which may answer prlimit(2) in place of the kernel.
+fn limits_of_exec(plan: &Plan) -> Rlimits {
+    let in_hop = plan.filter_time() == FilterTime::InHop;
+    // clone3(2) wants a descriptor for the new process; clone(2), as behind the filter, wants none.
+    let hinders = |resource| resource == Resource::Nproc || (resource == Resource::Nofile && !in_hop);
+    let limits = &plan.process.rlimits;
+    match limits.part(|resource| !hinders(resource)).apply(None) {
+        Ok(()) => limits.part(hinders),
+        // The process asks the parent.
+        Err(_) => limits.clone(),
+    }
+}
+
+/// `exec`, in the hop: becomes what the container's process is to be, in all but its process id. Returns the program's file,
+/// and what is left to do.
+fn become_container_process(
+    plan: &mut Plan,
+    held: &mut Held,
+    wire: &InitEnd,
+) -> Result<(CString, Standing, Rlimits)> {
     if let Some(warning) = plan.process.affinity.after_cgroup(None)? {
         log::debug(|| warning);
     }
     identity::join_keyring(&plan.process, held)?;
     plan.process.labels.apply(&held.proc)?;
-    // POINT OF NO RETURN: below this line nothing of the host is open.
+    // POINT OF NO RETURN: below this line nothing of the host is open. It comes before the change of ids, behind which
+    // the kernel makes us dumpable for a moment where fs.suid_dumpable is 1.
     held.close_host(plan, wire)?;
     cmdline::hide();
+    enter::become_root(plan)?;
     let root = Root::open_host(Path::new("/"))?;
+    devices::reopen_null_streams(&root)?;
     if let Some(terminal) = &plan.process.console {
         let pty = terminal.open(&root)?;
         hand_over(pty, held.console_socket.take(), wire)?;
     }
+    sys::signal::reset()?;
     let standing = identity::give_up_rights(&plan.process, &root, false)?;
-    Ok((root, standing))
-}
-
-/// The first steps of init and of the process of `exec`.
-fn begin() -> Result<()> {
-    identity::die_with_parent()?;
-    Ok(sys::signal::reset()?)
+    let file = identity::settle(&mut plan.process, &root, &standing)?;
+    let limits = limits_of_exec(plan);
+    if plan.filter_time() == FilterTime::InHop {
+        identity::load_early(&plan.process, &standing, wire)?;
+    }
+    Ok((file, standing, limits))
 }
 
 /// The order of a container's birth.
@@ -107,7 +145,8 @@ fn container(
     wire: &InitEnd,
     start: &mut Option<OwnedFd>,
 ) -> Result<Infallible> {
-    begin()?;
+    identity::die_with_parent()?;
+    sys::signal::reset()?;
     cmdline::hide();
     enter::ask_for_cgroup(plan, held, wire)?;
     enter::as_init(plan, held, wire)?;
@@ -120,7 +159,18 @@ fn container(
     let root = Root::open_host(Path::new("/"))?;
     let is_bound = plan.root.as_ref().is_some_and(|root| root.order.bounding_early);
     let standing = identity::give_up_rights(&plan.process, &root, is_bound)?;
-    execute(plan, held, wire, &root, &standing, start)
+    let file = identity::settle(&mut plan.process, &root, &standing)?;
+    identity::limit(&plan.process.rlimits, wire)?;
+    if held.gate.is_some() {
+        // Before `create` returns, after which another command may send signals.
+        spawn::end_on_signals()?;
+    }
+    // From here on `ask` notices a dead parent. Behind the filter prctl(2) may be forbidden.
+    identity::outlive_parent()?;
+    if plan.filter_time() == FilterTime::BeforeReady {
+        identity::load_early(&plan.process, &standing, wire)?;
+    }
+    execute(plan, held, wire, &file, start)
 }
 
 /// Makes the container's root and everything in it, and makes it `/`.
@@ -183,11 +233,9 @@ fn execute(
     plan: &mut Plan,
     held: &mut Held,
     wire: &InitEnd,
-    root: &Root,
-    standing: &Standing,
+    file: &CStr,
     start: &mut Option<OwnedFd>,
 ) -> Result<Infallible> {
-    let file = identity::settle(plan, held, wire, root, standing)?;
     log::debug(|| match &plan.root {
         Some(_) => format!("init: closing the pipe to signal completion, ready to execute {file:?}"),
         None => format!("setns_init: about to exec {file:?}"),
@@ -199,7 +247,7 @@ fn execute(
     }
     // With no_new_privs the filter comes as late as possible, so that the profile need not allow init's own calls. It comes
     // before the hooks, which it confines too.
-    if plan.process.filter_time() == FilterTime::Last {
+    if plan.filter_time() == FilterTime::Last {
         identity::load_filter(&plan.process, wire)?;
     }
     // From here on the profile must allow what init does, which is no more than every program needs.
@@ -207,7 +255,7 @@ fn execute(
     if let Some(result) = start {
         rustix::io::write(result, &[wire::COMPLETE]).called("write", || wire::RESULT.into())?;
     }
-    Err(plan.process.program.execve(&file))
+    Err(plan.process.program.execve(file))
 }
 
 /// Gives the terminal's master side to the engine or to the parent, and makes the slave side our standard streams.

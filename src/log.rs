@@ -28,6 +28,49 @@ struct Log {
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
+/// Takes a level and a message.
+type Sink = Box<dyn Fn(Level, &str) + Send + Sync>;
+
+/// In init, which has no log of its own: see [`through`].
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// A step.
+    Debug,
+    /// Something went wrong and does not matter.
+    Warning,
+    /// What we end with.
+    Error,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// From now on this process gives its lines to `sink`, and does not use its own descriptor. A container may look into it:
+/// with CAP_SYS_PTRACE one could open the host's log file through it, and change the file's mode and content.
+pub fn through(sink: impl Fn(Level, &str) + Send + Sync + 'static) {
+    // A second call is a mistake of ours that changes nothing.
+    let _ = SINK.set(Box::new(sink));
+}
+
+/// Writes a line that a process of ours has given to us.
+pub fn relay(level: Level, message: &str) {
+    match level {
+        Level::Debug => debug(|| message.to_owned()),
+        Level::Warning | Level::Error => warn(message),
+    }
+}
+
 /// Where and how to log; called once, before anything is logged.
 ///
 /// # Errors
@@ -48,15 +91,10 @@ pub fn init(file: Option<&Path>, format: LogFormat, debug: bool) -> Result<()> {
     Ok(())
 }
 
-/// The file descriptor to spare when others are closed. It is CLOEXEC.
-pub fn fd() -> Option<BorrowedFd<'static>> {
-    LOG.get()?.fd.as_ref().map(AsFd::as_fd)
-}
-
 /// Logs a step if `--debug` is given; otherwise the message is not even made.
 pub fn debug(message: impl FnOnce() -> String) {
     if let Some(log) = LOG.get().filter(|log| log.debug) {
-        log.write("debug", &message());
+        log.write(Level::Debug, &message());
     }
 }
 
@@ -69,7 +107,7 @@ pub fn debugging() -> bool {
 /// podman reads a file only if it holds nothing but the error.
 pub fn warn(message: impl AsRef<str>) {
     match LOG.get() {
-        Some(log) if log.debug => log.write("warning", message.as_ref()),
+        Some(log) if log.debug => log.write(Level::Warning, message.as_ref()),
         Some(log) if log.is_file => {}
         _ => to_stderr(&entry(LogFormat::Text, "warning", message.as_ref(), SystemTime::now())),
     }
@@ -80,7 +118,7 @@ pub fn error(message: &str) {
     let message = &one_line(message);
     match LOG.get() {
         Some(log) => {
-            log.write("error", message);
+            log.write(Level::Error, message);
             if log.is_file {
                 to_stderr(&format!("{message}\n"));
             }
@@ -90,8 +128,11 @@ pub fn error(message: &str) {
 }
 
 impl Log {
-    fn write(&self, level: &str, message: &str) {
-        let line = entry(self.format, level, message, SystemTime::now());
+    fn write(&self, level: Level, message: &str) {
+        if let Some(sink) = SINK.get() {
+            return sink(level, message);
+        }
+        let line = entry(self.format, level.name(), message, SystemTime::now());
         match &self.fd {
             Some(fd) => write_all(fd.as_fd(), &line),
             None => to_stderr(&line),

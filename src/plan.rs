@@ -178,6 +178,9 @@ pub struct Process {
 pub enum FilterTime {
     /// There is none.
     Never,
+    /// `exec`: in the hop, before it makes a process that the container can see. A process of the container with
+    /// CAP_SYS_PTRACE could use one that has no filter yet, or still has the right that loading takes.
+    InHop,
     /// Before the parent looks at init: loading takes a right that init gives up then (no no_new_privs), or the parent
     /// must be there to hand the listener to the agent.
     BeforeReady,
@@ -190,18 +193,21 @@ impl Process {
     pub fn has_agent(&self) -> bool {
         self.seccomp.as_ref().is_some_and(|filter| filter.listener().is_some())
     }
-
-    /// When the seccomp filter is loaded.
-    pub fn filter_time(&self) -> FilterTime {
-        match &self.seccomp {
-            None => FilterTime::Never,
-            Some(_) if !self.no_new_privileges || self.has_agent() => FilterTime::BeforeReady,
-            Some(_) => FilterTime::Last,
-        }
-    }
 }
 
 impl Plan {
+    /// When the seccomp filter is loaded.
+    pub fn filter_time(&self) -> FilterTime {
+        let process = &self.process;
+        match &process.seccomp {
+            None => FilterTime::Never,
+            Some(_) if process.has_agent() => FilterTime::BeforeReady,
+            Some(_) if self.root.is_none() => FilterTime::InHop,
+            Some(_) if !process.no_new_privileges => FilterTime::BeforeReady,
+            Some(_) => FilterTime::Last,
+        }
+    }
+
     /// Whether the parent has something to do when the container's namespaces and mounts are there, before the pivot: its
     /// hooks, its network devices, or only to write down that hooks run from here on, which poststop hooks have to undo.
     pub fn parent_acts_before_pivot(&self) -> bool {

@@ -28,11 +28,12 @@
 //!        │                                                                  │ run, exec: hooks, execve
 //!        │◀─ EOF ───────────────────────────────────────────────────────────┤ execve closed the wire
 //! ```
-//! `Failed` may stand in place of any message. Which of these the parent listens to, and from whom, follows from the
+//! `Failed` may stand in place of any message, and `Log` before any. Which of these the parent listens to, and from whom, follows from the
 //! plan (`launch/script.rs`); the sender of each message is named by the kernel (SO_PASSCRED).
 
 pub use crate::failure::Failure;
 
+use crate::log::Level;
 use crate::sys::{self, Called, fd};
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
@@ -111,6 +112,13 @@ pub enum Event {
     },
     /// Who I am is settled: look at me. Nothing is left but the last steps of `start`.
     Ready,
+    /// Write this into the log: I have none.
+    Log {
+        /// What the line is about.
+        level: Level,
+        /// The line.
+        message: String,
+    },
     /// I am ending, for this reason.
     Failed(Failure),
 }

@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("state",    &["cgroup", "parts", "oci_state", "wire", "log", "sys"]),
     ("bundle",   &["spec", "parts", "log", "sys"]),
     ("host",     &["sys"]),
-    ("wire",     &["failure", "sys"]),
+    ("wire",     &["failure", "log", "sys"]),
     ("failure",  &["sys"]),
     ("log",      &["cli", "sys"]),                              // the type of --log-format
     ("sys",      &[]),

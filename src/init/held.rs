@@ -7,7 +7,7 @@ use crate::parts::mounts;
 use crate::parts::namespaces::Joins;
 use crate::plan::Plan;
 use crate::sys::{self, nodes::Nodes, proc::Proc};
-use crate::wire::{Gate, InitEnd, NetworkTarget};
+use crate::wire::{Event, Gate, InitEnd, NetworkTarget};
 use anyhow::Result;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -43,8 +43,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Closes every descriptor of the host: all but the standard streams, what the process inherits, the wire, the log,
-    /// the gate, and what startContainer hooks print to. None of these leads to a directory of the host.
+    /// Closes every descriptor of the host. Left are the standard streams, what the process inherits, the wire, the gate,
+    /// and what startContainer hooks print to. None of these leads to a directory of the host. The log goes by the wire.
     ///
     /// They are closed, not marked close-on-exec: execve(2) looks for the program, and for the interpreter of its first
     /// line, while such descriptors are still open, so that a name like /proc/self/fd/7/../../bin/sh reached the host.
@@ -64,18 +64,16 @@ impl Held {
         let gate = self.gate.as_ref().map(|gate| [gate.go.as_fd(), gate.result.as_fd()]);
         let hooks = self.hook_output.fds();
         let console = self.console_socket.as_ref().map(AsFd::as_fd);
-        let kept: Vec<_> = gate
-            .into_iter()
-            .flatten()
-            .chain(hooks)
-            .chain(console)
-            .chain([wire.as_fd()])
-            .chain(log::fd())
-            .collect();
+        let kept: Vec<_> =
+            gate.into_iter().flatten().chain(hooks).chain(console).chain([wire.as_fd()]).collect();
         // The panic hook has a copy of the wire, which is closed below, too.
         drop(std::panic::take_hook());
         sys::fd::Ranges::all_but(3 + plan.process.inherited.count(), &kept).close()?;
         super::report_panics(wire);
+        let wire = wire.try_clone()?;
+        log::through(move |level, message| {
+            drop(wire.tell(&Event::Log { level, message: message.into() }, None))
+        });
         Ok(())
     }
 }

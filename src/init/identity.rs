@@ -1,15 +1,16 @@
 //! Who the process is: its rights, its directory, its program and its filter. One path for `create`, `run` and `exec`.
 //!
-//! The order is the point. [`give_up_rights`] comes before [`settle`], so that every name that the image can influence
-//! is looked up with the rights of the container's process only. Of what decides the process's rights, nothing but one
-//! last capset(2) is behind the filter, which can answer a call without making it; the parent looks at us from outside
-//! before it lets us go (`launch/verify.rs`).
+//! The order is the point. [`give_up_rights`] comes before [`settle`]: each name that the image can influence is looked up
+//! with the rights of the container's process only. The filter comes after all that decides these rights, except one last
+//! capset(2): a filter can answer a call in place of the kernel. The parent verifies the process from outside before it
+//! lets the process go (`launch/verify.rs`).
 
 use super::Held;
 use crate::log;
+use crate::parts::rlimits::Rlimits;
 use crate::parts::user;
-use crate::plan::{FilterTime, Plan, Process};
-use crate::sys::{self, Called, path::Root, prctl, spawn};
+use crate::plan::Process;
+use crate::sys::{self, Called, path::Root, prctl};
 use crate::wire::{Event, InitEnd};
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -19,6 +20,11 @@ use std::os::fd::IntoRawFd;
 /// From now on the kernel kills this process when the parent dies. If the parent is dead already, the wire ends.
 pub fn die_with_parent() -> Result<()> {
     Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).called("prctl", || "(PR_SET_PDEATHSIG)".into())?)
+}
+
+/// Takes that back: from the parent's answer on init may outlive the parent.
+pub fn outlive_parent() -> Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(None).called("prctl", || "(PR_SET_PDEATHSIG, 0)".into())?)
 }
 
 /// Joins the container's session keyring.
@@ -51,6 +57,7 @@ pub fn give_up_rights(process: &Process, root: &Root, is_bound: bool) -> Result<
     if let Some(policy) = &process.memory_policy {
         policy.apply()?;
     }
+    process.rlimits.make_room();
     let in_cwd = process.program.enter_cwd(root).is_ok();
     let available = prctl::capget()?.permitted;
     // First, so that the warning is seen if a later step fails.
@@ -82,16 +89,9 @@ fn kept_for_filter(process: &Process) -> u64 {
     if process.seccomp.is_some() && !process.no_new_privileges { SYS_ADMIN } else { 0 }
 }
 
-/// With the rights of the container's process: its HOME, its directory, its program and its limits; then the filter,
-/// unless that comes last of all. Returns the program's file.
-pub fn settle(
-    plan: &mut Plan,
-    held: &Held,
-    wire: &InitEnd,
-    root: &Root,
-    standing: &Standing,
-) -> Result<CString> {
-    let process = &mut plan.process;
+/// With the rights of the container's process: finds its HOME, enters its directory, and finds its program. Returns the
+/// program's file.
+pub fn settle(process: &mut Process, root: &Root, standing: &Standing) -> Result<CString> {
     if process.program.wants_home() {
         let home = user::home_dir(root, process.user.uid)?;
         process.program.set_env("HOME", home.as_deref().unwrap_or("/"));
@@ -99,26 +99,22 @@ pub fn settle(
     if !standing.in_cwd {
         process.program.enter_cwd(root)?;
     }
-    let file = process.program.resolve()?;
-    // Below this line no descriptor is opened: RLIMIT_NOFILE may be 1.
-    if let Err(error) = process.rlimits.apply(None) {
-        // This process may not raise a hard limit; the parent may.
-        if sys::errno_of(&error) != Some(libc::EPERM) {
-            return Err(error);
-        }
-        wire.ask(&Event::SetLimits, None)?;
+    process.program.resolve()
+}
+
+/// Sets the limits of this process. From here on no descriptor is opened: RLIMIT_NOFILE may be 1.
+pub fn limit(limits: &Rlimits, wire: &InitEnd) -> Result<()> {
+    match limits.apply(None) {
+        // Init may not raise a hard limit; the parent may.
+        Err(error) if sys::errno_of(&error) == Some(libc::EPERM) => wire.ask(&Event::SetLimits, None),
+        other => other,
     }
-    if held.gate.is_some() {
-        // Before `create` returns, after which another command may send signals.
-        spawn::end_on_signals()?;
-    }
-    // From here on `ask` notices a dead parent. Behind the filter prctl(2) may be forbidden.
-    nix::sys::prctl::set_pdeathsig(None).called("prctl", || "(PR_SET_PDEATHSIG, 0)".into())?;
-    if process.filter_time() == FilterTime::BeforeReady {
-        load_filter(process, wire)?;
-        process.capabilities.confine(standing.available, kept_for_filter(process))?;
-    }
-    Ok(file)
+}
+
+/// Loads the filter, and then gives up the right that loading takes.
+pub fn load_early(process: &Process, standing: &Standing, wire: &InitEnd) -> Result<()> {
+    load_filter(process, wire)?;
+    process.capabilities.confine(standing.available, kept_for_filter(process))
 }
 
 /// Loads the seccomp filter, and has the parent hand its listener to the agent.

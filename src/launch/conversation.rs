@@ -162,10 +162,16 @@ impl<'a> Launch<'a> {
         let mut talk = Talk::new(Script::of(self.plan, &self.held));
         while let Some((event, fd)) = self.hear(wire, &mut talk, &mut launched.child)? {
             let child = &launched.child;
-            log::debug(|| format!("init {}: {event:?}", child.pid));
+            if !matches!(event, Event::Log { .. }) {
+                log::debug(|| format!("init {}: {event:?}", child.pid));
+            }
             match event {
                 // `hear` has replaced the hop by init.
                 Event::Born { .. } => continue,
+                Event::Log { level, message } => {
+                    log::relay(level, &message);
+                    continue;
+                }
                 Event::JoinCgroup => {
                     let cgroup = self.join_cgroup(child.pid)?;
                     wire.order(&Order::Joined { cgroup })?;
@@ -239,6 +245,13 @@ impl<'a> Launch<'a> {
                 (false, _) => bail!("message from process {}, which is not init", heard.sender),
             };
             talk.script.accept(speaker, &heard.event)?;
+            if let Event::Log { .. } = heard.event {
+                talk.lines += 1;
+                ensure!(
+                    talk.lines <= MOST_LINES,
+                    "message from init: more than {MOST_LINES} lines for the log"
+                );
+            }
             if let Event::Born { pid } = heard.event {
                 let init = Child::made_for_us(pid, child.pid)?;
                 talk.hop = Some(std::mem::replace(child, init));
@@ -467,9 +480,14 @@ fn ensure_is_listener(proc: &Proc, fd: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The most lines for the log in one conversation. A container that gets hold of its process could say more.
+const MOST_LINES: usize = 1000;
+
 /// The state of a conversation.
 struct Talk {
     script: Script,
+    /// So many lines for the log have come.
+    lines: usize,
     /// What init has said before the hop has named it.
     early: VecDeque<Heard>,
     /// The hop, once it has named init. It ends by itself; the parent reaps it when init is ready.
@@ -478,12 +496,13 @@ struct Talk {
     patience: Option<Duration>,
 }
 
-/// The most messages that init can send before it must wait for an answer.
-const MOST_EARLY: usize = 4;
+/// The most messages that the parent keeps of an init whose name it does not know yet. Init waits for an answer to nearly
+/// all that it says; the others are lines for the log.
+const MOST_EARLY: usize = 64;
 
 impl Talk {
     fn new(script: Script) -> Self {
-        Self { script, early: VecDeque::new(), hop: None, patience: None }
+        Self { script, lines: 0, early: VecDeque::new(), hop: None, patience: None }
     }
 
     /// Reaps the hop. It has nothing left to do once it has named init.

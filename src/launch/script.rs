@@ -105,7 +105,7 @@ impl Script {
     }
 }
 
-/// The step of an event; a failure may come at any time.
+/// The step of an event; a failure and a line for the log may come at any time.
 fn step_of(event: &Event) -> Option<Step> {
     Some(match event {
         Event::Born { .. } => Step::Born,
@@ -117,7 +117,7 @@ fn step_of(event: &Event) -> Option<Step> {
         Event::SetLimits => Step::SetLimits,
         Event::SeccompFd { .. } => Step::SeccompFd,
         Event::Ready => Step::Ready,
-        Event::Failed(_) => return None,
+        Event::Failed(_) | Event::Log { .. } => return None,
     })
 }
 

@@ -100,11 +100,29 @@ fn rights(plan: &Plan, proc: &Proc, pid: Pid) -> Result<()> {
         );
     }
     ensure!(is.no_new_privs || !process.no_new_privileges, "process.noNewPrivileges: not in force");
-    if process.filter_time() == FilterTime::BeforeReady {
+    if matches!(plan.filter_time(), FilterTime::InHop | FilterTime::BeforeReady) {
         let ours = Status::of(proc, "self")?.filters;
         ensure!(is.filters > ours, "linux.seccomp: no filter is in force");
     }
+    if plan.filter_time() == FilterTime::InHop
+        && let Some(wanted) = process.rlimits.processes()
+    {
+        // It was set behind the filter.
+        let is = limit_of_processes(&proc.read(&format!("{name}/limits"))?);
+        ensure!(is == Some(wanted), "process.rlimits: RLIMIT_NPROC is {is:?}, not {wanted:?}");
+    }
     Ok(())
+}
+
+/// The row of /proc/PID/limits: `Max processes  SOFT  HARD  processes`.
+fn limit_of_processes(text: &[u8]) -> Option<(u64, u64)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut values = text.lines().find_map(|line| line.strip_prefix("Max processes"))?.split_whitespace();
+    let mut value = || match values.next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    };
+    Some((value()?, value()?))
 }
 
 fn ids(plan: &Plan, proc: &Proc, name: &str, is: &Status) -> Result<()> {
@@ -204,6 +222,13 @@ mod tests {
         };
         assert_eq!(status, wanted);
         assert!(Status::parse(b"Name:\tx\nUid:\t0\t0\t0\t0\n").is_err());
+    }
+
+    #[test]
+    fn the_limit_of_processes_is_read() {
+        let text = b"Limit  Soft Limit  Hard Limit  Units\nMax processes             7      unlimited      processes\n";
+        assert_eq!(limit_of_processes(text), Some((7, u64::MAX)));
+        assert_eq!(limit_of_processes(b""), None);
     }
 
     #[test]

@@ -266,42 +266,12 @@ impl Devices {
         self.nodes.iter().enumerate().filter(|(_, node)| node.is_held())
     }
 
-    /// After the pivot: standard streams that are the host's null device become the container's, so that no descriptor
-    /// of the host's /dev is left in the container.
+    /// After the pivot: [`reopen_null_streams`], unless /dev is the host's.
     ///
     /// # Errors
     /// The container's /dev/null is not the null device.
     pub fn reopen_null(&self, root: &Root) -> Result<()> {
-        let is_null = |fd: BorrowedFd<'_>| -> Result<bool, Error> {
-            let stat = rustix::fs::fstat(fd).called("fstat", String::new)?;
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            Ok(kind == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3))
-        };
-        if !self.links {
-            return Ok(());
-        }
-        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        let null = [is_null(stdin.as_fd())?, is_null(stdout.as_fd())?, is_null(stderr.as_fd())?];
-        if !null.contains(&true) {
-            return Ok(());
-        }
-        // Made or looked at by `apply`; looked at once more, since links on the way may have changed.
-        let opened = root.open(Path::new("/dev/null"), OFlags::RDWR | OFlags::NOCTTY)?;
-        ensure!(is_null(opened.as_fd())?, "the container's /dev/null is not the null device");
-        let replaced = || {
-            if null[0] {
-                nix::unistd::dup2_stdin(&opened)?;
-            }
-            if null[1] {
-                nix::unistd::dup2_stdout(&opened)?;
-            }
-            if null[2] {
-                nix::unistd::dup2_stderr(&opened)?;
-            }
-            Ok(())
-        };
-        replaced().map_err(|errno: nix::errno::Errno| Error::new("dup2", "\"/dev/null\"", errno as i32))?;
-        Ok(())
+        if self.links { reopen_null_streams(root) } else { Ok(()) }
     }
 
     fn node(&self, root: &Root, dev: BorrowedFd<'_>, node: &Node, held: Option<OwnedFd>) -> Result<()> {
@@ -337,6 +307,46 @@ impl Devices {
             Err(errno) => bail!(Error::new("mknodat", describe(node), errno.raw_os_error())),
         }
     }
+}
+
+/// Opens the container's /dev/null in place of each standard stream that is the host's: root of the container could change
+/// the mode of the host's node through such a descriptor.
+///
+/// # Errors
+/// The container's /dev/null is not the null device.
+pub fn reopen_null_streams(root: &Root) -> Result<()> {
+    let is_null = |fd: BorrowedFd<'_>| -> Result<bool, Error> {
+        let stat = rustix::fs::fstat(fd).called("fstat", String::new)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        Ok(kind == FileType::CharacterDevice && stat.st_rdev == makedev(1, 3))
+    };
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let null = [is_null(stdin.as_fd())?, is_null(stdout.as_fd())?, is_null(stderr.as_fd())?];
+    if !null.contains(&true) {
+        return Ok(());
+    }
+    // Verified before it is opened, since opening another device can have an effect, and after, since links may change.
+    let path = Path::new("/dev/null");
+    ensure!(
+        is_null(root.open(path, OFlags::PATH)?.as_fd())?,
+        "the container's /dev/null is not the null device"
+    );
+    let opened = root.open(path, OFlags::RDWR | OFlags::NOCTTY)?;
+    ensure!(is_null(opened.as_fd())?, "the container's /dev/null is not the null device");
+    let replaced = || {
+        if null[0] {
+            nix::unistd::dup2_stdin(&opened)?;
+        }
+        if null[1] {
+            nix::unistd::dup2_stdout(&opened)?;
+        }
+        if null[2] {
+            nix::unistd::dup2_stderr(&opened)?;
+        }
+        Ok(())
+    };
+    replaced().map_err(|errno: nix::errno::Errno| Error::new("dup2", "\"/dev/null\"", errno as i32))?;
+    Ok(())
 }
 
 /// As stat(1) says it.

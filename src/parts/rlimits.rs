@@ -75,6 +75,30 @@ impl Rlimits {
         self.0.is_empty()
     }
 
+    /// The limits for which `wanted` is true of the resource.
+    pub fn part(&self, wanted: impl Fn(Resource) -> bool) -> Self {
+        Self(self.0.iter().filter(|limit| wanted(limit.resource)).copied().collect())
+    }
+
+    /// Raises our own hard limits where the planned ones are higher, and nothing else: while the right to is ours. Afterwards
+    /// [`Rlimits::apply`] only lowers them. Where the right is missing, `apply` says so.
+    pub fn make_room(&self) {
+        for limit in &self.0 {
+            let now = rustix::process::getrlimit(limit.resource);
+            let planned = (limit.hard != u64::MAX).then_some(limit.hard);
+            if now.maximum.is_some_and(|now| planned.is_none_or(|planned| planned > now)) {
+                let value = Rlimit { current: now.current, maximum: planned };
+                let _ = rustix::process::setrlimit(limit.resource, value);
+            }
+        }
+    }
+
+    /// The limit of processes, if there is one: soft and hard.
+    pub fn processes(&self) -> Option<(u64, u64)> {
+        let found = self.0.iter().find(|limit| limit.resource == Resource::Nproc)?;
+        Some((found.soft, found.hard))
+    }
+
     /// Sets the limits of `process`, or of the caller where it is `None`. In the parent, when init is about
     /// to execute: a low RLIMIT_AS or RLIMIT_NOFILE must not hit our own code in it.
     ///

@@ -40,8 +40,8 @@ fn read(pid: i32, file: &str) -> Option<String> {
 
 /// Whether the process is the program of a container by now, or has ended. An entering one is still the runtime's.
 fn is_program(pid: i32) -> bool {
-    let ended = || read(pid, "stat").is_none_or(|stat| stat.contains(") Z ") || stat.contains(") X "));
-    read(pid, "cmdline").is_none_or(|line| line.starts_with("/guest") || (line.is_empty() && ended()))
+    // A process that ends has no command line from then on; an entering one has that of the runtime, or what is left of it.
+    read(pid, "cmdline").is_none_or(|line| line.starts_with("/guest") || line.is_empty())
 }
 
 /// The credentials, in the words of the kernel: `CapEff 0000000000000420`.
