@@ -260,9 +260,7 @@ fn v1_cpu(writes: &mut Writes, asked: &Resources) -> Result<()> {
         writes.add("cpu", "cpu.cfs_period_us", "linux.resources.cpu.period", period).order = order;
     }
     if let Some(burst) = cpu.burst {
-        let write = writes.add("cpu", "cpu.cfs_burst_us", "linux.resources.cpu.burst", burst);
-        // Until Linux 5.14 is our floor.
-        (write.order, write.missing) = (order, Missing::Ignored);
+        writes.add("cpu", "cpu.cfs_burst_us", "linux.resources.cpu.burst", burst).order = order;
     }
     if let Some(quota) = set(cpu.quota) {
         writes.add("cpu", "cpu.cfs_quota_us", "linux.resources.cpu.quota", quota);
@@ -400,8 +398,7 @@ fn hugetlb(writes: &mut Writes, asked: &Resources, suffix: &str) -> Result<()> {
         }
         let file = |kind: &str| format!("hugetlb.{}{kind}.{suffix}", page.page_size);
         writes.add("hugetlb", file(""), pointer.clone(), page.limit);
-        // Until Linux 5.7 is the floor of all distributions: some build without reservation accounting.
-        writes.add("hugetlb", file(".rsvd"), pointer, page.limit).missing = Missing::Ignored;
+        writes.add("hugetlb", file(".rsvd"), pointer, page.limit);
     }
     Ok(())
 }

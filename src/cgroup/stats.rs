@@ -400,11 +400,7 @@ fn psi(content: &str) -> Psi {
 
 fn v2_hugetlb(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
     for size in huge_page_sizes() {
-        let usage = match number(cgroup, &format!("hugetlb.{size}.rsvd.current"))? {
-            None => number(cgroup, &format!("hugetlb.{size}.current"))?,
-            some => some,
-        };
-        let Some(usage) = usage else { continue };
+        let Some(usage) = number(cgroup, &format!("hugetlb.{size}.rsvd.current"))? else { continue };
         let events = cgroup.read_if_there(format!("hugetlb.{size}.events"))?;
         let failcnt = events.and_then(|events| value_of(&events, "max")).unwrap_or(0);
         stats.hugetlb.insert(size, Hugetlb { usage, max: 0, failcnt });
@@ -578,13 +574,10 @@ fn blkio(content: &str) -> Option<Vec<BlkioEntry>> {
 
 fn v1_hugetlb(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
     for size in huge_page_sizes() {
-        for kind in [".rsvd", ""] {
-            let of = |file: &str| number(cgroup, &format!("hugetlb.{size}{kind}.{file}"));
-            let Some(usage) = of("usage_in_bytes")? else { continue };
-            let (max, failcnt) = (of("max_usage_in_bytes")?.unwrap_or(0), of("failcnt")?.unwrap_or(0));
-            stats.hugetlb.insert(size.clone(), Hugetlb { usage, max, failcnt });
-            break;
-        }
+        let of = |file: &str| number(cgroup, &format!("hugetlb.{size}.rsvd.{file}"));
+        let Some(usage) = of("usage_in_bytes")? else { continue };
+        let (max, failcnt) = (of("max_usage_in_bytes")?.unwrap_or(0), of("failcnt")?.unwrap_or(0));
+        stats.hugetlb.insert(size, Hugetlb { usage, max, failcnt });
     }
     Ok(())
 }
