@@ -1,4 +1,4 @@
-//! The tables of limits, value by value.
+//! The writes for each value of `linux.resources`, as tables.
 
 use super::*;
 
@@ -10,97 +10,98 @@ fn lines(limits: Result<Limits>) -> Vec<String> {
     limits.unwrap().writes.iter().map(|write| format!("{} {}", write.file, write.value)).collect()
 }
 
+/// config.json, the writes of version 1, the writes of version 2.
+const EXAMPLES: &[(&str, &[&str], &[&str])] = &[
+    ("{}", &[], &[]),
+    (r#"{"pids":{"limit":0}}"#, &["pids.max 1"], &["pids.max 1"]),
+    (r#"{"pids":{"limit":-1}}"#, &["pids.max max"], &["pids.max max"]),
+    (r#"{"pids":{"limit":7}}"#, &["pids.max 7"], &["pids.max 7"]),
+    (
+        r#"{"memory":{"limit":100,"swap":150,"reservation":50,"swappiness":10,"disableOOMKiller":true,"kernelTCP":60}}"#,
+        &[
+            "memory.limit_in_bytes 100",
+            "memory.memsw.limit_in_bytes 150",
+            "memory.soft_limit_in_bytes 50",
+            "memory.kmem.tcp.limit_in_bytes 60",
+            "memory.oom_control 1",
+            "memory.swappiness 10",
+        ],
+        &["memory.swap.max 50", "memory.max 100", "memory.low 50"],
+    ),
+    (
+        r#"{"memory":{"limit":-1}}"#,
+        &["memory.limit_in_bytes -1", "memory.memsw.limit_in_bytes -1"],
+        &["memory.swap.max max", "memory.max max"],
+    ),
+    (
+        r#"{"memory":{"limit":100,"swap":100}}"#,
+        &["memory.limit_in_bytes 100", "memory.memsw.limit_in_bytes 100"],
+        &["memory.swap.max 0", "memory.max 100"],
+    ),
+    (
+        r#"{"cpu":{"shares":1024,"quota":5000,"period":10000,"burst":7,"idle":0,"cpus":"0","mems":"0-1"}}"#,
+        &[
+            "cpuset.cpus 0",
+            "cpuset.mems 0-1",
+            "cpu.shares 1024",
+            "cpu.cfs_period_us 10000",
+            "cpu.cfs_burst_us 7",
+            "cpu.cfs_quota_us 5000",
+            "cpu.idle 0",
+        ],
+        &[
+            "cpu.idle 0",
+            "cpu.weight 100",
+            "cpu.max.burst 7",
+            "cpu.max 5000 10000",
+            "cpuset.cpus 0",
+            "cpuset.mems 0-1",
+        ],
+    ),
+    (r#"{"cpu":{"quota":-1}}"#, &["cpu.cfs_quota_us -1"], &["cpu.max max 100000"]),
+    (
+        r#"{"cpu":{"realtimeRuntime":5,"realtimePeriod":9}}"#,
+        &["cpu.rt_period_us 9", "cpu.rt_runtime_us 5"],
+        &[],
+    ),
+    (
+        r#"{"blockIO":{"weight":750,"leafWeight":20,"weightDevice":[{"major":8,"minor":1,"weight":30,"leafWeight":40}],
+            "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":5}],"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]}}"#,
+        &[
+            "blkio.weight 750",
+            "blkio.weight_device 8:1 30",
+            "blkio.leaf_weight 20",
+            "blkio.leaf_weight_device 8:1 40",
+            "blkio.throttle.read_bps_device 8:0 5",
+            "blkio.throttle.write_iops_device 8:0 0",
+        ],
+        &["io.bfq.weight 750", "io.bfq.weight 8:1 30", "io.max 8:0 rbps=5", "io.max 8:0 wiops=max"],
+    ),
+    (
+        r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4}]}"#,
+        &["hugetlb.2MB.limit_in_bytes 4", "hugetlb.2MB.rsvd.limit_in_bytes 4"],
+        &["hugetlb.2MB.max 4", "hugetlb.2MB.rsvd.max 4"],
+    ),
+    (
+        r#"{"hugepageLimits":[{"pagesize":"1GB","limit":8}]}"#,
+        &["hugetlb.1GB.limit_in_bytes 8", "hugetlb.1GB.rsvd.limit_in_bytes 8"],
+        &["hugetlb.1GB.max 8", "hugetlb.1GB.rsvd.max 8"],
+    ),
+    (
+        r#"{"network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]}}"#,
+        &["net_cls.classid 1048577", "net_prio.ifpriomap eth0 5"],
+        &[],
+    ),
+    (
+        r#"{"rdma":{"mlx5_0":{"hcaHandles":3,"hcaObjects":4}}}"#,
+        &["rdma.max mlx5_0 hca_handle=3 hca_object=4"],
+        &["rdma.max mlx5_0 hca_handle=3 hca_object=4"],
+    ),
+];
+
 #[test]
 fn both_versions_by_example() {
-    //    config.json, v1, v2
-    let table: &[(&str, &[&str], &[&str])] = &[
-        ("{}", &[], &[]),
-        (r#"{"pids":{"limit":0}}"#, &["pids.max 1"], &["pids.max 1"]),
-        (r#"{"pids":{"limit":-1}}"#, &["pids.max max"], &["pids.max max"]),
-        (r#"{"pids":{"limit":7}}"#, &["pids.max 7"], &["pids.max 7"]),
-        (
-            r#"{"memory":{"limit":100,"swap":150,"reservation":50,"swappiness":10,"disableOOMKiller":true,"kernelTCP":60}}"#,
-            &[
-                "memory.limit_in_bytes 100",
-                "memory.memsw.limit_in_bytes 150",
-                "memory.soft_limit_in_bytes 50",
-                "memory.kmem.tcp.limit_in_bytes 60",
-                "memory.oom_control 1",
-                "memory.swappiness 10",
-            ],
-            &["memory.swap.max 50", "memory.max 100", "memory.low 50"],
-        ),
-        (
-            r#"{"memory":{"limit":-1}}"#,
-            &["memory.limit_in_bytes -1", "memory.memsw.limit_in_bytes -1"],
-            &["memory.swap.max max", "memory.max max"],
-        ),
-        (
-            r#"{"memory":{"limit":100,"swap":100}}"#,
-            &["memory.limit_in_bytes 100", "memory.memsw.limit_in_bytes 100"],
-            &["memory.swap.max 0", "memory.max 100"],
-        ),
-        (
-            r#"{"cpu":{"shares":1024,"quota":5000,"period":10000,"burst":7,"idle":0,"cpus":"0","mems":"0-1"}}"#,
-            &[
-                "cpuset.cpus 0",
-                "cpuset.mems 0-1",
-                "cpu.shares 1024",
-                "cpu.cfs_period_us 10000",
-                "cpu.cfs_burst_us 7",
-                "cpu.cfs_quota_us 5000",
-                "cpu.idle 0",
-            ],
-            &[
-                "cpu.idle 0",
-                "cpu.weight 100",
-                "cpu.max.burst 7",
-                "cpu.max 5000 10000",
-                "cpuset.cpus 0",
-                "cpuset.mems 0-1",
-            ],
-        ),
-        (r#"{"cpu":{"quota":-1}}"#, &["cpu.cfs_quota_us -1"], &["cpu.max max 100000"]),
-        (
-            r#"{"cpu":{"realtimeRuntime":5,"realtimePeriod":9}}"#,
-            &["cpu.rt_period_us 9", "cpu.rt_runtime_us 5"],
-            &[],
-        ),
-        (
-            r#"{"blockIO":{"weight":750,"leafWeight":20,"weightDevice":[{"major":8,"minor":1,"weight":30,"leafWeight":40}],
-                "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":5}],"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]}}"#,
-            &[
-                "blkio.weight 750",
-                "blkio.weight_device 8:1 30",
-                "blkio.leaf_weight 20",
-                "blkio.leaf_weight_device 8:1 40",
-                "blkio.throttle.read_bps_device 8:0 5",
-                "blkio.throttle.write_iops_device 8:0 0",
-            ],
-            &["io.bfq.weight 750", "io.bfq.weight 8:1 30", "io.max 8:0 rbps=5", "io.max 8:0 wiops=max"],
-        ),
-        (
-            r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4}]}"#,
-            &["hugetlb.2MB.limit_in_bytes 4", "hugetlb.2MB.rsvd.limit_in_bytes 4"],
-            &["hugetlb.2MB.max 4", "hugetlb.2MB.rsvd.max 4"],
-        ),
-        (
-            r#"{"hugepageLimits":[{"pagesize":"1GB","limit":8}]}"#,
-            &["hugetlb.1GB.limit_in_bytes 8", "hugetlb.1GB.rsvd.limit_in_bytes 8"],
-            &["hugetlb.1GB.max 8", "hugetlb.1GB.rsvd.max 8"],
-        ),
-        (
-            r#"{"network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]}}"#,
-            &["net_cls.classid 1048577", "net_prio.ifpriomap eth0 5"],
-            &[],
-        ),
-        (
-            r#"{"rdma":{"mlx5_0":{"hcaHandles":3,"hcaObjects":4}}}"#,
-            &["rdma.max mlx5_0 hca_handle=3 hca_object=4"],
-            &["rdma.max mlx5_0 hca_handle=3 hca_object=4"],
-        ),
-    ];
-    for (json, one, two) in table {
+    for (json, one, two) in EXAMPLES {
         assert_eq!(lines(v1(&asked(json))), *one, "v1 {json}");
         assert_eq!(lines(v2(&asked(json))), *two, "v2 {json}");
     }
