@@ -40,7 +40,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn join(&self, pid: i32) -> Result<()> {
+    pub(super) fn join(&self, pid: i32) -> Result<()> {
         for hierarchy in self.all() {
             let done = hierarchy.write("cgroup.procs", &pid.to_string());
             match done {

@@ -1,11 +1,35 @@
-//! `linux.cgroupsPath` and `linux.resources`: version 1, hybrid and version 2 behind one type.
+//! `linux.cgroupsPath` and `linux.resources`: version 1, hybrid and version 2 behind one type, [`Cgroup`].
 //!
-//! Two questions are kept apart: which trees there are ([`Tree`]), and who makes the directories ([`Keeper`]).
-//! A [`Cgroup`] says where the container is; it is part of state.json, so every later verb finds the cgroup
-//! without looking at the host again. In the life of a container:
-//! `plan` (pure) → `locate` (looks, makes nothing) → the record is written → `create` → `set` → the process
-//! enters by `dir` (CLONE_INTO_CGROUP) and `tasks` → `set_pids` → … → `kill_all` → `remove`.
-//! With systemd as the keeper there is no directory before the process: `adopt` stands for `create` and `set`.
+//! Two questions are kept apart: which trees the host has ([`Tree`]), and who makes the directories ([`Keeper`]).
+//! A [`Cgroup`] says where the container is. It is part of state.json, so a later verb finds the cgroup without
+//! looking at the host again.
+//!
+//! What other modules call, in the order of a container's life:
+//!
+//! | verb | function | file |
+//! |---|---|---|
+//! | create, run | [`plan`], [`delegated`]: read config.json, touch nothing | `mod`, `below` |
+//! | | [`Cgroup::locate`], [`Cgroup::none`]: choose the directories, make nothing; the record follows | `mod` |
+//! | | [`Cgroup::create`], [`Cgroup::set`]: make the directories, set limits and devices | `mod` |
+//! | | [`Cgroup::waits_for_process`], [`Cgroup::adopt`]: the same by systemd, around the process | `keeper` |
+//! | | [`Cgroup::give_to`]: the container's user owns the directory | `ownership` |
+//! | | [`Cgroup::dir`], [`Cgroup::tasks`], [`Cgroup::refusal`]: the process enters | `enter` |
+//! | | [`Cgroup::mount_sources`]: what the container sees of its cgroup | `mount` |
+//! | | [`Cgroup::set_pids`], [`Cgroup::delegate`]: last steps, once init is ready | `mod`, `below` |
+//! | exec | [`Cgroup::sub`], [`Cgroup::of_process`]: which cgroup | `sub` |
+//! | | [`Cgroup::needs_attach`], [`Cgroup::attach`]: systemd moves the process | `keeper` |
+//! | | [`Cgroup::stands_still`]: a process that enters would be frozen | `freezer` |
+//! | update | [`Cgroup::update`], [`Cgroup::resources`], [`Cgroup::version_2`] | `mod` |
+//! | pause, resume | [`Cgroup::freeze`], [`Cgroup::thaw`] | `freezer` |
+//! | state, list | [`Cgroup::frozen`], [`Cgroup::paths`] | `freezer`, `mod` |
+//! | ps | [`Cgroup::exists`], [`Cgroup::pids`] | `mod` |
+//! | events | [`Cgroup::stats`], [`Cgroup::oom_watch`], [`Cgroup::oom_kills`] | `mod`, `oom` |
+//! | kill | [`Cgroup::exists`], [`Cgroup::kill_all`], [`Cgroup::let_die`] | `mod`, `freezer` |
+//! | delete | [`Cgroup::kill_all`], [`Cgroup::let_die`], [`Cgroup::remove`] | `freezer`, `mod` |
+//! | | [`Cgroup::by_default`], [`Cgroup::located`]: the place if the record is damaged | `mod`, `located` |
+//!
+//! Below them: `locate` (where), `hierarchy` and `walk` (the only code that touches the files), `v1` and `v2` (what
+//! differs), `limits` (limits as writes), `devices` (device rules), `systemd` (the scope, over D-Bus).
 //! Not for: the cgroup namespace (`parts::namespaces`), mounting (`parts::mounts`), device nodes.
 
 mod below;
@@ -14,14 +38,14 @@ mod enter;
 mod freezer;
 mod hierarchy;
 mod keeper;
-pub mod limits;
+mod limits;
 mod locate;
 mod located;
 mod mount;
 mod oom;
 mod ownership;
-pub mod resources;
-pub mod stats;
+mod resources;
+mod stats;
 mod sub;
 pub mod systemd;
 #[cfg(test)]
@@ -31,8 +55,6 @@ mod v2;
 mod walk;
 
 pub use below::{Delegated, delegated};
-pub use hierarchy::Hierarchy;
-pub use limits::{Limits, weight_of};
 pub use locate::Place;
 pub use mount::MountSource;
 pub use oom::{OomNews, OomWatch};
@@ -42,9 +64,9 @@ pub use stats::Stats;
 use crate::host::{CgroupMode, Host};
 use crate::sys::Error;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use hierarchy::{WALK_PATIENCE, gone};
+use hierarchy::{Hierarchy, WALK_PATIENCE, gone};
 use keeper::Keeper;
-use limits::{Missing, Order, Write};
+use limits::{Limits, Missing, Order, Write};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
