@@ -1,5 +1,6 @@
-//! Cgroups below the container's, which annotations ask for (crun's): `run.oci.systemd.subgroup`, in which the
-//! container is in place of systemd's scope, and `run.oci.delegate-cgroup`, which the container manages itself.
+//! Cgroups below the container's that annotations ask for, as crun has them: `run.oci.systemd.subgroup` puts the
+//! container into a cgroup below systemd's scope; `run.oci.delegate-cgroup` names one that the container manages
+//! itself.
 //!
 //! Version 2 only. Not for: the sub-cgroups of `exec --cgroup` (`sub`).
 
@@ -9,25 +10,25 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-/// The annotation for systemd's scope.
+/// The annotation that names a cgroup below systemd's scope.
 pub const SUBGROUP: &str = "run.oci.systemd.subgroup";
 
-/// The annotation for a cgroup of the container's own.
+/// The annotation that names a cgroup for the container to manage.
 const DELEGATE: &str = "run.oci.delegate-cgroup";
 
-/// A cgroup that is handed over.
+/// A cgroup that is handed over to the container.
 #[derive(Debug, Serialize)]
 pub struct Delegated {
-    /// Below the container's cgroup.
+    /// Its path below the container's cgroup.
     pub path: PathBuf,
-    /// The host's id of the user who may manage it, if that is not us.
+    /// The host's id of the user that may manage it, unless that is the runtime's own user.
     pub owner: Option<u32>,
 }
 
 /// Reads `run.oci.delegate-cgroup`; `owner` is the host's id of the process's user.
 ///
 /// # Errors
-/// It leads elsewhere, or the container has no cgroup of version 2.
+/// The path leads out of the container's cgroup, or the container has no cgroup of version 2.
 pub fn delegated(
     annotations: Option<&BTreeMap<String, String>>,
     unified: bool,
@@ -38,10 +39,10 @@ pub fn delegated(
     Ok(Some(Delegated { path, owner }))
 }
 
-/// The path in an annotation; an empty one is none.
+/// The path in an annotation; an empty path counts as absent.
 ///
 /// # Errors
-/// It leads elsewhere.
+/// The path leads out of the container's cgroup.
 pub fn path(annotations: Option<&BTreeMap<String, String>>, key: &str) -> Result<Option<PathBuf>> {
     let said = annotations.and_then(|annotations| annotations.get(key)).filter(|said| !said.is_empty());
     let Some(said) = said else { return Ok(None) };
@@ -55,15 +56,12 @@ pub fn path(annotations: Option<&BTreeMap<String, String>>, key: &str) -> Result
     Ok(Some(path))
 }
 
-/// Whether the kernel takes the names, and the path is no longer than those that we make.
+/// Whether each name and the path are short enough for the kernel.
 fn fits(path: &Path) -> bool {
     path.as_os_str().len() <= 1024 && path.iter().all(|name| name.len() <= 255)
 }
 
-/// Makes a cgroup below and moves the process into it.
-///
-/// # Errors
-/// The kernel refuses.
+/// Makes a cgroup below the container's and moves the process into it.
 pub fn enter(cgroup: &Hierarchy, path: &Path, pid: i32) -> Result<Hierarchy, crate::sys::Error> {
     let below = cgroup.at(cgroup.path.join(path));
     below.make()?;
@@ -73,11 +71,12 @@ pub fn enter(cgroup: &Hierarchy, path: &Path, pid: i32) -> Result<Hierarchy, cra
 }
 
 impl Cgroup {
-    /// Moves the container's process into the cgroup that it is to manage. After its cgroup namespace is made, whose
-    /// root stays the container's cgroup. Record the cgroup afterwards.
+    /// Moves the container's process into the cgroup that it will manage. Called after the process has its cgroup
+    /// namespace, so that the root of that namespace stays the container's cgroup. The caller records the cgroup
+    /// afterwards.
     ///
     /// # Errors
-    /// There is no cgroup to be below of, or the kernel refuses.
+    /// The container has no cgroup of version 2, or the kernel refuses.
     pub fn delegate(&mut self, asked: &Delegated, pid: i32) -> Result<()> {
         let place = || format!("annotations.{DELEGATE}");
         let Tree::V2(cgroup) = &self.tree else {

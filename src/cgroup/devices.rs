@@ -1,7 +1,8 @@
-//! `linux.resources.devices`: which device nodes the container may use (cgroup v1 `devices`, v2 eBPF).
+//! `linux.resources.devices`: which device nodes the container may use (version 1 `devices`, version 2 eBPF).
 //!
-//! The rules are brought into one normal form, a default and its exceptions, which is what the v1 files can
-//! say; v1 lines and the v2 program are written from it. Not for: making device nodes (`parts::devices`).
+//! The rules are brought into one normal form: a default and its exceptions. The version 1 files can express exactly
+//! that. The version 1 lines and the version 2 program are both written from it. Not for: making device nodes
+//! (`parts::devices`).
 
 #[cfg(test)]
 mod machine;
@@ -20,7 +21,7 @@ pub enum Kind {
     Char = 2,
 }
 
-/// Ways of access, as a set. The bits are the kernel's (`BPF_DEVCG_ACC_*`).
+/// A set of ways of access. The bits are the kernel's (`BPF_DEVCG_ACC_*`).
 pub type Access = u8;
 /// `m`: create the node.
 pub const MKNOD: Access = 1;
@@ -30,7 +31,7 @@ pub const READ: Access = 2;
 pub const WRITE: Access = 4;
 const ALL: Access = MKNOD | READ | WRITE;
 
-/// The devices that an exception speaks of; `None` is every number.
+/// The devices of an exception; `None` means every number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[allow(missing_docs)]
 pub struct Which {
@@ -52,7 +53,7 @@ impl Which {
 pub struct Policy {
     /// Whether a device without an exception is allowed.
     pub allow_by_default: bool,
-    /// Devices for which the opposite holds, and for which access: each once, in the order in which they came up.
+    /// The devices for which the opposite holds, and for which access. Each is named once, in the order of the rules.
     #[serde(serialize_with = "as_lines")]
     pub exceptions: Vec<(Which, Access)>,
 }
@@ -61,7 +62,7 @@ fn as_lines<S: serde::Serializer>(exceptions: &[(Which, Access)], to: S) -> Resu
     to.collect_seq(exceptions.iter().map(|(which, access)| line(*which, *access)))
 }
 
-/// What every container may use, after the rules of its config: nodes may be made, and the usual ones used.
+/// What every container may use besides the rules of its config: it may make any node, and use the usual devices.
 ///   kind        major      minor     access
 const DEFAULTS: &[(Kind, Option<u32>, Option<u32>, Access)] = &[
     (Kind::Char, None, None, MKNOD),
@@ -77,10 +78,10 @@ const DEFAULTS: &[(Kind, Option<u32>, Option<u32>, Access)] = &[
     (Kind::Char, Some(10), Some(200), ALL), // net/tun: engines without a device option count on it
 ];
 
-/// Reads the rules; without any, everything but the usual devices is denied.
+/// Reads the rules. Without any, only the usual devices are allowed.
 ///
 /// # Errors
-/// A rule that no device cgroup can express, named by its index.
+/// No device cgroup can express a rule; the error names its index.
 pub fn plan(rules: &[LinuxDeviceCgroup]) -> Result<Policy> {
     let mut policy = Policy::default();
     for (index, rule) in rules.iter().enumerate() {
@@ -100,8 +101,8 @@ impl Policy {
                 'r' => READ,
                 'w' => WRITE,
                 'm' => MKNOD,
-                // Not of the specification. runc lets it pass, and its suite forbids with it; to allow all by a
-                // letter that may be a slip is another matter.
+                // The specification has no "a". runc accepts it, and its suite denies with it. A rule that allows is
+                // refused: the letter may be a typing error, and would allow everything.
                 'a' if !rule.allow() => READ | WRITE | MKNOD,
                 other => bail!("unknown access {other:?} (known are r, w and m)"),
             };
@@ -111,7 +112,7 @@ impl Policy {
         }
         let kind = match rule.typ().unwrap_or_default() {
             LinuxDeviceType::A => {
-                // Numbers and access of an "a" rule mean nothing: it is a new beginning.
+                // An "a" rule replaces all rules before it; its numbers and access mean nothing.
                 *self = Self { allow_by_default: rule.allow(), ..Self::default() };
                 return Ok(());
             }
@@ -131,7 +132,8 @@ impl Policy {
             }
             return Ok(());
         }
-        // v1 ignores the removal of part of an exception without a word; a hole that is not there is a trap.
+        // Version 1 silently ignores the removal of a part of an exception. The user would rely on a rule that is not
+        // kept.
         let wider = self
             .exceptions
             .iter()
@@ -144,8 +146,9 @@ impl Policy {
             );
         }
         for (narrow, had) in &mut self.exceptions {
-            // A denied wildcard takes with it what was allowed within; the other way round it would open
-            // what was denied on purpose, so there only the same rule is undone.
+            // A denied wildcard also removes the allowed devices within it. An allowed wildcard does not remove the
+            // denied ones within it: that would open what was denied on purpose. There, only the same rule is
+            // removed.
             if *narrow == which || (!self.allow_by_default && which.covers(*narrow)) {
                 *had &= !access;
             }
@@ -154,7 +157,7 @@ impl Policy {
         Ok(())
     }
 
-    /// Whether nothing is denied that a process could miss: such a policy is kept by doing nothing.
+    /// Whether the policy allows everything. Such a policy needs no program and no lines.
     pub fn denies_nothing(&self) -> bool {
         self.allow_by_default && self.exceptions.is_empty()
     }
@@ -164,11 +167,12 @@ impl Policy {
         self.exceptions.iter().map(|(which, access)| line(*which, *access))
     }
 
-    /// The same as an eBPF program of type `BPF_PROG_TYPE_CGROUP_DEVICE`; `None` for more exceptions than its
-    /// jumps can reach over.
+    /// The policy as an eBPF program of type `BPF_PROG_TYPE_CGROUP_DEVICE`; `None` if it has more exceptions than its
+    /// jumps can span.
     ///
-    /// A tree of comparisons (type, major, minor) with one exit for each verdict, because the verifier follows
-    /// every path to every exit at each load: the default list takes it 58 µs so, and 222 µs one by one.
+    /// The program is a tree of comparisons (type, major, minor) with one exit for each verdict. The verifier follows
+    /// every path to every exit at each load: the default list takes it 58 µs in this form, and 222 µs as a plain
+    /// list.
     pub fn program(&self) -> Option<Vec<u64>> {
         let mut code = Code::default();
         let mut exceptions = self.exceptions.clone();
@@ -184,7 +188,7 @@ impl Policy {
         let all = |kind| Which { kind, major: None, minor: None };
         let of_all =
             |kind| exceptions.iter().find(|(which, _)| *which == all(kind)).map(|(_, access)| *access);
-        // What holds for all devices of either type needs no look at the type.
+        // An exception for all devices of both types needs no comparison of the type.
         let both = of_all(Kind::Block).filter(|access| of_all(Kind::Char) == Some(*access));
         if let Some(access) = both {
             self.decide_by_access(&mut code, access);
@@ -215,7 +219,7 @@ impl Policy {
         Some(code.words)
     }
 
-    /// The part of one exception, type and major number being right.
+    /// Adds the comparisons of one exception, after type and major number have matched.
     fn decide(&self, code: &mut Code, which: Which, access: Access) {
         match which.minor {
             None => self.decide_by_access(code, access),
@@ -230,24 +234,24 @@ impl Policy {
 
     fn decide_by_access(&self, code: &mut Code, access: Access) {
         if self.allow_by_default {
-            // An open for r and w is denied by an exception that has either,
+            // An exception that denies r or w denies an open for both.
             code.jump_to_verdict(JSET32_K, ACCESS, access.into());
         } else {
-            // and allowed only by one that has both.
+            // Only an exception that has both r and w allows an open for both.
             code.extend(&[insn(JSET32_K, ACCESS, 0, 1, i32::from(ALL & !access))]);
             code.jump_to_verdict(JA, 0, 0);
         }
     }
 }
 
-/// A program in the making.
+/// A program that is being written.
 #[derive(Default)]
 struct Code {
     words: Vec<u64>,
     to_verdict: Vec<Jump>,
 }
 
-/// A jump whose end is not known yet: where it is, and what it is.
+/// A jump whose target is not known yet: its position, operation, register and value.
 struct Jump(usize, u8, u8, i32);
 
 impl Code {
@@ -265,7 +269,7 @@ impl Code {
         self.to_verdict.push(jump);
     }
 
-    /// Lets `jump` end at the instruction that comes next; `None` if that is too far.
+    /// Makes the next instruction the target of `jump`; `None` if that is too far.
     fn land(&mut self, Jump(at, op, register, value): Jump) -> Option<()> {
         let offset = i16::try_from(self.words.len() - at - 1).ok()?;
         *self.words.get_mut(at)? = insn(op, register, 0, offset, value);
@@ -284,7 +288,7 @@ fn number(said: Option<i64>) -> Result<Option<u32>> {
     }
 }
 
-/// `rwm`, or what there is of it.
+/// The letters of this access, of `rwm`.
 pub fn letters(access: Access) -> String {
     let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
     letters.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect()
@@ -318,7 +322,7 @@ const JSET32_K: u8 = 0x46;
 const JA: u8 = 0x05;
 const EXIT: u8 = 0x95;
 
-/// One instruction: `struct bpf_insn` as the machine word that it is.
+/// One instruction: `struct bpf_insn` as a machine word.
 fn insn(op: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
     let [o0, o1] = offset.to_ne_bytes();
     let [v0, v1, v2, v3] = value.to_ne_bytes();
@@ -334,7 +338,7 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
-    /// What the kernel's v1 controller would say of the normal form.
+    /// The answer of the kernel's version 1 controller to the normal form.
     fn by_the_list(policy: &Policy, kind: Kind, major: u32, minor: u32, access: Access) -> bool {
         let device = Which { kind, major: Some(major), minor: Some(minor) };
         let mut found = policy.exceptions.iter().filter(|(which, _)| which.covers(device));
@@ -349,7 +353,7 @@ mod tests {
         machine::run(code, kind as u32, major, minor, access.into())
     }
 
-    /// xorshift: the same devices on every run.
+    /// xorshift, so that every run has the same devices.
     fn random(state: &mut u64) -> u64 {
         *state ^= *state << 13;
         *state ^= *state >> 7;

@@ -1,4 +1,4 @@
-//! All processes of a container at once: frozen, thawed, killed.
+//! Freezes, thaws and kills all processes of a container at once.
 
 use super::hierarchy::WALK_PATIENCE;
 use super::{Cgroup, Hierarchy, Tree, v1, v2};
@@ -14,10 +14,10 @@ impl Cgroup {
         self.controller("freezer").or(self.unified())
     }
 
-    /// Stops all processes where they are.
+    /// Freezes all processes.
     ///
     /// # Errors
-    /// There is no freezer, or the processes do not freeze; they run then.
+    /// There is no freezer; or the processes do not freeze, and then they run again.
     pub fn freeze(&self) -> Result<()> {
         self.freeze_until(Instant::now() + FREEZE_PATIENCE)
     }
@@ -30,10 +30,7 @@ impl Cgroup {
         }
     }
 
-    /// Lets all processes run.
-    ///
-    /// # Errors
-    /// There is no freezer, or the kernel refuses.
+    /// Thaws all processes.
     pub fn thaw(&self) -> Result<()> {
         match self.freezer() {
             None => bail!("cannot toggle freezer: cgroups not configured for container"),
@@ -42,10 +39,7 @@ impl Cgroup {
         }
     }
 
-    /// Whether the container is paused. One without cgroups is not.
-    ///
-    /// # Errors
-    /// The freezer cannot be read.
+    /// Whether the container is paused. A container without cgroups is not.
     pub fn frozen(&self) -> Result<bool> {
         match self.freezer() {
             None => Ok(false),
@@ -54,15 +48,16 @@ impl Cgroup {
         }
     }
 
-    /// Lets killed processes die. A frozen cgroup of version 1 keeps them from that, also one below that the container
-    /// has frozen itself. To be called when all have been sent SIGKILL: what is thawed before can freeze the next.
+    /// Lets killed processes die. In a frozen version 1 cgroup they do not, and the container may have frozen cgroups
+    /// below its own. The caller sends SIGKILL to all processes first: a process that is thawed earlier could freeze
+    /// another cgroup.
     ///
     /// # Errors
-    /// The kernel refuses, or there is no end of cgroups below.
+    /// The kernel refuses, or the walk through the cgroups below takes too long.
     pub fn let_die(&self) -> Result<()> {
         match self.freezer() {
             None => Ok(()),
-            // Version 2 lets them die as they are. The container is not paused any more all the same.
+            // In version 2, frozen processes die when they are killed. The thaw only ends the pause.
             Some(freezer) if freezer.unified() => {
                 if v2::frozen(freezer)? {
                     v2::thaw(freezer)?;
@@ -73,10 +68,7 @@ impl Cgroup {
         }
     }
 
-    /// Whether a process that enters would stand still: this cgroup or one above it is frozen.
-    ///
-    /// # Errors
-    /// The freezer cannot be read.
+    /// Whether a process that enters would be frozen at once: this cgroup or one above it is frozen.
     pub fn stands_still(&self) -> Result<bool> {
         match self.freezer() {
             None => Ok(false),
@@ -85,11 +77,11 @@ impl Cgroup {
         }
     }
 
-    /// Sends SIGKILL to every process here and below, also to those that are being forked, frozen or not.
-    /// Does not wait for their end: [`remove`](Self::remove) does.
+    /// Sends SIGKILL to every process here and below, including processes that are being forked and frozen ones.
+    /// It does not wait for their end: [`remove`](Self::remove) does.
     ///
     /// # Errors
-    /// The lists of processes cannot be read, or there are always new ones.
+    /// The lists of processes cannot be read, the walk takes too long, or the kernel refuses a thaw.
     pub fn kill_all(&self) -> Result<()> {
         let killed = self.unified().map(v2::kill).transpose()?.unwrap_or(false);
         if killed && matches!(self.tree, Tree::V2(_)) {
@@ -99,7 +91,8 @@ impl Cgroup {
         let deadline = Instant::now() + WALK_PATIENCE;
         let mut before = BTreeSet::new();
         for _ in 0..100 {
-            // What stands still does not fork. Processes that are slow to freeze must not keep the others alive.
+            // Frozen processes do not fork. A process that is slow to freeze must not keep the others alive: so the
+            // wait is short, and SIGKILL follows in any case.
             let frozen = !killed && self.freeze_until(Instant::now() + Duration::from_millis(200)).is_ok();
             let found = main.signal_all(deadline);
             if frozen {

@@ -1,6 +1,6 @@
 //! One directory of a container in one mounted hierarchy, and the only code that touches its files.
 //!
-//! Everything below the mount point is reached by openat2(2) from a directory fd that is known to be a cgroup
+//! Everything below the mount point is reached by openat2(2) from a directory fd that is verified to be on a cgroup
 //! file system, without symlinks and without crossing mounts. Not for: what the files mean (`v1`, `v2`), the cgroups
 //! that a container makes below (`walk`).
 
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
-/// How long it may take to go through all cgroups below one: a container can have made a great many.
+/// How long a walk through all cgroups below one may take: a container may have made very many.
 pub(super) const WALK_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Nothing below a mount point may lead out of it.
+/// No path below a mount point may lead out of it.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS)
@@ -29,17 +29,17 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 /// The container's directory in one hierarchy.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hierarchy {
-    /// What is mounted: controllers and `name=…`; nothing for the version 2 tree.
+    /// The controllers and `name=…` of the mount; empty for the version 2 tree.
     pub controllers: Vec<String>,
     /// Where it is mounted.
     pub mount: PathBuf,
-    /// The container's directory, relative to the mount point; empty is the root.
+    /// The container's directory, relative to the mount point; empty for the root.
     pub path: PathBuf,
     #[serde(skip)]
     root: OnceCell<OwnedFd>,
     #[serde(skip)]
     leaf: OnceCell<OwnedFd>,
-    /// Whether this process made the directory, so that nothing can have been set in it.
+    /// True if this process made the directory: then no other process has set anything in it.
     #[serde(skip)]
     fresh: Cell<bool>,
 }
@@ -50,18 +50,18 @@ pub fn is_cgroup(found: &rustix::fs::StatFs, unified: bool) -> bool {
     found.f_type as i64 == if unified { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC }
 }
 
-/// The errors that say that a cgroup is not there (any more).
+/// Whether the error says that the cgroup does not exist, or no longer.
 pub fn gone(error: &Error) -> bool {
     matches!(error.errno(), libc::ENOENT | libc::ENODEV)
 }
 
 impl Hierarchy {
-    /// Nothing is opened before it is needed.
+    /// Opens nothing: that happens at the first use.
     pub fn new(controllers: Vec<String>, mount: impl Into<PathBuf>, path: impl Into<PathBuf>) -> Self {
         Self {
             controllers,
             mount: mount.into(),
-            // Collected, so that joining with nothing leaves no slash at the end.
+            // Collected, because a join with an empty path leaves a slash at the end.
             path: path.into().components().collect(),
             root: OnceCell::new(),
             leaf: OnceCell::new(),
@@ -69,7 +69,7 @@ impl Hierarchy {
         }
     }
 
-    /// The same hierarchy, another directory in it.
+    /// Another directory in the same hierarchy.
     pub fn at(&self, path: impl Into<PathBuf>) -> Self {
         Self::new(self.controllers.clone(), &self.mount, path)
     }
@@ -109,7 +109,7 @@ impl Hierarchy {
     /// The container's directory itself, open for reading.
     ///
     /// # Errors
-    /// It is not there, or is not a cgroup.
+    /// It does not exist, or is not on a cgroup file system.
     pub fn leaf(&self) -> Result<BorrowedFd<'_>, Error> {
         if let Some(fd) = self.leaf.get() {
             return Ok(fd.as_fd());
@@ -117,7 +117,7 @@ impl Hierarchy {
         let fd = match self.root.get() {
             Some(_) => self.open_below("", OFlags::DIRECTORY)?,
             None => {
-                // One call less than by way of the root; what the mount point is, is checked at the end.
+                // This takes one call less than opening the root first. `verify` checks the file system afterwards.
                 let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
                 let fd = rustix::fs::openat2(CWD, self.dir(), flags, Mode::empty(), resolve)
@@ -142,9 +142,6 @@ impl Hierarchy {
     }
 
     /// Opens a file of the container's directory, or of a sub-cgroup (`sub/cgroup.procs`).
-    ///
-    /// # Errors
-    /// It is not there, or the kernel refuses.
     pub fn open(&self, file: impl AsRef<Path>, flags: OFlags) -> Result<OwnedFd, Error> {
         self.open_below(file.as_ref(), flags)
     }
@@ -165,19 +162,13 @@ impl Hierarchy {
     }
 
     /// The content of a file.
-    ///
-    /// # Errors
-    /// It is not there, or cannot be read.
     pub fn read(&self, file: impl AsRef<Path>) -> Result<String, Error> {
         let file = file.as_ref();
         let fd = self.open(file, OFlags::RDONLY)?;
         read_all(fd.as_fd()).called("read", || format!("{:?}", self.dir().join(file)))
     }
 
-    /// The content of a file of the directory above, on whose fd nothing else depends.
-    ///
-    /// # Errors
-    /// It is not there, or cannot be read.
+    /// The content of a file of the directory above.
     pub fn read_above(&self, file: &str) -> Result<String, Error> {
         let path = self.path.parent().unwrap_or(Path::new("")).join(file);
         let shown = || format!("{:?}", self.mount.join(&path));
@@ -187,14 +178,11 @@ impl Hierarchy {
         read_all(fd.as_fd()).called("read", shown)
     }
 
-    /// The content of a file, if the kernel has it.
-    ///
-    /// # Errors
-    /// It is there and cannot be read.
+    /// The content of a file; `None` if the kernel does not have the file.
     pub fn read_if_there(&self, file: impl AsRef<Path>) -> Result<Option<String>, Error> {
         match self.read(file) {
             Ok(content) => Ok(Some(content)),
-            // EOPNOTSUPP: pressure files of kernels that were booted without them.
+            // EOPNOTSUPP: the kernel was booted without pressure information (psi=0).
             Err(error) if gone(&error) || error.errno() == libc::EOPNOTSUPP => Ok(None),
             Err(error) => Err(error),
         }
@@ -211,19 +199,13 @@ impl Hierarchy {
     }
 
     /// Writes one more value into a file that is open already.
-    ///
-    /// # Errors
-    /// The kernel does not take the value.
     pub fn put(&self, fd: BorrowedFd<'_>, file: impl AsRef<Path>, value: &str) -> Result<(), Error> {
         rustix::io::retry_on_intr(|| rustix::io::write(fd, value.as_bytes()))
             .map(drop)
             .called("write", || format!("{:?} {value:?}", self.dir().join(file.as_ref())))
     }
 
-    /// Makes the directory and what is missing above it. One that is there already is taken as it is.
-    ///
-    /// # Errors
-    /// The kernel refuses, for want of permission above all.
+    /// Makes the directory and those above it that are missing. A directory that exists is taken as it is.
     pub fn make(&self) -> Result<(), Error> {
         let Some(name) = self.path.file_name() else { return Ok(()) };
         let root = self.root()?;
@@ -266,10 +248,10 @@ impl Hierarchy {
             .called("openat2", || format!("{path:?} in {:?}", self.mount))
     }
 
-    /// Removes the directory and its sub-cgroups; waits until `deadline` for dying processes to be gone.
+    /// Removes the directory and its sub-cgroups; waits until `deadline` for killed processes to end.
     ///
     /// # Errors
-    /// There are processes that live on, or the kernel refuses.
+    /// A process lives on, or the kernel refuses.
     pub fn remove(&self, deadline: Instant) -> Result<(), Error> {
         if self.path.as_os_str().is_empty() {
             return Ok(());
@@ -278,7 +260,7 @@ impl Hierarchy {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(_) => {}
         }
-        // Not there on a read-only mount is EROFS: look before an error is made of it.
+        // On a read-only mount rmdir(2) says EROFS also for a missing directory: so look whether it exists.
         match self.leaf() {
             Err(error) if gone(&error) => return Ok(()),
             opened => opened?,
@@ -290,13 +272,14 @@ impl Hierarchy {
         loop {
             let limit = deadline + WALK_PATIENCE;
             match self.walk(limit, |_| Ok(()), |above, name| self.remove_below(above, name)) {
-                // Somebody else removes them as well.
+                // Another process removes them at the same time.
                 Err(error) if gone(&error) => {}
                 walked => walked?,
             }
             match rustix::fs::unlinkat(CWD, self.dir(), AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => return Ok(()),
-                // Version 1 has nothing to wait on; and after the last process a reference may linger.
+                // Version 1 has no event to wait for. In both versions a reference may remain for a moment after the
+                // last process.
                 Err(Errno::BUSY | Errno::INTR) if Instant::now() < deadline => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(100));
@@ -306,7 +289,7 @@ impl Hierarchy {
         }
     }
 
-    /// Removes one cgroup; it stays if it has processes, or cgroups that were made meanwhile.
+    /// Removes one cgroup. A cgroup with processes, or with new cgroups in it, stays.
     fn remove_below(&self, above: BorrowedFd<'_>, name: &CStr) -> Result<(), Error> {
         match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::INTR) => Ok(()),
@@ -314,8 +297,8 @@ impl Hierarchy {
         }
     }
 
-    /// Version 2: waits until no process is left, here and below. At the deadline it gives up without a word:
-    /// the rmdir that follows says what is the matter.
+    /// Version 2: waits until no process is left, here and below. At the deadline it returns without an error: the
+    /// rmdir that follows reports the reason.
     fn wait_unpopulated(&self, deadline: Instant) -> Result<(), Error> {
         match self.wait_event("populated 0", deadline) {
             Err(error) if gone(&error) => Ok(()),
@@ -324,9 +307,6 @@ impl Hierarchy {
     }
 
     /// Version 2: waits until `cgroup.events` has the line; `false` at the deadline.
-    ///
-    /// # Errors
-    /// The file cannot be read.
     pub fn wait_event(&self, line: &str, deadline: Instant) -> Result<bool, Error> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         const FILE: &str = "cgroup.events";
@@ -351,7 +331,7 @@ impl Hierarchy {
     }
 }
 
-/// All that is left to read of an open file. What is no UTF-8 becomes U+FFFD: of these files only the kernel's words are used.
+/// Reads an open file to its end. Bytes that are not UTF-8 become U+FFFD; callers use only the kernel's own words.
 pub(super) fn read_all(fd: BorrowedFd<'_>) -> Result<String, Errno> {
     let mut content = vec![];
     let mut buffer = [0u8; 4096];
@@ -365,14 +345,14 @@ pub(super) fn read_all(fd: BorrowedFd<'_>) -> Result<String, Errno> {
     }
 }
 
-/// From the beginning, also the second time. These files fit a page.
+/// Reads a file from its beginning, each time. These files fit into a page.
 fn pread_all(fd: BorrowedFd<'_>) -> Result<String, Errno> {
     let mut buffer = [0u8; 4096];
     let length = rustix::io::retry_on_intr(|| rustix::io::pread(fd, &mut buffer, 0))?;
     Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
 }
 
-/// The number behind `key` in a file of `key number` lines.
+/// The number that follows `key` in a file of `key number` lines.
 pub fn value_of(content: &str, key: &str) -> Option<u64> {
     content.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }

@@ -1,4 +1,4 @@
-//! Who makes and removes the container's directories, and what is different when it is not us.
+//! Who makes and removes the container's directories, and what differs if that is systemd.
 
 use super::hierarchy::{Hierarchy, gone};
 use super::{Cgroup, Plan, Resources, Tree, below, locate, systemd, v2};
@@ -8,28 +8,29 @@ use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Who makes and removes the directories.
+/// Who makes and removes the container's directories.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Keeper {
-    /// We do.
+    /// The runtime.
     Us,
-    /// systemd does.
+    /// systemd.
     Systemd(systemd::Scope),
 }
 
 impl Cgroup {
-    /// Whether the cgroup is still to be made, around a process: by [`adopt`](Self::adopt).
+    /// Whether [`adopt`](Self::adopt) still has to make the cgroup, around a process.
     pub fn waits_for_process(&self) -> bool {
         matches!((&self.keeper, &self.tree), (Keeper::Systemd(_), Tree::Nowhere))
     }
 
-    /// The directory that systemd will make, as far as that can be known without asking it.
+    /// The directory that systemd will make, as far as the runtime can know it without asking systemd.
     pub(super) fn scope_to_be(&self) -> Option<Hierarchy> {
         let Keeper::Systemd(scope) = &self.keeper else { return None };
         self.waits_for_process().then(|| Hierarchy::new(vec![], locate::ROOT, scope.usual_path()))
     }
 
-    /// Has systemd make a scope around `pid`, and sets limits and devices in it. Record the cgroup afterwards.
+    /// Has systemd make a scope around `pid`, then sets limits and devices in it. The caller records the cgroup
+    /// afterwards.
     ///
     /// # Errors
     /// systemd cannot be reached or refuses, or the kernel refuses a value.
@@ -45,15 +46,16 @@ impl Cgroup {
             cgroup = below::enter(&cgroup, &subgroup, pid).with_context(place)?;
         }
         let needed: Vec<&str> = plan.limits.writes.iter().map(|write| write.controller.as_ref()).collect();
-        // Those that systemd does not know of (hugetlb, rdma).
+        // systemd passes down the controllers that it knows, but not hugetlb and rdma.
         v2::enable_controllers(&cgroup, &needed).context("unable to apply cgroup configuration")?;
         self.tree = Tree::V2(cgroup);
         self.set(plan)
     }
 
-    /// Whether a process of ours cannot be cloned into the cgroup: the kernel wants the right to move processes in
-    /// the lowest directory above both that cgroup and our own (cgroups(7), "delegation containment"), which users
-    /// lack when they come from a login session. Their manager has it.
+    /// Whether the runtime may not clone a process into the cgroup, so that systemd has to move it there.
+    ///
+    /// The kernel wants the right to move processes in the lowest directory above both that cgroup and our own
+    /// (cgroups(7), "delegation containment"). A user from a login session lacks it; the user's manager has it.
     pub fn needs_attach(&self) -> bool {
         let (Keeper::Systemd(scope), Tree::V2(cgroup)) = (&self.keeper, &self.tree) else { return false };
         if !scope.of_user() {
@@ -77,7 +79,7 @@ impl Cgroup {
         let below = cgroup.path.iter().skip_while(|name| *name != scope.unit.as_str()).skip(1);
         scope.attach(pid, &below.collect::<PathBuf>()).map_err(|error| {
             match v2::why_refused(cgroup, libc::EBUSY) {
-                // systemd says that permission is denied, whatever the kernel has said.
+                // systemd reports "permission denied" for every errno of the kernel.
                 Some(why) => Refused::told(Error::new("cgroup.procs", why, libc::EBUSY)),
                 None => error,
             }
@@ -91,14 +93,12 @@ impl Cgroup {
         }
     }
 
-    /// Has systemd end the scope and what is in it, unless it has seen the last process end by itself.
-    ///
-    /// # Errors
-    /// systemd cannot be reached or refuses.
+    /// Has systemd end the scope and its processes. Asks nothing if the scope is gone already, as it is after its
+    /// last process.
     pub(super) fn release(&self) -> Result<()> {
         let Keeper::Systemd(scope) = &self.keeper else { return Ok(()) };
         match self.unified().map(|cgroup| cgroup.open("", OFlags::PATH)) {
-            // The usual case, in which nobody need be asked.
+            // The usual case: systemd removed the scope when the last process ended.
             Some(Err(error)) if gone(&error) => Ok(()),
             _ => scope.stop(),
         }

@@ -1,7 +1,7 @@
-//! Resources to writes: which file of which controller is told what, in which order.
+//! Turns resources into writes: which file of which controller gets which value, in which order.
 //!
-//! Pure and without a view of the host: what depends on the kernel (a file that may be missing, an order that
-//! depends on the values of before) is said in the [`Write`] itself. Not for: the writing (`hierarchy`).
+//! Pure, and without a look at the host. What depends on the kernel is part of each [`Write`]: a file that may be
+//! missing, an order that depends on the former values. Not for: the writing (`hierarchy`).
 
 use super::resources::{BlockIo, Resources, ThrottleDevice};
 use anyhow::{Context, Result, bail};
@@ -15,18 +15,18 @@ pub struct Write {
     pub controller: Cow<'static, str>,
     /// Name of the file in the container's directory.
     pub file: Cow<'static, str>,
-    /// What is written.
+    /// The value.
     pub value: String,
-    /// Where config.json asked for it.
+    /// The config pointer that asks for it.
     pub pointer: Cow<'static, str>,
     /// What a missing file means.
     pub missing: Missing,
-    /// What it means that the kernel calls the value invalid.
+    /// What EINVAL means.
     pub order: Order,
 }
 
 impl Write {
-    /// The same limit, lifted.
+    /// The same file, without a limit.
     pub(super) fn lifted(&self) -> Self {
         Self { value: "max".to_owned(), ..self.clone() }
     }
@@ -35,29 +35,29 @@ impl Write {
 /// What a missing file means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Missing {
-    /// The limit cannot be kept: an error.
+    /// The limit cannot be kept: this is an error.
     Fails,
-    /// Nothing: the kernel is too old or built without it, and nothing is lost.
+    /// Nothing is lost: the kernel was built or booted without the feature.
     Ignored,
-    /// The same is said by another value in another file.
+    /// Another value in another file sets the same limit.
     Instead(&'static str, String),
 }
 
-/// What it means that the kernel calls a value invalid (EINVAL).
+/// What it means if the kernel answers EINVAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Order {
-    /// That it is invalid.
+    /// The value is invalid.
     Now,
-    /// Perhaps only that another of these values must be written first: it is tried again after them.
+    /// Perhaps another of these values must be written first: so this one is tried again after them.
     AgainAtTheEnd,
 }
 
-/// All that the controllers are told.
+/// All writes for a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
-    /// In this order.
+    /// The writes, in their order.
     pub writes: Vec<Write>,
-    /// v2: refuse memory limits that are below what is in use, as `(memory, memory and swap)`.
+    /// Version 2: refuse memory limits below the present usage. The pair is `(memory, memory and swap)`.
     pub check_usage: Option<(i64, i64)>,
 }
 
@@ -85,7 +85,7 @@ impl Writes {
     }
 }
 
-/// Zero is "not set".
+/// Takes zero as "not set".
 fn set<T: Default + PartialEq + Copy>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
 }
@@ -98,7 +98,7 @@ const PIDS: &str = "linux.resources.pids.limit";
 /// The writes for a host with version 1 controllers.
 ///
 /// # Errors
-/// Something that version 1 cannot do or the kernel never accepts, by its config pointer.
+/// Version 1 cannot express a value, or the kernel never accepts it. The error names its config pointer.
 pub fn v1(asked: &Resources) -> Result<Limits> {
     if !asked.unified.is_empty() {
         bail!("linux.resources.unified: invalid configuration: cannot use unified on cgroup v1");
@@ -125,9 +125,6 @@ pub fn v1(asked: &Resources) -> Result<Limits> {
 }
 
 /// The writes for a host with version 2 only.
-///
-/// # Errors
-/// As for [`v1`].
 pub fn v2(asked: &Resources) -> Result<Limits> {
     let mut writes = Writes(vec![]);
     pids(&mut writes, asked);
@@ -147,7 +144,7 @@ pub fn v2(asked: &Resources) -> Result<Limits> {
 fn pids(writes: &mut Writes, asked: &Resources) {
     let value = match asked.pids.limit {
         None => return,
-        // systemd cannot say 0, and a container needs one process anyway.
+        // systemd cannot express 0, and a container needs one process anyway.
         Some(0) => "1".to_owned(),
         Some(limit) if limit > 0 => limit.to_string(),
         Some(_) => "max".to_owned(),
@@ -169,15 +166,16 @@ fn cpuset(writes: &mut Writes, asked: &Resources) {
 
 fn v1_memory(writes: &mut Writes, asked: &Resources) -> Result<()> {
     let memory = &asked.memory;
-    // Which of the two must be first depends on the limits of before: the swap limit is never below the other.
+    // The former limits decide which of the two must be first: the kernel keeps the swap limit at or above the memory
+    // limit.
     if let Some(limit) = set(memory.limit) {
         writes.add("memory", "memory.limit_in_bytes", MEMORY, limit).order = Order::AgainAtTheEnd;
     }
     match (set(memory.limit), set(memory.swap)) {
-        // Unlimited memory under a swap limit would be limited still.
+        // A swap limit would still limit the memory.
         (Some(-1), None) => {
             let write = writes.add("memory", "memory.memsw.limit_in_bytes", MEMORY, -1);
-            // Before the memory limit that it bounds, and without swap accounting there is nothing to lift.
+            // Written before the memory limit, which it bounds. Without swap accounting there is nothing to lift.
             write.missing = Missing::Ignored;
         }
         (_, Some(swap)) => {
@@ -195,7 +193,7 @@ fn v1_memory(writes: &mut Writes, asked: &Resources) -> Result<()> {
         writes.add("memory", "memory.oom_control", "linux.resources.memory.disableOOMKiller", 1);
     }
     match memory.swappiness {
-        // -1 in an unsigned field: leave it.
+        // -1 in an unsigned field means "leave it".
         None | Some(u64::MAX) => {}
         Some(swappiness @ 0..=100) => {
             writes.add("memory", "memory.swappiness", "linux.resources.memory.swappiness", swappiness);
@@ -227,7 +225,7 @@ fn v2_memory(writes: &mut Writes, asked: &Resources) -> Result<()> {
     Ok(())
 }
 
-/// Version 1, and so config.json, limits the sum of memory and swap, version 2 each alone.
+/// The limit of swap alone. Version 1, and so config.json, limits the sum of memory and swap; version 2 limits each.
 pub(super) fn swap_alone(both: i64, memory: i64) -> Result<Option<i64>> {
     Ok(match (both, memory) {
         (0, -1) | (-1, _) => Some(-1),
@@ -247,14 +245,14 @@ fn max_or(value: i64) -> String {
 fn v1_cpu(writes: &mut Writes, asked: &Resources) -> Result<()> {
     let cpu = &asked.cpu;
     if let Some(shares) = set(cpu.shares) {
-        // The kernel takes any number and makes it fit, which is not what was asked for.
+        // The kernel changes a number that is out of range into one that is not. That is not what the user asked for.
         match shares {
             1 => bail!("linux.resources.cpu.shares: the minimum allowed cpu-shares is 2"),
             262_145.. => bail!("linux.resources.cpu.shares: the maximum allowed cpu-shares is 262144"),
             _ => writes.add("cpu", "cpu.shares", "linux.resources.cpu.shares", shares),
         };
     }
-    // Period, burst and quota are checked against each other and against the parent's quota.
+    // The kernel checks period, burst and quota against each other and against the parent's quota.
     let order = if set(cpu.quota).is_some() { Order::AgainAtTheEnd } else { Order::Now };
     if let Some(period) = set(cpu.period) {
         writes.add("cpu", "cpu.cfs_period_us", "linux.resources.cpu.period", period).order = order;
@@ -302,8 +300,8 @@ fn v2_cpu(writes: &mut Writes, asked: &Resources) {
     }
 }
 
-/// Shares of version 1 (2 to 262144, usually 1024) as a weight of version 2 (1 to 10000, usually 100): the
-/// parabola through these three points, in logarithms.
+/// Version 1 shares (2 to 262144, usually 1024) as a version 2 weight (1 to 10000, usually 100): the parabola through
+/// these three points, in logarithms.
 pub fn weight_of(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
@@ -331,7 +329,7 @@ fn throttles(io: &BlockIo) -> [(&'static str, &'static str, &'static str, &[Thro
 }
 
 fn v1_block_io(writes: &mut Writes, io: &BlockIo) {
-    // The file has one name with the CFQ scheduler of old kernels and another with BFQ.
+    // CFQ's name for the file (before Linux 5.0), or else BFQ's.
     let mut weight = |file: &'static str, bfq: &'static str, pointer: String, value: String| {
         let write = writes.add("blkio", file, pointer, &value);
         write.missing = Missing::Instead(bfq, value);
@@ -368,7 +366,7 @@ fn v1_block_io(writes: &mut Writes, io: &BlockIo) {
 fn v2_block_io(writes: &mut Writes, io: &BlockIo) {
     if let Some(weight) = set(io.weight) {
         let write = writes.add("io", "io.bfq.weight", "linux.resources.blockIO.weight", weight);
-        // 10..1000 onto 1..10000
+        // Maps 10..1000 to 1..10000.
         let linear = 1 + u64::from(weight.saturating_sub(10)) * 9999 / 990;
         write.missing = Missing::Instead("io.weight", linear.to_string());
     }
@@ -376,13 +374,13 @@ fn v2_block_io(writes: &mut Writes, io: &BlockIo) {
         if let Some(weight) = set(device.weight) {
             let pointer = format!("linux.resources.blockIO.weightDevice[{index}].weight");
             let value = format!("{}:{} {weight}", device.major, device.minor);
-            // Only BFQ has weights by device.
+            // Only the BFQ scheduler has weights for devices.
             writes.add("io", "io.bfq.weight", pointer, value).missing = Missing::Ignored;
         }
     }
     for (name, _, key, devices) in throttles(io) {
         for (index, device) in devices.iter().enumerate() {
-            // For version 1, zero lifts a limit.
+            // In config.json, as in version 1, zero lifts a limit.
             let rate = if device.rate == 0 { "max".to_owned() } else { device.rate.to_string() };
             let value = format!("{}:{} {key}={rate}", device.major, device.minor);
             writes.add("io", "io.max", format!("linux.resources.blockIO.{name}[{index}]"), value);
@@ -418,8 +416,8 @@ fn rdma(writes: &mut Writes, asked: &Resources) -> Result<()> {
     Ok(())
 }
 
-/// Of the core's own files these two are limits. Others act when they are written: `cgroup.procs` moves a process,
-/// `cgroup.kill` and `cgroup.freeze` reach all that are there, `cgroup.subtree_control` keeps the container out.
+/// The core's own files that are limits. Its other files act when they are written: `cgroup.procs` moves a process,
+/// `cgroup.kill` and `cgroup.freeze` act on all processes, and `cgroup.subtree_control` locks the container out.
 const CORE_LIMITS: [&str; 2] = ["cgroup.max.depth", "cgroup.max.descendants"];
 
 fn unified(writes: &mut Writes, asked: &Resources) -> Result<()> {
@@ -441,7 +439,7 @@ fn unified(writes: &mut Writes, asked: &Resources) -> Result<()> {
                 CORE_LIMITS.join(" and ")
             );
         }
-        // The kernel takes one line at a time.
+        // The kernel takes one line for each write.
         for line in value.split_inclusive('\n') {
             let write = writes.add("", file.clone(), pointer.clone(), line);
             write.controller = Cow::Owned(controller.to_owned());
@@ -450,7 +448,7 @@ fn unified(writes: &mut Writes, asked: &Resources) -> Result<()> {
     Ok(())
 }
 
-/// A name that goes into a line for the kernel must not end it, nor the word.
+/// Checks a name that becomes part of a line for the kernel: it must not end the line or the word.
 fn no_break(name: &str) -> Result<()> {
     if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '\0') {
         bail!("{name:?} is not a device name");

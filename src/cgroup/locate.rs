@@ -1,7 +1,7 @@
-//! Where the container's directories will be: /proc/self/cgroup and the usual mount points.
+//! Where the container's directories will be, by /proc/self/cgroup and the usual mount points.
 //!
-//! /proc/self/mountinfo is only read on hosts that mount cgroups elsewhere, and inside of containers that have
-//! no cgroup namespace. Nothing is made here.
+//! It reads /proc/self/mountinfo only on hosts that mount cgroups elsewhere, and inside containers without a cgroup
+//! namespace. It makes nothing.
 
 use super::hierarchy::{self, Hierarchy};
 use crate::host::CgroupMode;
@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 /// Where cgroups are mounted.
 pub const ROOT: &str = "/sys/fs/cgroup";
 
-/// The version 1 controllers that a container gets a directory in; others are none of our business.
+/// The version 1 controllers in which a container gets a directory. The runtime leaves others alone.
 const CONTROLLERS: &[&str] = &[
     "cpuset",
     "devices",
@@ -35,32 +35,32 @@ const CONTROLLERS: &[&str] = &[
     "name=systemd",
 ];
 
-/// `linux.cgroupsPath`, cleaned: no `..` is left in it.
+/// `linux.cgroupsPath`, cleaned: it has no `..` any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Place {
     /// From the root of each hierarchy.
     Absolute(PathBuf),
-    /// Under the cgroup of the runtime.
+    /// From the cgroup of the runtime.
     Relative(PathBuf),
 }
 
 impl Place {
-    /// Reads a path as runc does: `..` goes up at most to where the path begins.
+    /// Reads a path as runc does: `..` goes up to where the path begins, and no further.
     pub fn of(said: &str) -> Self {
         let path = clean(Path::new(said));
         if said.starts_with('/') { Self::Absolute(path) } else { Self::Relative(path) }
     }
 }
 
-/// The path without `.`, `..` and leading slash.
+/// The path without `.`, `..` and the leading slash.
 pub fn clean(path: &Path) -> PathBuf {
     crate::sys::path::clean(path).components().skip(1).collect()
 }
 
-/// Refuses a path that the kernel would not take, before anything is made.
+/// Refuses a path that the kernel would not take, before the runtime makes anything.
 ///
 /// # Errors
-/// It is too long, or has a byte that names have not.
+/// The path is too long, or has a byte that no name may have.
 pub fn check(path: &str) -> Result<()> {
     if path.contains('\0') {
         bail!("linux.cgroupsPath: {path:?} has a NUL byte");
@@ -77,10 +77,10 @@ pub fn check(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// The hierarchies of the host with the container's directory in each; on pure version 2 hosts it is one.
+/// The hierarchies of the host, with the container's directory in each. A pure version 2 host has one.
 ///
 /// # Errors
-/// There is no cgroup file system that can guard devices, or /proc cannot be read.
+/// No hierarchy can guard devices, or /proc cannot be read.
 pub fn hierarchies(place: &Place, mode: CgroupMode) -> Result<Vec<Hierarchy>> {
     let own = || own_cgroups("/proc/self/cgroup");
     if mode != CgroupMode::Unified {
@@ -90,7 +90,7 @@ pub fn hierarchies(place: &Place, mode: CgroupMode) -> Result<Vec<Hierarchy>> {
         Place::Absolute(path) => path.clone(),
         Place::Relative(path) => {
             let own = parse(&own()?).into_iter().find(|(controllers, _)| controllers.is_empty());
-            // Beside our own cgroup, not below: with processes in it, it cannot give controllers to children.
+            // Beside our own cgroup, not below it: a cgroup with processes cannot give controllers to its children.
             let beside =
                 own.and_then(|(_, own)| clean(&own).parent().map(Path::to_path_buf)).unwrap_or_default();
             beside.join(path)
@@ -99,11 +99,11 @@ pub fn hierarchies(place: &Place, mode: CgroupMode) -> Result<Vec<Hierarchy>> {
     Ok(vec![Hierarchy::new(vec![], ROOT, path)])
 }
 
-/// A file of cgroups: bytes, for a name of a cgroup need not be text.
+/// The content of /proc/PID/cgroup. It is bytes, because a cgroup's name need not be text.
 fn own_cgroups(file: &str) -> Result<Vec<u8>> {
     use std::io::Read;
     let mut content = Vec::with_capacity(2048);
-    // At most a path for each hierarchy.
+    // The file has at most one path for each hierarchy.
     let opened = fd::open_file(Path::new(file), OFlags::empty());
     let read = opened.and_then(|file| file.take(1 << 20).read_to_end(&mut content));
     read.called("read", || format!("{file:?}"))?;
@@ -114,7 +114,7 @@ fn version_1(place: &Place, mode: CgroupMode, own: &[u8]) -> Result<Vec<Hierarch
     let mut mounts = Mounts::default();
     let mut found = vec![];
     for (controllers, own) in parse(own) {
-        // Outside of our cgroup namespace it begins with `..`: then the container's is at the top of what we see.
+        // A cgroup outside our cgroup namespace begins with `..`. Then the container's is at the top of what we see.
         let own = clean(&own);
         if controllers.is_empty() {
             if mode == CgroupMode::Hybrid {
@@ -137,7 +137,7 @@ fn version_1(place: &Place, mode: CgroupMode, own: &[u8]) -> Result<Vec<Hierarch
         found.push(Hierarchy::new(controllers, mount, path));
     }
     if !found.iter().any(|hierarchy| hierarchy.has("devices")) {
-        // Without it there is no telling which devices the container may use.
+        // Without the devices controller the runtime cannot restrict devices.
         bail!("mountpoint for devices not found");
     }
     Ok(found)
@@ -146,7 +146,7 @@ fn version_1(place: &Place, mode: CgroupMode, own: &[u8]) -> Result<Vec<Hierarch
 /// Version 2: the cgroup that process `pid` is in, from the root of the tree.
 ///
 /// # Errors
-/// The process is gone, or its cgroup is outside of what we see.
+/// The process is gone, or its cgroup is outside our cgroup namespace.
 pub fn of_process(pid: i32) -> Result<Option<PathBuf>> {
     unified_of(&own_cgroups(&format!("/proc/{pid}/cgroup"))?)
 }
@@ -154,14 +154,14 @@ pub fn of_process(pid: i32) -> Result<Option<PathBuf>> {
 fn unified_of(content: &[u8]) -> Result<Option<PathBuf>> {
     let found = parse(content).into_iter().find(|(controllers, _)| controllers.is_empty());
     let Some((_, path)) = found else { return Ok(None) };
-    // Outside of our cgroup namespace it begins with `..`, which no cgroup is called.
+    // A cgroup outside our cgroup namespace begins with `..`; no cgroup has that name.
     let hidden = path.components().any(|part| part == Component::ParentDir);
     ensure!(!hidden, "cgroup {path:?} is outside of our cgroup namespace");
     Ok(Some(path))
 }
 
-/// The lines of /proc/PID/cgroup: controllers (none for version 2) and the path without leading slash. The path may be
-/// any bytes but a line break, which the kernel refuses.
+/// The lines of /proc/PID/cgroup: controllers (none for version 2), and the path without its leading slash. The path
+/// may have any byte except a line break, which the kernel refuses.
 pub fn parse(content: &[u8]) -> Vec<(Vec<String>, PathBuf)> {
     let line = |line: &[u8]| {
         let mut fields = line.splitn(3, |byte| *byte == b':').skip(1);
@@ -173,7 +173,7 @@ pub fn parse(content: &[u8]) -> Vec<(Vec<String>, PathBuf)> {
     content.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
-/// The mounts of version 1, looked up where they usually are, or in mountinfo, which is read at most once.
+/// The mounts of version 1. They are looked up where they usually are, else in mountinfo, which is read at most once.
 #[derive(Default)]
 struct Mounts {
     table: Option<Vec<Mount>>,
@@ -195,7 +195,7 @@ impl Mounts {
         if is_mount(&path) {
             return Some(path);
         }
-        // Mounted together under names in another order, with a link for each.
+        // Controllers that are mounted together may have their names in another order; each name is a link then.
         let link = Path::new(ROOT).join(controllers.first()?);
         std::fs::canonicalize(link).ok().filter(|path| is_mount(path))
     }
@@ -206,7 +206,8 @@ impl Mounts {
 
     fn of(&mut self, controllers: &[String]) -> Option<&Mount> {
         let table = self.table.get_or_insert_with(|| {
-            // Other mounts may have any names. Those that we look for are told by their type, which comes behind.
+            // Other mounts may have any names. The ones we look for are recognized by their type, which follows the
+            // names.
             let content = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
             content.split(|byte| *byte == b'\n').filter_map(mount).collect()
         });
@@ -214,8 +215,8 @@ impl Mounts {
         table.iter().find(|mount| mount.options.split(',').any(|option| option == wanted))
     }
 
-    /// Our own cgroup as it is found below the mount point. /proc/self/cgroup says it from the root of the
-    /// hierarchy, of which a container without cgroup namespace has only a part mounted.
+    /// The path of our own cgroup below the mount point. /proc/self/cgroup gives it from the root of the hierarchy; a
+    /// container without a cgroup namespace has only a part of the hierarchy mounted.
     fn seen_from(&mut self, mount: &Path, controllers: &[String], own: PathBuf) -> PathBuf {
         if own.as_os_str().is_empty()
             || rustix::fs::access(mount.join(&own), rustix::fs::Access::EXISTS).is_ok()
@@ -228,7 +229,7 @@ impl Mounts {
 }
 
 fn mount(line: &[u8]) -> Option<Mount> {
-    // Spaces in names are escaped, so that each field is a word; the optional ones end with a dash.
+    // The kernel escapes spaces in names, so each field is a word. A dash ends the optional fields.
     let mut fields = line.split(|byte| *byte == b' ').skip(3);
     let (root, point) = (fields.next()?, fields.next()?);
     let mut device = fields.skip_while(|field| *field != b"-").skip(1);
@@ -237,7 +238,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
     Some(Mount { root: unescaped(root), point: unescaped(point), options })
 }
 
-/// `\040` and the like: space, tab, line break and backslash.
+/// Undoes the kernel's escapes, such as `\040`, of space, tab, line break and backslash.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,4 +1,4 @@
-//! A [`Cgroup`] without its limits, which may be many: all that killing and removing need.
+//! A [`Cgroup`] without its limits, which may be many. Killing and removing need no more.
 
 use super::{Cgroup, Keeper, Tree};
 use serde::Serialize;
@@ -12,7 +12,7 @@ struct Located<'a> {
 }
 
 impl Cgroup {
-    /// Where it is, without the limits: to be written, and read as a [`Cgroup`].
+    /// The place without the limits. Written down, it can be read as a [`Cgroup`].
     pub fn located(&self) -> impl Serialize + '_ {
         Located { tree: &self.tree, keeper: &self.keeper, named: self.named, rootless: self.rootless }
     }

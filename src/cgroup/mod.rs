@@ -76,28 +76,28 @@ use std::time::{Duration, Instant};
 /// What config.json asks of cgroups.
 #[derive(Debug, Serialize)]
 pub struct Plan {
-    /// Where the container's cgroup is to be, if we make it.
+    /// Where the container's cgroup will be if the runtime makes it.
     pub place: Place,
-    /// The scope that it is to be, if systemd makes it.
+    /// The scope that systemd will make, if systemd makes the cgroup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<systemd::Scope>,
-    /// Whether config.json named the place: then it is an error that it cannot be had.
+    /// True if config.json names the place. Then it is an error if the place cannot be had.
     pub named: bool,
-    /// What nobody asked for may be missing if we lack the permission: we lack root's powers, or were told so
-    /// (`--rootless true`).
+    /// True if the runtime lacks root's powers, or was told so (`--rootless true`). Then it may run without a cgroup
+    /// that config.json did not ask for.
     pub rootless: bool,
-    /// Whether we do lack root's powers over the host.
+    /// True if the runtime does lack root's powers over the host.
     pub without_root: bool,
-    /// The limit of processes must wait until init is ready: before that the runtime has processes of its own in the
-    /// cgroup, which must not count.
+    /// True if the limit of processes must wait until init is ready. Until then processes of the runtime are in the
+    /// cgroup, and they must not count.
     pub pids_later: bool,
-    /// What was asked for, kept for `update`.
+    /// What config.json asks for, kept for `update`.
     pub resources: Box<Resources>,
-    /// The same as writes.
+    /// The same, as writes to files.
     pub limits: Limits,
     /// Which devices may be used.
     pub devices: devices::Policy,
-    /// A cgroup below, for the container to manage.
+    /// A cgroup below the container's, which the container manages itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delegated: Option<Delegated>,
 }
@@ -142,7 +142,7 @@ fn pids_max(plan: &Plan) -> impl Iterator<Item = &Write> {
     plan.limits.writes.iter().filter(|write| write.file == "pids.max")
 }
 
-/// What the files are told; beside systemd, which writes some of them too, what it would write there.
+/// The writes to the files. With systemd as the keeper, the values are those that systemd would write itself.
 fn limits_for(resources: &Resources, unified: bool, beside_systemd: bool) -> Result<Limits> {
     let settled = beside_systemd.then(|| systemd::for_files(resources));
     let resources = settled.as_ref().unwrap_or(resources);
@@ -158,7 +158,7 @@ pub struct Cgroup {
     rootless: bool,
     #[serde(default)]
     resources: Box<Resources>,
-    /// Below it, where the container's process is.
+    /// The cgroup below it that the container's process was moved to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delegated: Option<PathBuf>,
 }
@@ -166,15 +166,15 @@ pub struct Cgroup {
 /// Which trees there are.
 #[derive(Debug, Serialize, Deserialize)]
 enum Tree {
-    /// One, for everything.
+    /// One tree, for everything.
     V2(Hierarchy),
-    /// One for each controller or group of controllers, and on hybrid hosts one of version 2 beside them.
+    /// A tree for each controller or group of controllers; on hybrid hosts one of version 2 beside them.
     V1(Vec<Hierarchy>),
-    /// None that we may use: a rootless container without limits.
+    /// No tree that the runtime may use: a rootless container without limits, or one whose scope is still to be made.
     Nowhere,
 }
 
-/// How long `remove` waits for killed processes to be gone.
+/// How long `remove` waits for killed processes to end.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Cgroup {
@@ -190,8 +190,7 @@ impl Cgroup {
         }
     }
 
-    /// Where the container `id` is if its configuration named no place: all that is left to go by when its
-    /// record is damaged.
+    /// Where the container `id` is if its configuration named no place. `delete` uses this if the record is damaged.
     ///
     /// # Errors
     /// The host has no usable cgroups.
@@ -200,10 +199,10 @@ impl Cgroup {
         Self::at_place(&plan, host)
     }
 
-    /// Decides which directories will be made. Makes nothing, so that the record can be written first.
+    /// Decides which directories will be made. It makes nothing, so that the record can be written first.
     ///
     /// # Errors
-    /// The host has no usable cgroups, or the cgroup is somebody's: it has processes or is frozen.
+    /// The host has no usable cgroups; or the cgroup is in use: it has processes, or it is frozen.
     pub fn locate(plan: &Plan, host: &Host) -> Result<Self> {
         let cgroup = Self::at_place(plan, host)?;
         cgroup.check_unused()?;
@@ -236,10 +235,11 @@ impl Cgroup {
         })
     }
 
-    /// A cgroup that exists may be taken over, but not together with its processes.
+    /// Takes over a cgroup that exists only if it has no processes and is not frozen.
     fn check_unused(&self) -> Result<()> {
         if let Some(scope) = self.scope_to_be() {
-            // Nor is one that is frozen told from outside: init would stop in it, and we would wait for it.
+            // A frozen scope looks like any other from outside. Init would stop in it, and the parent would wait for
+            // init.
             return if scope.open("", OFlags::PATH).is_ok() {
                 refuse_used(&scope, v2::frozen(&scope)?)
             } else {
@@ -251,7 +251,7 @@ impl Cgroup {
         match main.open("", OFlags::PATH) {
             Ok(_) => refuse_used(main, frozen()?),
             Err(error) if gone(&error) && matches!(self.tree, Tree::V2(_)) => Ok(()),
-            // Whether that matters is decided when it is made.
+            // `create` decides whether the error matters.
             Err(error) if gone(&error) || self.tolerates(&error) => refuse_frozen(frozen()?),
             Err(error) => Err(error.into()),
         }
@@ -265,13 +265,13 @@ impl Cgroup {
         }
     }
 
-    /// The hierarchy that speaks for the others when all have the same processes.
+    /// The hierarchy to ask for processes: all hierarchies have the same ones.
     fn main(&self) -> Option<&Hierarchy> {
         let all = self.all();
         all.iter().find(|hierarchy| hierarchy.has("devices")).or(all.first())
     }
 
-    /// Whether its limits are kept by version 2 controllers.
+    /// Whether version 2 controllers keep its limits.
     pub fn version_2(&self) -> bool {
         matches!(self.tree, Tree::V2(_))
     }
@@ -293,12 +293,12 @@ impl Cgroup {
         self.forgiving() && denied(error)
     }
 
-    /// Whether it is no error that nobody lets us make a cgroup.
+    /// Whether a permission error while creating the cgroup may be ignored.
     fn forgiving(&self) -> bool {
         self.rootless && !self.named
     }
 
-    /// Why there is no cgroup; rootless, in the words that runc has for it.
+    /// The error for a cgroup that cannot be had. Rootless containers get runc's words for it.
     fn inapplicable(&self, error: Error) -> anyhow::Error {
         let denied = denied(&error);
         let mut error = anyhow!(error);
@@ -310,10 +310,8 @@ impl Cgroup {
         error.context("unable to apply cgroup configuration")
     }
 
-    /// Makes the directories. A hierarchy that we may not use and need not is dropped: record the cgroup again.
-    ///
-    /// # Errors
-    /// A directory cannot be made.
+    /// Makes the directories. It drops a hierarchy that the runtime may not use and does not need; so the caller
+    /// records the cgroup again.
     pub fn create(&mut self, plan: &Plan) -> Result<()> {
         let forgiving = self.forgiving();
         match &mut self.tree {
@@ -332,7 +330,7 @@ impl Cgroup {
             Tree::V1(all) => {
                 let mut failed = None;
                 all.retain(|hierarchy| {
-                    // Behind an error the list stays as it is: what was made has to be removed.
+                    // After an error the list stays as it is: the caller removes what was made.
                     match if failed.is_none() { make_v1(hierarchy, plan) } else { Ok(()) } {
                         Ok(()) => true,
                         Err(error) if (forgiving && denied(&error)) || optional(hierarchy) => false,
@@ -350,15 +348,15 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Sets limits, and on version 1 devices, before the container's process exists.
+    /// Sets limits and devices before the container's process runs.
     ///
     /// # Errors
-    /// The kernel refuses a value, by its config pointer and file.
+    /// The kernel refuses a value; the error names its config pointer and file.
     pub fn set(&self, plan: &Plan) -> Result<()> {
         if self.waits_for_process() {
             return Ok(());
         }
-        // First of all: init opens files of the image, which may be devices.
+        // Devices first: init opens files of the image, which may be devices.
         self.set_devices(plan)?;
         self.write_all(&plan.limits.writes)?;
         if plan.pids_later {
@@ -367,10 +365,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Sets the limit of processes, when those that the runtime needs for itself are gone ([`Plan::pids_later`]).
-    ///
-    /// # Errors
-    /// The kernel refuses.
+    /// Sets the limit of processes, after the runtime's own processes have left the cgroup ([`Plan::pids_later`]).
     pub fn set_pids(&self, plan: &Plan) -> Result<()> {
         if !plan.pids_later {
             return Ok(());
@@ -389,7 +384,7 @@ impl Cgroup {
             ),
         };
         match done {
-            // An ordinary user can make no device, and those of the host have their own permissions.
+            // An ordinary user cannot make devices, and the host's devices have their own permissions.
             Err(error) if plan.without_root && denied(&error) => Ok(()),
             done => done.context("linux.resources.devices"),
         }
@@ -430,8 +425,8 @@ impl Cgroup {
         done.map_err(|error| self.explain(write, hierarchy, error)).with_context(|| write.pointer.to_string())
     }
 
-    /// A limit that failed, in words that help. "No such file" would only mislead: to engines it means that
-    /// the container's program is missing.
+    /// Explains why a limit failed. The plain "no such file" would mislead: engines take it to mean that the
+    /// container's program is missing.
     fn explain(&self, write: &Write, hierarchy: &Hierarchy, error: Error) -> anyhow::Error {
         let file = hierarchy.dir().join(write.file.as_ref());
         let unified = write.pointer.starts_with("linux.resources.unified");
@@ -462,11 +457,11 @@ impl Cgroup {
         }
     }
 
-    /// Changes the limits of a running container; what the update does not name stays as it is, devices always.
-    /// Record the cgroup afterwards.
+    /// Changes the limits of a running container. What the update does not name stays as it is, and devices always
+    /// do. The caller records the cgroup afterwards.
     ///
     /// # Errors
-    /// The kernel refuses a value; what was set before is then set again.
+    /// The kernel refuses a value. The former limits are set again then.
     pub fn update(&mut self, asked: &Resources) -> Result<()> {
         let (unified, beside_systemd) = (self.version_2(), matches!(self.keeper, Keeper::Systemd(_)));
         let new = Box::new(self.resources.updated(asked));
@@ -475,7 +470,7 @@ impl Cgroup {
             self.check_usage(memory, both)?;
         }
         if let Err(error) = self.tell_keeper(&new).and_then(|()| self.write_all(&limits.writes)) {
-            // The first error is the one to tell.
+            // The first error is reported, not this one.
             let _ = self.tell_keeper(&self.resources);
             let old = limits_for(&self.resources, unified, beside_systemd)
                 .and_then(|old| self.write_all(&old.writes));
@@ -489,7 +484,7 @@ impl Cgroup {
     }
 
     fn check_usage(&self, memory: i64, both: i64) -> Result<()> {
-        // Only a courtesy: without a number there is nothing to compare.
+        // This check only helps the user: without a number there is nothing to compare.
         let usage = self.controller("memory").and_then(|cgroup| cgroup.read("memory.current").ok());
         let Some(usage) = usage.and_then(|usage| usage.trim().parse::<i64>().ok()) else { return Ok(()) };
         for (what, limit) in [("memory+swap", both), ("memory", memory)] {
@@ -500,12 +495,12 @@ impl Cgroup {
         Ok(())
     }
 
-    /// What the controllers were asked for so far.
+    /// What config.json and all updates so far asked of the controllers.
     pub fn resources(&self) -> &Resources {
         &self.resources
     }
 
-    /// Controllers and their directories as state.json shows them; the version 2 tree has no name.
+    /// The controllers and their directories, as state.json shows them. The version 2 tree has the empty name.
     pub fn paths(&self) -> BTreeMap<String, PathBuf> {
         let mut paths = BTreeMap::new();
         for hierarchy in self.all() {
@@ -517,29 +512,27 @@ impl Cgroup {
         paths
     }
 
-    /// Whether there is a directory of the container's own.
+    /// Whether the container's own directory exists.
     pub fn exists(&self) -> bool {
         self.main().is_some_and(|main| main.open("", OFlags::PATH).is_ok())
     }
 
     /// The processes of the container, those in sub-cgroups included.
-    ///
-    /// # Errors
-    /// A list cannot be read.
     pub fn pids(&self) -> Result<Vec<i32>> {
         let Some(main) = self.main() else { return Ok(vec![]) };
         Ok(main.pids(Instant::now() + WALK_PATIENCE)?.into_iter().collect())
     }
 
-    /// Removes all directories and their sub-cgroups, once killed processes are gone. What is missing is fine.
+    /// Removes all directories and their sub-cgroups, after the killed processes have ended. A missing one is fine.
     ///
     /// # Errors
-    /// Processes live on, or the kernel refuses; the other hierarchies are removed all the same.
+    /// A process lives on, or the kernel refuses. The other hierarchies are removed nevertheless.
     pub fn remove(&self) -> Result<()> {
         self.release()?;
         let deadline = Instant::now() + REMOVE_PATIENCE;
         let mut result = Ok(());
-        // Version 2 first: it can be waited for, and then the others need not be.
+        // Version 2 first: its kernel interface tells when the processes are gone. Then the other hierarchies need no
+        // wait.
         let (first, rest): (Vec<_>, Vec<_>) = self.all().iter().partition(|hierarchy| hierarchy.unified());
         for hierarchy in first.into_iter().chain(rest) {
             if let Err(error) = hierarchy.remove(deadline) {
@@ -550,9 +543,6 @@ impl Cgroup {
     }
 
     /// What the container uses, in the shape of runc's `events`.
-    ///
-    /// # Errors
-    /// A file cannot be read or understood.
     pub fn stats(&self) -> Result<Stats> {
         match &self.tree {
             Tree::V2(cgroup) => stats::v2(cgroup, self.rootless),
@@ -575,7 +565,7 @@ fn refuse_frozen(frozen: bool) -> Result<()> {
 fn make_v1(hierarchy: &Hierarchy, plan: &Plan) -> Result<(), Error> {
     hierarchy.make()?;
     if hierarchy.has("cpuset") {
-        // What has a limit of its own is not inherited: it may be exclusive to others.
+        // A file with a limit of its own inherits nothing: the value from above may be exclusive to other cgroups.
         let own: Vec<&str> = plan.limits.writes.iter().map(|write| write.file.as_ref()).collect();
         v1::inherit_cpuset(hierarchy, &own)?;
     }
@@ -586,7 +576,7 @@ fn denied(error: &Error) -> bool {
     matches!(error.errno(), libc::EACCES | libc::EPERM | libc::EROFS)
 }
 
-/// Hierarchies that only tell others where the container is; it can do without.
+/// Hierarchies that only show other programs where the container is. The container works without them.
 fn optional(hierarchy: &Hierarchy) -> bool {
     hierarchy.unified()
         || hierarchy.controllers.iter().all(|name| name == "misc" || name.starts_with("name="))

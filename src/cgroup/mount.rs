@@ -1,4 +1,4 @@
-//! What a mount of type `cgroup` shows inside of the container; the mounting itself is `parts::mounts`.
+//! What a mount of type `cgroup` shows inside the container. Not for: the mounting itself (`parts::mounts`).
 
 use super::{Cgroup, Hierarchy, Place, Tree, locate, v1};
 use crate::host::CgroupMode;
@@ -7,26 +7,23 @@ use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use std::path::PathBuf;
 
-/// A file system to be mounted for a mount of type `cgroup`.
+/// A directory to mount for a mount of type `cgroup`.
 #[derive(Debug)]
 pub struct MountSource {
-    /// Version 1: the name of the directory it is mounted on; version 2: empty, it is the mount itself.
+    /// Version 1: the name of the directory to mount it on. Version 2: empty, because it is the mount itself.
     pub name: String,
-    /// Version 1: links to be made beside it when controllers are mounted together.
+    /// Version 1: the links to make beside it, if controllers are mounted together.
     pub links: Vec<String>,
-    /// The container's own directory (for version 2 without a cgroup namespace the root of the tree).
+    /// The container's own directory; for version 2 without a cgroup namespace, the root of the tree.
     pub dir: OwnedFd,
-    /// The same as a path on the host.
+    /// Its path on the host.
     pub path: PathBuf,
 }
 
 impl Cgroup {
-    /// What a mount of type `cgroup` shows in the container. Version 1: one directory for each hierarchy
-    /// (without the version 2 tree of hybrid hosts, as engines expect). Where the container has no cgroup of its
-    /// own it is in the runtime's, and sees that.
-    ///
-    /// # Errors
-    /// A directory is gone.
+    /// What a mount of type `cgroup` shows in the container. Version 1: one directory for each hierarchy, without the
+    /// version 2 tree of hybrid hosts, as engines expect. A container without a cgroup of its own is in the
+    /// runtime's, and sees that one.
     pub fn mount_sources(&self, cgroup_namespace: bool, mode: CgroupMode) -> Result<Vec<MountSource>> {
         let source = |hierarchy: &Hierarchy, name: String| -> Result<MountSource> {
             let links =
@@ -38,7 +35,7 @@ impl Cgroup {
             Tree::V2(cgroup) => Ok(vec![source(&cgroup.at(""), String::new())?]),
             Tree::Nowhere if mode == CgroupMode::Unified => {
                 let own = if cgroup_namespace { locate::of_process(own_pid()) } else { Ok(None) };
-                // Out of sight, in a cgroup namespace that is not the mount's: there is nothing to show.
+                // Our own cgroup is outside the cgroup namespace: there is nothing to show.
                 let Ok(own) = own else { return Ok(vec![]) };
                 let shown = Hierarchy::new(vec![], locate::ROOT, own.unwrap_or_default());
                 Ok(source(&shown, String::new()).into_iter().collect())

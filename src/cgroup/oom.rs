@@ -1,4 +1,4 @@
-//! Being told of processes that are killed for want of memory, without polling.
+//! Tells of processes that the kernel killed because memory ran out, without polling.
 
 use super::hierarchy::{Hierarchy, value_of};
 use super::{Cgroup, Tree, v2};
@@ -9,17 +9,17 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{OFlags, inotify};
 use rustix::io::Errno;
 
-/// What has happened since the last look; both may be so at once.
+/// What has happened since the last look. Both may be true at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OomNews {
-    /// A process was killed for want of memory.
+    /// The kernel killed a process because memory ran out.
     pub killed: bool,
-    /// The container is at its end: nothing will follow.
+    /// The container has ended; no more events follow.
     pub over: bool,
 }
 
 impl Cgroup {
-    /// Starts to listen for processes that are killed for want of memory.
+    /// Starts to watch for processes that the kernel kills because memory ran out.
     ///
     /// # Errors
     /// The memory controller is missing, or the kernel refuses.
@@ -31,7 +31,7 @@ impl Cgroup {
         }
     }
 
-    /// How many processes were killed for want of memory, as far as can be told.
+    /// How many processes the kernel killed because memory ran out; 0 if that cannot be read.
     pub fn oom_kills(&self) -> u64 {
         let Some(memory) = self.controller("memory") else { return 0 };
         let count = match &self.tree {
@@ -40,7 +40,7 @@ impl Cgroup {
                 .read_if_there("memory.oom_control")
                 .map(|content| content.and_then(|content| value_of(&content, "oom_kill")).unwrap_or(0)),
         };
-        // A diagnosis of something that has failed already: no second error.
+        // The caller explains a failure with this number: a second error would not help.
         count.unwrap_or(0)
     }
 }
@@ -56,7 +56,7 @@ pub struct OomWatch {
 #[derive(Debug)]
 enum Kind {
     V1 {
-        /// The kernel lets go of the watch when this is closed.
+        /// The kernel ends the watch when this is closed.
         _control: OwnedFd,
     },
     V2 {
@@ -94,10 +94,7 @@ impl OomWatch {
         self.fd.as_fd()
     }
 
-    /// What has happened. Does not block.
-    ///
-    /// # Errors
-    /// The watch or the cgroup cannot be read.
+    /// What has happened since the last call. It does not block.
     pub fn read(&mut self) -> Result<OomNews> {
         let mut buffer = [0u8; 4096];
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut buffer)) {
@@ -107,10 +104,10 @@ impl OomWatch {
                 failed.called("read", || "oom events".to_owned())?;
             }
         }
-        // Several changes may be one wake-up: the files say what is so now.
+        // One wake-up may stand for several changes, so the files are read.
         match &mut self.kind {
             Kind::V1 { .. } => {
-                // The end of a cgroup is an event as well.
+                // The removal of a cgroup is an event, too.
                 let over = self.cgroup.open("", OFlags::PATH).is_err();
                 Ok(OomNews { killed: !over, over })
             }

@@ -1,4 +1,4 @@
-//! Cgroup ownership (config-linux.md, "Cgroup ownership"): the container's user may manage what is below its cgroup.
+//! Cgroup ownership (config-linux.md, "Cgroup ownership"): the container's user may manage the cgroups below its own.
 
 use super::{Cgroup, Hierarchy, Tree};
 use crate::sys::Called;
@@ -9,23 +9,21 @@ use rustix::io::Errno;
 /// Where the kernel lists the files that may be given away.
 const LIST: &str = "/sys/kernel/cgroup/delegate";
 
-/// What that list has at the least; older kernels have no list.
+/// The files that every such list has. Used where /sys does not show the list.
 const ALWAYS: [&str; 3] = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"];
 
-/// How many cgroups may be in a line below one that is handed over, and how many in all. systemd in a container nests
-/// about six, a container engine in it as many again; a whole host of either has some thousands. Without a bound a
-/// container could make deletion take as long as it likes. `linux.resources.unified` may say other numbers.
+/// How many cgroups may be nested below one that is handed over, and how many there may be in all. systemd in a
+/// container nests about six, and a container engine in it as many again. A whole host of either has some thousands.
+/// Without a bound, a container could make its deletion take as long as it likes. `linux.resources.unified` may set
+/// other numbers.
 const BOUNDS: [(&str, &str); 2] = [("cgroup.max.depth", "64"), ("cgroup.max.descendants", "16384")];
 
 impl Cgroup {
-    /// Bounds what is made below a cgroup that is handed over. The files stay ours.
-    ///
-    /// # Errors
-    /// The kernel refuses.
+    /// Bounds the number of cgroups below one that is handed over. The runtime keeps these files: their owner stays.
     pub(super) fn bound(&self, cgroup: &Hierarchy) -> Result<()> {
         for (file, most) in BOUNDS.iter().filter(|(file, _)| !self.resources.unified.contains_key(*file)) {
             match cgroup.write(file, most) {
-                // In the cgroup of an ordinary user, which another user has made.
+                // This is an ordinary user's cgroup, and another user made it.
                 Err(error) if self.rootless && matches!(error.errno(), libc::EPERM | libc::EACCES) => {}
                 written => written?,
             }
@@ -33,20 +31,14 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Gives the directory, and in it the files that the kernel means to be given away, to `owner` of the host.
-    /// Version 2 only: below a version 1 cgroup nothing keeps a user within bounds.
-    ///
-    /// # Errors
-    /// chown(2)'s.
+    /// Makes `owner`, an id of the host, the owner of the directory and of the files in it that the kernel lists for
+    /// this. Version 2 only: below a version 1 cgroup nothing limits what a user can do.
     pub fn give_to(&self, owner: u32) -> Result<()> {
         let Tree::V2(cgroup) = &self.tree else { return Ok(()) };
         self.give(cgroup, owner).context("linux.cgroupsPath")
     }
 
-    /// Gives away the container's cgroup or one below it.
-    ///
-    /// # Errors
-    /// chown(2)'s, and those of [`bound`](Self::bound).
+    /// Makes `owner` the owner of the container's cgroup, or of one below it.
     pub(super) fn give(&self, cgroup: &Hierarchy, owner: u32) -> Result<()> {
         self.bound(cgroup)?;
         let directory = cgroup.leaf()?;
@@ -54,9 +46,9 @@ impl Cgroup {
         for file in std::iter::once("").chain(listed.lines()) {
             let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
             match rustix::fs::chownat(directory, file, Some(Uid::from_raw(owner)), None, flags) {
-                // Of a controller that is not here; a list that is longer than this kernel's files.
+                // The list names files of controllers that this cgroup does not have.
                 Err(Errno::NOENT) => {}
-                // An ordinary user's cgroup is the user's already.
+                // An ordinary user owns the cgroup already.
                 Err(Errno::PERM) if self.rootless => {}
                 other => {
                     other.called("fchownat", || format!("{:?} {owner}", cgroup.dir().join(file)))?;

@@ -1,19 +1,19 @@
-//! `linux.resources` without the devices: what has been asked of the controllers so far.
+//! `linux.resources`: what config.json and all updates so far ask of the controllers.
 //!
-//! The same shape as in config.json, so that it is read from `update --resources`, kept in state.json and
-//! merged by `update`. Not for: how a controller is told (`limits`), device rules (`devices`).
+//! It has the shape that it has in config.json: `update --resources` reads it, state.json keeps it, and `update`
+//! merges two of them. Not for: how a controller is told (`limits`), device rules (`devices`).
 
 use crate::log;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
-/// What config.json and every `update` since have asked for. Zero means "not set", as engines expect.
+/// What config.json and all updates so far ask for. Zero means "not set", as engines expect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)] // the names of the runtime-spec
 pub struct Resources {
-    /// Only for `create`: an update leaves the devices as they are, so they are not kept.
+    /// Only for `create`. They are not kept, because an update does not change the devices.
     #[serde(deserialize_with = "nullable", skip_serializing)]
     pub devices: Vec<oci::LinuxDeviceCgroup>,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "unset")]
@@ -55,13 +55,13 @@ pub struct Memory {
     pub swappiness: Option<u64>,
     #[serde(rename = "disableOOMKiller", deserialize_with = "nullable", skip_serializing_if = "unset")]
     pub disable_oom_killer: bool,
-    /// Absent in an update keeps what was said before, so this one has three states.
+    /// Three states: if an update does not name it, the former value stays.
     #[serde(skip_serializing_if = "unset")]
     pub check_before_update: Option<bool>,
 }
 
 impl Memory {
-    /// Says of what was asked for in vain, in the words of runc.
+    /// Warns of settings that have no effect, in runc's words.
     pub fn warn_of_ignored(&self, version_2: bool) {
         if self.kernel.is_some() || (version_2 && self.kernel_tcp.is_some()) {
             log::warn("Kernel memory settings are ignored and will be removed");
@@ -155,7 +155,7 @@ pub struct ThrottleDevice {
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
 pub struct Hugepage {
-    // runc reads names in any case, and its own suite writes this one so.
+    // runc ignores the case of names, and its own suite writes this one in lower case.
     #[serde(rename = "pageSize", alias = "pagesize")]
     pub page_size: String,
     pub limit: u64,
@@ -195,20 +195,21 @@ fn unset<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Engines written in Go send `null` for what they left out.
+/// Engines written in Go send `null` for a value that they left out.
 fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl Resources {
-    /// What holds after `update` asked for `asked`: what it does not name stays, block devices are
+    /// The resources after an `update` that asks for `asked`. What the update does not name stays. Block devices are
     /// replaced one by one, `unified` as a whole.
     #[must_use]
     pub fn updated(&self, asked: &Resources) -> Resources {
         let (memory, cpu) = (&asked.memory, &asked.cpu);
-        // "No limit" without a word about swap: a swap limit of old would need a memory limit.
+        // If an update lifts the memory limit and does not name swap, the swap limit goes too: it needs a memory
+        // limit.
         let swap = memory.swap.or((memory.limit == Some(-1)).then_some(0));
-        // An idle group takes no weight: shares of old would be refused.
+        // The kernel refuses a weight for an idle group, so the former shares go.
         let shares = cpu.shares.or(cpu.idle.map(|_| 0));
         let (period, quota) = match (cpu.period.unwrap_or(0), cpu.quota.unwrap_or(0)) {
             (0, 0) => (None, None),
@@ -232,7 +233,7 @@ impl Resources {
                 period,
                 realtime_runtime: cpu.realtime_runtime.or(self.cpu.realtime_runtime),
                 realtime_period: cpu.realtime_period.or(self.cpu.realtime_period),
-                // Written by this update only; the kernel keeps what it was told before.
+                // Only this update writes these; the kernel keeps the former values.
                 burst: cpu.burst,
                 cpus: cpu.cpus.clone(),
                 mems: cpu.mems.clone(),

@@ -1,7 +1,7 @@
 //! What the container uses: the `data` of runc's `events`, which engines parse.
 //!
-//! Field names and what is left out when zero are runc's, and so is the unit of everything. Not for: Intel RDT
-//! (the caller sets [`Stats::intel_rdt`]), network interfaces (always `null`).
+//! Field names, units, and the rule which zeros are left out are runc's. Not for: Intel RDT (the caller sets
+//! [`Stats::intel_rdt`]), network interfaces (always `null`).
 
 use super::hierarchy::{Hierarchy, WALK_PATIENCE, value_of};
 use crate::sys::Error;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-/// The whole of it.
+/// The `data` of an event.
 #[derive(Debug, Default, Serialize)]
 #[allow(missing_docs)] // the names of runc's events
 pub struct Stats {
@@ -25,7 +25,7 @@ pub struct Stats {
     pub network_interfaces: (),
 }
 
-/// Nanoseconds.
+/// CPU time, in nanoseconds.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
@@ -134,7 +134,7 @@ pub struct MemoryEntry {
 pub struct Pids {
     #[serde(skip_serializing_if = "zero")]
     pub current: u64,
-    /// Zero is no limit.
+    /// Zero: no limit.
     #[serde(skip_serializing_if = "zero")]
     pub limit: u64,
 }
@@ -190,12 +190,12 @@ fn zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A number in a file of its own; `None` if this kernel has no such file. "max" is the largest number.
+/// The number in a file; `None` if the kernel has no such file. "max" becomes the largest number.
 fn number(cgroup: &Hierarchy, file: &str) -> Result<Option<u64>> {
     let Some(content) = cgroup.read_if_there(file)? else { return Ok(None) };
     match content.trim() {
         "max" => Ok(Some(u64::MAX)),
-        // Counters of version 1 can be below zero for a moment.
+        // Version 1 counters can be below zero for a moment.
         text if text.starts_with('-') => Ok(Some(0)),
         text => {
             Ok(Some(text.parse().with_context(|| format!("read {:?}: {text:?}", cgroup.dir().join(file)))?))
@@ -218,7 +218,7 @@ fn numbers(content: &str) -> Vec<u64> {
     content.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-/// `0-2,5` as its members.
+/// The members of a list such as `0-2,5`.
 fn members(list: &str) -> Vec<u16> {
     let range = |part: &str| -> Option<std::ops::RangeInclusive<u16>> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -235,7 +235,7 @@ fn pids(cgroup: &Hierarchy) -> Result<Option<Pids>> {
     Ok(Some(Pids { current, limit: if limit == u64::MAX { 0 } else { limit } }))
 }
 
-/// Sizes as the files have them in their names: `2MB`.
+/// The sizes of huge pages, as file names have them: `2MB`.
 fn huge_page_sizes() -> Vec<String> {
     let Ok(sizes) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return vec![] };
     let name = |entry: std::fs::DirEntry| {
@@ -254,9 +254,9 @@ fn page_size_name(kilobytes: u64) -> String {
     }
 }
 
-// --- version 2 ---
+// Version 2.
 
-/// All that the one directory tells. Without root's powers a file that cannot be read is left out.
+/// Reads all files of the one directory. Without root's powers, a file that cannot be read is left out.
 pub(super) fn v2(cgroup: &Hierarchy, rootless: bool) -> Result<Stats> {
     let mut stats = Stats::default();
     let parts: [Part; 6] = [v2_pids, v2_memory, v2_io, v2_cpu, v2_psi, v2_hugetlb];
@@ -272,7 +272,7 @@ pub(super) fn v2(cgroup: &Hierarchy, rootless: bool) -> Result<Stats> {
 fn v2_pids(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
     stats.pids = match pids(cgroup)? {
         Some(pids) => pids,
-        // Without the controller they can still be counted.
+        // Without the pids controller, the processes are counted.
         None => Pids { current: cgroup.pids(Instant::now() + WALK_PATIENCE)?.len() as u64, limit: 0 },
     };
     Ok(())
@@ -284,7 +284,7 @@ fn v2_memory(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
     memory.raw = pairs(&raw);
     memory.cache = memory.raw.get("file").copied().unwrap_or(0);
     let Some(usage) = number(cgroup, "memory.current")? else {
-        // The root cgroup has no numbers of its own; the host has.
+        // The root cgroup has no such file: the host's numbers count.
         let meminfo = std::fs::read_to_string("/proc/meminfo").context("read \"/proc/meminfo\"")?;
         (memory.usage, memory.swap) = root_memory(&memory.raw, &meminfo);
         return Ok(());
@@ -296,7 +296,7 @@ fn v2_memory(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
         max: number_or_zero(cgroup, "memory.peak")?,
         failcnt: events.and_then(|events| value_of(&events, "max")).unwrap_or(0),
     };
-    // As version 1 tells it: memory and swap together, of which nobody knows the peak.
+    // As in version 1, the sum of memory and swap. The kernel keeps no peak of the sum.
     let swap = number_or_zero(cgroup, "memory.swap.max")?;
     let failed = cgroup.read_if_there("memory.swap.events")?;
     memory.swap = MemoryEntry {
@@ -408,9 +408,9 @@ fn v2_hugetlb(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
     Ok(())
 }
 
-// --- version 1 ---
+// Version 1.
 
-/// What the controllers tell, each in its hierarchy.
+/// Reads the files of each controller, in its hierarchy.
 pub(super) fn v1<'a>(controller: &dyn Fn(&str) -> Option<&'a Hierarchy>) -> Result<Stats> {
     let mut stats = Stats::default();
     let parts: [(&str, Part); 7] = [
@@ -431,7 +431,7 @@ pub(super) fn v1<'a>(controller: &dyn Fn(&str) -> Option<&'a Hierarchy>) -> Resu
 fn v1_cpuacct(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
     let Some(total) = number(cgroup, "cpuacct.usage")? else { return Ok(()) };
     let ticks = pairs(&cgroup.read("cpuacct.stat")?);
-    // The kernel counts ticks for user space in hundredths of a second, on every architecture.
+    // The kernel shows ticks as hundredths of a second, on every architecture.
     let nanoseconds = |key: &str| ticks.get(key).copied().unwrap_or(0).saturating_mul(10_000_000);
     let by_cpu = cgroup.read_if_there("cpuacct.usage_all")?.unwrap_or_default();
     let column = |index: usize| -> Vec<u64> {
@@ -509,7 +509,7 @@ fn v1_memory(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
 
 type BlkioField = fn(&mut Blkio) -> &mut Vec<BlkioEntry>;
 
-/// File and field; the first group with content in its first file tells.
+/// Files and fields. The first group whose first file has content is used.
 const BLKIO: [&[(&str, BlkioField)]; 4] = [
     &[
         ("bfq.sectors_recursive", |io| &mut io.sectors_recursive),
@@ -557,7 +557,7 @@ fn v1_blkio(cgroup: &Hierarchy, stats: &mut Stats) -> Result<()> {
     Ok(())
 }
 
-/// Lines of `8:0 Read 4096` or `8:0 4096`, and a `Total` that is left out.
+/// Reads lines such as `8:0 Read 4096` or `8:0 4096`; leaves out the line `Total`.
 fn blkio(content: &str) -> Option<Vec<BlkioEntry>> {
     let entry = |line: &str| -> Option<BlkioEntry> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();

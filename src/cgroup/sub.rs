@@ -1,4 +1,4 @@
-//! The cgroup of an `exec`: the container's, a sub-cgroup of it, or the one that its init has moved to.
+//! The cgroup for an `exec`: the container's, a sub-cgroup of it, or the one that init has moved to.
 
 use super::hierarchy::gone;
 use super::{Cgroup, Hierarchy, Tree, locate};
@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 impl Cgroup {
-    /// The cgroup for `exec --cgroup`: `PATH`, or `controller[,controller…]:PATH` for version 1. Controllers
-    /// that are not named stay at the container's cgroup.
+    /// The cgroup for `exec --cgroup`: `PATH`, or `controller[,controller…]:PATH` for version 1. For controllers that
+    /// the argument does not name, it is the container's cgroup.
     ///
     /// # Errors
-    /// The argument is malformed, climbs out, or names an unknown controller.
+    /// The argument is malformed, leads out of the container's cgroup, or names an unknown controller.
     pub fn sub(&self, spec: &[String]) -> Result<Self> {
         let asked = sub_paths(spec)?;
         let keeper = self.keeper.clone();
@@ -20,7 +20,7 @@ impl Cgroup {
         let at = |hierarchy: &Hierarchy| -> Result<Hierarchy> {
             let of = |name: &String| asked.get(name);
             let sub = hierarchy.controllers.iter().find_map(of).or_else(|| {
-                // A path without controllers is meant for all.
+                // A path without controllers is for all of them.
                 asked.get("")
             });
             Ok(hierarchy.at(match sub {
@@ -42,13 +42,15 @@ impl Cgroup {
         Ok(Self { tree, keeper, named, rootless, resources, delegated: None })
     }
 
-    /// The cgroup that `pid`, the container's init, is in now, for an exec that the container's own cgroup refuses: init
-    /// has moved to a sub-cgroup and has given the controllers to it (EBUSY), or the container's own cgroup is gone.
-    /// None if init is elsewhere: a cgroup that exists and is not the container's is not for its processes. The
-    /// hierarchies of version 1 stay as they are, for they refuse nothing.
+    /// The cgroup that `pid`, the container's init, is in now.
+    ///
+    /// `exec` asks for it if the container's own cgroup takes no process. Either init has moved to a sub-cgroup and
+    /// passed the controllers down to it (EBUSY), or the container's own cgroup is gone. `None` if init is in any
+    /// other place: while the container's cgroup exists, its processes belong there. The version 1 hierarchies stay
+    /// as they are, because they refuse no process.
     ///
     /// # Errors
-    /// The process is gone, or its cgroup is out of our sight.
+    /// The process is gone, or its cgroup is outside our cgroup namespace.
     pub fn of_process(&self, pid: i32) -> Result<Option<Self>> {
         let Some(own) = self.unified() else { return Ok(None) };
         let Some(path) = locate::of_process(pid)? else { return Ok(None) };

@@ -1,11 +1,10 @@
-//! systemd as the keeper of the container's cgroup: a transient scope, made around the container's process.
+//! systemd as the keeper of the container's cgroup: it makes a transient scope around the container's process.
 //!
-//! A scope is asked for with a process in it, so the process is cloned first and waits. That is also why D-Bus is
-//! sound here: nothing is cloned any more once a bus has been talked to. What a scope is told is in `properties`,
-//! what annotations may add in `annotations`, the talking in `bus`. Only pure version 2 hosts: on others systemd
-//! knows some of the hierarchies and we would have to keep the rest.
-//! Not for: the files in the scope's directory, which are written as in any other (`hierarchy`, `v2`): systemd
-//! delegates it.
+//! systemd makes a scope only around a process, so the parent clones the process first and lets it wait. This order
+//! also makes D-Bus safe here: after a conversation with the bus the runtime clones nothing more. `properties`
+//! decides what systemd is told, `annotations` what annotations may add, and `bus` does the talking. Only for pure
+//! version 2 hosts: on others systemd keeps only some of the hierarchies. Not for: the files in the scope's
+//! directory. systemd delegates it, so the runtime writes them as in any other (`hierarchy`, `v2`).
 
 mod annotations;
 mod bus;
@@ -21,36 +20,36 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Where systemd is talked to.
+/// The bus on which systemd is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bus {
-    /// The host's.
+    /// The host's system bus.
     System,
-    /// That of a user's own manager, at this D-Bus address.
+    /// The bus of a user's own manager, at this D-Bus address.
     User(String),
 }
 
-/// A transient scope, before it is made and afterwards: part of state.json.
+/// A transient scope, before systemd makes it and afterwards. It is part of state.json.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// Its name.
     pub unit: String,
-    /// The slice that it is in.
+    /// The slice that holds the scope.
     slice: String,
-    /// Who keeps it.
+    /// The bus of the manager that keeps it.
     bus: Bus,
-    /// The container, for the description.
+    /// The container's id, for the description.
     id: String,
-    /// Properties that annotations have asked for.
+    /// Properties that annotations ask for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     extra: Vec<Property>,
-    /// The cgroup in it that the container is in, if it is not the scope's own.
+    /// The cgroup below the scope's that holds the container, if it is not the scope's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subgroup: Option<PathBuf>,
-    /// Its description, by which it is known as ours: a name can be given to another scope once ours is gone.
+    /// Its description, which shows that the scope is ours. Once ours is gone, another scope may have the same name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     mark: String,
-    /// Whether systemd may have made it. Of one that is on record it is not known.
+    /// False if systemd cannot have made the scope. A scope that was read from the record may have been made.
     #[serde(skip, default = "perhaps")]
     asked: bool,
 }
@@ -62,7 +61,7 @@ fn perhaps() -> bool {
 /// What `--systemd-cgroup` adds to config.json.
 #[derive(Debug)]
 pub struct Asked<'a> {
-    /// Whom to talk to.
+    /// The bus to use.
     pub bus: Bus,
     /// The container's annotations.
     pub annotations: Option<&'a BTreeMap<String, String>>,
@@ -71,9 +70,9 @@ pub struct Asked<'a> {
 /// Reads `linux.cgroupsPath`, which is `slice:prefix:name` here, and the annotations for systemd.
 ///
 /// # Errors
-/// A path of another form, a name that is none for a slice or a scope, a property that is not for containers.
+/// The path has another form; a name is not valid for a slice or a scope; or containers may not have a property.
 pub fn plan(path: &str, id: &str, asked: Asked<'_>) -> Result<Scope> {
-    // The default prefix is our own name and not runc's: the same id may be in use by runc on the same host.
+    // The default prefix is not runc's: runc may use the same id on the same host.
     let parts: Vec<&str> = if path.is_empty() { vec!["", "orlop", id] } else { path.split(':').collect() };
     let &[slice, prefix, name] = parts.as_slice() else {
         bail!(
@@ -102,7 +101,8 @@ pub fn plan(path: &str, id: &str, asked: Asked<'_>) -> Result<Scope> {
     })
 }
 
-/// systemd.slice(5): `a-b.slice` is in `a.slice`, so dashes separate names, and `-.slice` is the root.
+/// Checks a slice's name by systemd.slice(5): `a-b.slice` is in `a.slice`, so dashes separate names; `-.slice` is the
+/// root.
 fn check_slice(slice: &str) -> Result<()> {
     let stem = slice.strip_suffix(".slice").unwrap_or_default();
     let names = stem == "-"
@@ -116,7 +116,7 @@ fn valid(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b":-_.@".contains(&byte)
 }
 
-/// Characters that ids have and units have not (`+`), as systemd-escape(1) writes them.
+/// Escapes bytes that an id may have and a unit may not (`+`), as systemd-escape(1) does.
 fn escape(name: &str) -> String {
     let escaped = |byte: u8| {
         if valid(byte) || byte == b'\\' { (byte as char).to_string() } else { format!("\\x{byte:02x}") }
@@ -125,21 +125,21 @@ fn escape(name: &str) -> String {
 }
 
 impl Scope {
-    /// Gives the scope its mark: from now on it is one of a kind.
+    /// Gives the scope its mark, so that no other scope has the same description.
     pub fn mark(&mut self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let pid = rustix::process::getpid();
         self.mark = format!("orlop container {} ({pid} at {}.{:09})", self.id, now.tv_sec, now.tv_nsec);
     }
 
-    /// Makes the scope around process `pid`, with these limits.
+    /// Has systemd make the scope around process `pid`, with these limits.
     ///
     /// # Errors
-    /// The bus is not there, systemd refuses, or there is no answer in time.
+    /// The bus is not there, systemd refuses, or it does not answer in time.
     pub fn start(&mut self, pid: i32, resources: &Resources, devices: &Policy) -> Result<()> {
         let mut all = properties::of_scope(&self.slice, &self.mark, pid)?;
         if self.bus == Bus::System {
-            // A user's manager may not load the program for them.
+            // A user's manager may not load the device program.
             all.extend(properties::of_devices(devices));
         }
         all.extend(properties::of_resources(resources)?);
@@ -149,10 +149,7 @@ impl Scope {
         bus::start(&self.bus, &self.unit, &all, &mut self.asked).with_context(|| self.place())
     }
 
-    /// Tells systemd new limits, so that it does not undo them when it next has a reason to write its own.
-    ///
-    /// # Errors
-    /// As for [`start`](Self::start).
+    /// Tells systemd new limits, so that it does not undo them when it next writes the files.
     pub fn set(&self, resources: &Resources) -> Result<()> {
         let all = properties::last_wins(properties::of_resources(resources)?);
         if all.is_empty() {
@@ -161,21 +158,16 @@ impl Scope {
         bus::set(&self.bus, &self.unit, &all).with_context(|| self.place())
     }
 
-    /// Moves a process of ours into the scope's cgroup or one `below` it, where we lack the right to: systemd has it.
-    ///
-    /// # Errors
-    /// As for [`start`](Self::start).
+    /// Has systemd move a process of ours into the scope's cgroup, or into one `below` it. For users without the
+    /// right to move it themselves.
     pub fn attach(&self, pid: i32, below: &Path) -> Result<()> {
         let whole = below.as_os_str().is_empty();
         let below = if whole { String::new() } else { format!("/{}", below.display()) };
         bus::attach(&self.bus, &self.unit, &below, pid).with_context(|| self.place())
     }
 
-    /// Kills what is in the scope and waits until it is gone. One that was never made is fine, and one of the same
-    /// name that is not ours is left alone.
-    ///
-    /// # Errors
-    /// As for [`start`](Self::start).
+    /// Kills the scope's processes and waits until the scope is gone. A scope that was never made is fine. A scope of
+    /// the same name that is not ours is left alone.
     pub fn stop(&self) -> Result<()> {
         if !self.asked {
             return Ok(());
@@ -183,7 +175,7 @@ impl Scope {
         bus::stop(&self.bus, &self.unit, &self.mark).with_context(|| self.place())
     }
 
-    /// Where its cgroup will be: slices are nested by their names, and a user's are below the usual service.
+    /// Where its cgroup will be. Slices are nested by their names; a user's slices are below the user's service.
     pub fn usual_path(&self) -> PathBuf {
         let mut path = match self.bus {
             Bus::System => PathBuf::new(),
@@ -200,7 +192,7 @@ impl Scope {
         path.join(&self.unit)
     }
 
-    /// Whether a user's own manager keeps it.
+    /// Whether a user's own manager keeps the scope.
     pub fn of_user(&self) -> bool {
         matches!(self.bus, Bus::User(_))
     }

@@ -1,7 +1,7 @@
-//! With the real kernel, as root, in private mount namespaces with the three views that hosts have.
+//! Tests with the real kernel, as root, in private mount namespaces that show the three kinds of hosts.
 //!
-//! Each test runs in a forked child that has its own mount namespace; the host's mounts stay as they are, and
-//! every cgroup has a name that nobody else has and is gone afterwards.
+//! Each test runs in a forked child with a mount namespace of its own, so the host's mounts stay as they are. Each
+//! cgroup has a unique name and is gone afterwards.
 
 use super::*;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -43,7 +43,7 @@ fn in_view(name: &str, view: View, test: fn(View, &Host, &str)) {
         assert_eq!(leftovers(&id), [] as [PathBuf; 0]);
     });
     if status != WaitStatus::Exited(status.pid().unwrap(), 0) {
-        // Whatever the test left behind must not stay.
+        // Removes what the test left behind.
         forked(|| clean_up(view, &id));
         panic!("{name} {view:?}: {status:?}");
     }
@@ -122,7 +122,7 @@ fn made(host: &Host, id: &str, resources: &str) -> Cgroup {
     cgroup
 }
 
-/// A process that entered as a container's init does and then waits to be killed. Reaped by `reap`.
+/// A process that enters as a container's init does, and then runs `life` until it is killed.
 #[allow(unsafe_code)]
 fn inhabitant(cgroup: &Cgroup, life: fn()) -> Pid {
     let tasks = cgroup.tasks().unwrap();
@@ -144,7 +144,7 @@ fn inhabitant(cgroup: &Cgroup, life: fn()) -> Pid {
     };
     drop(entered);
     assert_eq!(nix::unistd::read(&joined, &mut [0]).unwrap(), 1, "the child did not enter");
-    // The v2 tree is entered from outside here; launch does it by CLONE_INTO_CGROUP.
+    // The test moves it into the version 2 tree from outside; `launch` uses CLONE_INTO_CGROUP.
     if let Some(unified) = cgroup.unified() {
         unified.write("cgroup.procs", &child.to_string()).unwrap();
     }
@@ -210,7 +210,7 @@ fn a_cgroup_lives_and_leaves_nothing_behind() {
         assert!(!cgroup.frozen().unwrap());
         cgroup.freeze().unwrap();
         assert!(cgroup.frozen().unwrap());
-        // Killing does not need a thaw first, and thaws.
+        // `kill_all` needs no thaw before it, and thaws.
         cgroup.kill_all().unwrap();
         assert!(ends_by_sigkill(child));
         cgroup.remove().unwrap();
@@ -245,7 +245,7 @@ fn kill_all_reaches_forks_and_sub_cgroups_and_remove_waits() {
         std::thread::sleep(Duration::from_millis(20));
         assert!(cgroup.pids().unwrap().contains(&below.as_raw()));
         cgroup.kill_all().unwrap();
-        // Zombies do not hold a cgroup: nothing was reaped yet.
+        // Zombies do not keep a cgroup: the test has reaped nothing yet.
         cgroup.remove().unwrap();
         assert!(ends_by_sigkill(below) && ends_by_sigkill(forking));
     });
@@ -262,7 +262,7 @@ fn a_cgroup_with_processes_or_a_frozen_one_is_not_taken_over() {
         assert!(kill(child, None).is_ok(), "the other's process lives");
         first.kill_all().unwrap();
         assert!(ends_by_sigkill(child));
-        // Empty and running it may be taken over, with another policy.
+        // An empty cgroup that is not frozen may be taken over, with another policy.
         Cgroup::locate(&plan, host).unwrap();
         first.freeze().unwrap();
         let error = Cgroup::locate(&plan, host).unwrap_err();
@@ -278,7 +278,7 @@ fn devices_are_denied_but_for_the_usual_and_the_asked_for() {
         let cgroup = made(host, id, "{}");
         assert!(may_open(&cgroup, "/dev/null") && may_open(&cgroup, "/dev/urandom"));
         assert!(!may_open(&cgroup, "/dev/kmsg"));
-        // The same directory once more, as after a crash: the old policy is replaced, not added to.
+        // The same directory again, as after a crash: the new policy replaces the former one.
         let again =
             made(host, id, r#"{"devices":[{"allow":true,"type":"c","major":1,"minor":11,"access":"r"}]}"#);
         assert!(may_open(&again, "/dev/kmsg") && may_open(&again, "/dev/null"));
@@ -329,7 +329,7 @@ fn limits_of_version_1_can_be_read_back_and_updated() {
         );
         assert!(!files(&cgroup, "cpuset", "cpuset.mems").is_empty());
         let update = |json: &str| serde_json::from_str::<Resources>(json).unwrap();
-        // Both up and both down: the kernel wants another order each time.
+        // Both limits go up, then down: the kernel wants another order each time.
         cgroup
             .update(&update(r#"{"memory":{"limit":134217728,"swap":268435456},"cpu":{"quota":10000}}"#))
             .unwrap();
@@ -406,7 +406,7 @@ fn controllers_are_passed_down_to_the_container() {
         assert_eq!(files(&cgroup, "hugetlb", "hugetlb.2MB.rsvd.max"), "2097152");
         assert_eq!(cgroup.stats().unwrap().hugetlb["2MB"].usage, 0);
         cgroup.remove().unwrap();
-        // What was made above belongs to everybody; here it is ours.
+        // The runtime leaves directories above the container's: they may be shared. This one is ours.
         locate::hierarchies(&Place::Absolute(id.into()), host.cgroup_mode).unwrap()[0]
             .remove(Instant::now())
             .unwrap();

@@ -1,4 +1,4 @@
-//! What is particular to version 1: cpusets that must be filled, the device lists, the freezer.
+//! What only version 1 has: cpusets that must be filled, the device lists, the freezer.
 
 use super::devices::Policy;
 use super::hierarchy::{Hierarchy, WALK_PATIENCE, gone};
@@ -9,14 +9,11 @@ use rustix::fs::OFlags;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Fills the empty cpusets from the root down to the container's: no process can enter an empty one.
-/// The container's own files that are `set_later` are left alone.
-///
-/// # Errors
-/// A cpuset cannot be read or written.
+/// Fills the empty cpusets from the root down to the container's: no process can enter an empty one. It leaves those
+/// of the container's own files alone that are `set_later`.
 pub fn inherit_cpuset(cpuset: &Hierarchy, set_later: &[&str]) -> Result<(), Error> {
     let (prefix, mut cpus, mut mems) = match cpuset.at("").read("cpuset.cpus") {
-        // The one controller that can be mounted without prefix, as Android does.
+        // Android mounts this controller without the prefix.
         Err(error) if gone(&error) => ("", cpuset.at("").read("cpus")?, cpuset.at("").read("mems")?),
         cpus => ("cpuset.", cpus?, cpuset.at("").read("cpuset.mems")?),
     };
@@ -41,7 +38,7 @@ pub fn inherit_cpuset(cpuset: &Hierarchy, set_later: &[&str]) -> Result<(), Erro
     Ok(())
 }
 
-/// Makes the device lists say what the policy says.
+/// Makes the device lists agree with the policy.
 ///
 /// # Errors
 /// The kernel refuses a rule, for example one that the cgroup above does not allow.
@@ -53,7 +50,7 @@ pub fn set_devices(devices: &Hierarchy, policy: &Policy) -> Result<(), Error> {
         true => ("devices.allow", "devices.deny"),
         false => ("devices.deny", "devices.allow"),
     };
-    // "a" also forgets what the lists held before.
+    // "a" also clears the lists.
     devices.write(default, "a")?;
     let fd = devices.open(exceptions, OFlags::WRONLY)?;
     for line in policy.lines() {
@@ -65,22 +62,22 @@ pub fn set_devices(devices: &Hierarchy, policy: &Policy) -> Result<(), Error> {
 const STATE: &str = "freezer.state";
 const SELF_FREEZING: &str = "freezer.self_freezing";
 
-/// Freezes all processes; thaws them again if that does not come about.
+/// Freezes all processes, or thaws them again if that fails.
 ///
 /// # Errors
-/// There are always new processes, or the kernel refuses.
+/// Processes do not freeze before `deadline`, or the kernel refuses.
 pub fn freeze(freezer: &Hierarchy, deadline: Instant) -> Result<()> {
     let frozen = try_freeze(freezer, deadline);
     if frozen.is_err() {
-        // A cgroup that is left half frozen cannot be killed.
+        // Processes of a half frozen cgroup cannot be killed.
         let _ = thaw(freezer);
     }
     frozen
 }
 
 fn try_freeze(freezer: &Hierarchy, deadline: Instant) -> Result<()> {
-    // Processes that fork while they are being frozen make the kernel stay at FREEZING: writing again
-    // collects them, letting go for a moment helps when they are many. There is nothing to wait on.
+    // While processes fork, the kernel stays at FREEZING. Writing again freezes the new ones; a short thaw helps if
+    // they are many. The kernel has no event to wait for.
     for round in 1..=1000u32 {
         if round % 50 == 0 {
             thaw(freezer)?;
@@ -102,21 +99,18 @@ fn try_freeze(freezer: &Hierarchy, deadline: Instant) -> Result<()> {
     bail!("unable to freeze {}", freezer.dir().display())
 }
 
-/// Lets the processes run.
-///
-/// # Errors
-/// The kernel refuses.
+/// Thaws the processes.
 pub fn thaw(freezer: &Hierarchy) -> Result<(), Error> {
     freezer.write(STATE, "THAWED")
 }
 
-/// Lets the processes run here and below, whoever has frozen them.
+/// Thaws the processes here and below, whichever process froze them.
 ///
 /// # Errors
-/// The kernel refuses, or there is no end of cgroups below.
+/// The kernel refuses, or the walk takes too long.
 pub fn thaw_all(freezer: &Hierarchy) -> Result<(), Error> {
     let thaw_one = |dir: BorrowedFd<'_>| {
-        // Cheaper than to write: the kernel would go through all that is below.
+        // To read is cheaper than to write: for a write the kernel visits all cgroups below.
         match freezer.read_in(dir, SELF_FREEZING)?.trim() {
             "1" => freezer.write_in(dir, STATE, "THAWED"),
             _ => Ok(()),
@@ -128,23 +122,23 @@ pub fn thaw_all(freezer: &Hierarchy) -> Result<(), Error> {
     }
 }
 
-/// Whether this cgroup itself, and not one above it, was told to freeze.
+/// Whether this cgroup itself was told to freeze, not only one above it.
 ///
 /// # Errors
-/// The freezer is there and cannot be read.
+/// The file exists and cannot be read.
 pub fn frozen(freezer: &Hierarchy) -> Result<bool, Error> {
     Ok(freezer.read_if_there(SELF_FREEZING)?.is_some_and(|state| state.trim() == "1"))
 }
 
-/// Whether this cgroup or one above it is frozen, or about to be.
+/// Whether this cgroup or one above it is frozen or is being frozen.
 ///
 /// # Errors
-/// The freezer is there and cannot be read.
+/// The file exists and cannot be read.
 pub fn stands_still(freezer: &Hierarchy) -> Result<bool, Error> {
     Ok(freezer.read_if_there(STATE)?.is_some_and(|state| state.trim() != "THAWED"))
 }
 
-/// The name of the hierarchy's mount, as containers know it: `cpu,cpuacct`.
+/// The name of the hierarchy's mount, as containers expect it: `cpu,cpuacct`.
 pub fn mount_name(hierarchy: &Hierarchy) -> String {
     hierarchy.mount.file_name().unwrap_or(Path::new("cgroup").as_os_str()).to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! What is particular to version 2: controllers that must be passed down, the device program, freeze and kill.
+//! What only version 2 has: controllers that must be passed down, the device program, freeze and kill.
 
 use super::devices::Policy;
 use super::hierarchy::{Hierarchy, gone, value_of};
@@ -8,12 +8,12 @@ use rustix::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Passes all controllers that the host has down to the container's cgroup. Engines read its usage also
-/// where nothing is limited. Cheap if somebody did so before: one look at each of two files.
+/// Passes all controllers of the host down to the container's cgroup, because engines read its usage also without
+/// limits. If that was done before, it costs one look at each of two files.
 ///
 /// # Errors
-/// The lists of controllers cannot be read. That a controller cannot be passed down is none: it is, when a
-/// limit needs it, and is said then.
+/// The lists of controllers cannot be read. A controller that cannot be passed down is no error here: the write of a
+/// limit that needs it reports that.
 pub fn enable_controllers(cgroup: &Hierarchy, needed: &[&str]) -> Result<(), Error> {
     const HAS: &str = "cgroup.controllers";
     if cgroup.path.as_os_str().is_empty() {
@@ -48,12 +48,13 @@ fn pass_down(cgroup: &Hierarchy) -> Result<(), Error> {
     }
     match cgroup.write(TO, &missing.join(" ")) {
         Ok(()) => {}
-        // It has processes ("no internal processes"). Those controllers that work on threads it would give all the
-        // same, and then take no containers below it any more: it would be the root of a threaded subtree.
+        // This cgroup has processes ("no internal processes"). One by one, the kernel would pass down those
+        // controllers that work on threads. The cgroup would then be the root of a threaded subtree, and take no
+        // containers below it.
         Err(error) if error.errno() == libc::EBUSY => {}
         Err(_) => {
             for name in &missing {
-                // One that cannot be had must not keep the others away.
+                // A controller that is refused must not prevent the others.
                 let _ = cgroup.write(TO, name);
             }
         }
@@ -61,7 +62,8 @@ fn pass_down(cgroup: &Hierarchy) -> Result<(), Error> {
     Ok(())
 }
 
-/// Why a limit of `controller` finds no file: asks the kernel once more for the controller, where it ends.
+/// Explains why the file for a limit of `controller` is missing. It tries once more to pass the controller down, from
+/// the lowest cgroup that has it.
 pub fn why_missing(cgroup: &Hierarchy, controller: &str) -> String {
     let has = |at: &Hierarchy| {
         let controllers = at.read("cgroup.controllers").unwrap_or_default();
@@ -75,8 +77,8 @@ pub fn why_missing(cgroup: &Hierarchy, controller: &str) -> String {
     let dir = giver.dir();
     let dir = dir.display();
     let refused = format!("controller {controller:?} not available");
-    // cgroups(7), "no internal processes". Not found out by trying: see `pass_down`. The root is an exception, and has
-    // no type.
+    // cgroups(7), "no internal processes". It does not try that here: see `pass_down`. The root is an exception; it
+    // has no type.
     let busy =
         || giver.read("cgroup.procs").is_ok_and(|pids| !pids.is_empty()) && giver.read("cgroup.type").is_ok();
     if busy() {
@@ -88,14 +90,14 @@ pub fn why_missing(cgroup: &Hierarchy, controller: &str) -> String {
             libc::EOPNOTSUPP => {
                 format!("{refused}: {dir} is threaded, and this controller is for whole processes")
             }
-            // Not in the words of the errno, which engines take for a fault of the container's program.
+            // Not the errno's words: engines take them for an error of the container's program.
             libc::EACCES | libc::EPERM => format!("{refused}: not delegated to us, {dir} does not give it"),
             _ => format!("{refused}: {error}"),
         },
     }
 }
 
-/// Why the cgroup takes no process, in more words than the kernel has for it.
+/// Explains why the cgroup takes no process, in more words than the kernel's errno.
 pub fn why_refused(cgroup: &Hierarchy, errno: i32) -> Option<String> {
     let dir = cgroup.dir();
     let dir = dir.display();
@@ -113,13 +115,10 @@ pub fn why_refused(cgroup: &Hierarchy, errno: i32) -> Option<String> {
     }
 }
 
-/// Makes the cgroup's device program be the policy, and no other.
-///
-/// # Errors
-/// The kernel does not take the program.
+/// Makes the policy the cgroup's only device program.
 pub fn set_devices(cgroup: &Hierarchy, policy: &Policy) -> Result<(), Error> {
     let dir = cgroup.leaf()?;
-    // What was there stays until the new one is attached: at no time is everything allowed.
+    // The former programs stay until the new one is attached: at no time is every device allowed.
     let old = if cgroup.fresh() { vec![] } else { bpf::device_programs(dir)? };
     if !policy.denies_nothing() {
         let program = policy.program().ok_or_else(|| {
@@ -136,10 +135,10 @@ pub fn set_devices(cgroup: &Hierarchy, policy: &Policy) -> Result<(), Error> {
 
 const FREEZE: &str = "cgroup.freeze";
 
-/// Freezes all processes; thaws them again if that does not come about.
+/// Freezes all processes, or thaws them again if that fails.
 ///
 /// # Errors
-/// A process does not freeze until `deadline`, or the kernel refuses.
+/// A process does not freeze before `deadline`, or the kernel refuses.
 pub fn freeze(cgroup: &Hierarchy, deadline: Instant) -> Result<()> {
     let began = Instant::now();
     cgroup.write(FREEZE, "1")?;
@@ -158,10 +157,7 @@ pub fn freeze(cgroup: &Hierarchy, deadline: Instant) -> Result<()> {
     }
 }
 
-/// Lets the processes run.
-///
-/// # Errors
-/// The kernel refuses.
+/// Thaws the processes.
 pub fn thaw(cgroup: &Hierarchy) -> Result<(), Error> {
     cgroup.write(FREEZE, "0")
 }
@@ -169,24 +165,21 @@ pub fn thaw(cgroup: &Hierarchy) -> Result<(), Error> {
 /// Whether this cgroup itself was told to freeze.
 ///
 /// # Errors
-/// The file is there and cannot be read.
+/// The file exists and cannot be read.
 pub fn frozen(cgroup: &Hierarchy) -> Result<bool, Error> {
     Ok(cgroup.read_if_there(FREEZE)?.is_some_and(|state| state.trim() == "1"))
 }
 
-/// Whether all that is here is frozen, by this cgroup or one above it.
+/// Whether all processes here are frozen, by this cgroup or one above it.
 ///
 /// # Errors
-/// The file is there and cannot be read.
+/// The file exists and cannot be read.
 pub fn stands_still(cgroup: &Hierarchy) -> Result<bool, Error> {
     Ok(cgroup.read_if_there("cgroup.events")?.is_some_and(|events| value_of(&events, "frozen") == Some(1)))
 }
 
-/// Kills everything here and below, forks included. `false` where the kernel cannot (before 5.14, or in
-/// threaded cgroups).
-///
-/// # Errors
-/// The kernel refuses.
+/// Kills all processes here and below, including those that are being forked. `false` if the kernel cannot: the
+/// cgroup is threaded or gone.
 pub fn kill(cgroup: &Hierarchy) -> Result<bool, Error> {
     match cgroup.write("cgroup.kill", "1") {
         Ok(()) => Ok(true),
@@ -195,10 +188,10 @@ pub fn kill(cgroup: &Hierarchy) -> Result<bool, Error> {
     }
 }
 
-/// How many processes were killed for want of memory.
+/// How many processes the kernel killed because memory ran out.
 ///
 /// # Errors
-/// The count is there and cannot be read.
+/// The file exists and cannot be read.
 pub fn oom_kills(cgroup: &Hierarchy) -> Result<u64, Error> {
     Ok(cgroup.read_if_there("memory.events")?.and_then(|events| value_of(&events, "oom_kill")).unwrap_or(0))
 }

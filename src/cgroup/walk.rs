@@ -1,5 +1,6 @@
-//! The cgroups below a container's. The container chooses their names, their number and their depth, so they are reached
-//! by descriptor, one step at a time: a path may be longer than the kernel takes, and our stack has an end.
+//! Visits the cgroups below a container's. The container chooses their names, number and depth. So each is reached by
+//! a descriptor, one step at a time, and without recursion: a path may be longer than the kernel takes, and our stack
+//! has an end.
 //!
 //! Not for: what is done to each of them (`hierarchy`, `v1`).
 
@@ -14,15 +15,15 @@ use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::Instant;
 
-/// One step up or down. `..` is why this is not `BENEATH`: a cgroup never moves to another parent, so it leads back to
-/// the directory that we came from, and the levels are counted.
+/// One step up or down. It is not `BENEATH`, because `..` leaves the directory. That is safe: a cgroup never moves to
+/// another parent, so `..` leads back to where we came from, and the levels are counted.
 const STEP: ResolveFlags =
     ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
 
-/// How many processes are held by descriptors at a time.
+/// How many descriptors of processes are open at a time.
 const HELD: usize = 200;
 
-/// A directory on the way from the container's cgroup to where we are.
+/// A directory on the way from the container's cgroup to the current one.
 struct Level {
     /// Its name in the directory above.
     name: CString,
@@ -31,12 +32,13 @@ struct Level {
 }
 
 impl Hierarchy {
-    /// Visits the container's cgroup and all below it. `arrive` gets a cgroup before those in it; `leave` gets one below
-    /// after those in it, as the directory that it is in and its name. What is removed meanwhile is passed over.
+    /// Visits the container's cgroup and all below it. `arrive` gets each cgroup before those in it. `leave` gets
+    /// each one below the container's after those in it, as the directory that holds it and its name. A cgroup that
+    /// is removed meanwhile is skipped.
     ///
     /// # Errors
-    /// Those of the two; a directory cannot be read; or `ETIMEDOUT` at the deadline: a container can make cgroups as fast
-    /// as we find them.
+    /// An error of `arrive` or `leave`; a directory cannot be read; or `ETIMEDOUT` at the deadline, because a
+    /// container can make cgroups as fast as we find them.
     pub(super) fn walk(
         &self,
         deadline: Instant,
@@ -85,7 +87,8 @@ impl Hierarchy {
     /// The names of the cgroups in a directory.
     fn children(&self, dir: BorrowedFd<'_>) -> Result<Vec<CString>, Error> {
         let mut names = vec![];
-        // A directory has two links and one of each directory in it. Most have none, and dozens of files.
+        // A directory has two links, and one more for each directory in it. Most cgroups have none, and dozens of
+        // files.
         if rustix::fs::fstat(dir).is_ok_and(|found| found.st_nlink == 2) {
             return Ok(names);
         }
@@ -108,7 +111,7 @@ impl Hierarchy {
         format!("below {:?}", self.dir())
     }
 
-    /// The content of a file of a cgroup below; empty when the cgroup is gone.
+    /// The content of a file of a cgroup below; empty if the cgroup is gone.
     pub(super) fn read_in(&self, dir: BorrowedFd<'_>, file: &str) -> Result<String, Error> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let read = rustix::fs::openat2(dir, file, flags, Mode::empty(), STEP)
@@ -120,7 +123,7 @@ impl Hierarchy {
         }
     }
 
-    /// Writes a value into a file of a cgroup below. One that is gone is passed over.
+    /// Writes a value into a file of a cgroup below. A cgroup that is gone is skipped.
     pub(super) fn write_in(&self, dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Error> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let written = match rustix::fs::openat2(dir, file, flags, Mode::empty(), STEP) {
@@ -136,18 +139,18 @@ impl Hierarchy {
     /// The processes in one of the directories.
     fn pids_in(&self, dir: BorrowedFd<'_>) -> Result<Vec<i32>, Error> {
         let list = match self.read_in(dir, "cgroup.procs") {
-            // A threaded cgroup has no processes to tell of.
+            // A threaded cgroup lists threads only.
             Err(error) if error.errno() == libc::EOPNOTSUPP => self.read_in(dir, "cgroup.threads"),
             list => list,
         };
-        // A process of a pid namespace that we cannot see is listed as 0.
+        // The kernel lists a process as 0 if its pid namespace is outside ours.
         Ok(list?.lines().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid > 0).collect())
     }
 
     /// The processes in the directory and in its sub-cgroups.
     ///
     /// # Errors
-    /// A list cannot be read for another reason than that the cgroup is gone, or there is no end of cgroups.
+    /// A list cannot be read although its cgroup exists, or the walk takes too long (`ETIMEDOUT`).
     pub fn pids(&self, deadline: Instant) -> Result<BTreeSet<i32>, Error> {
         let mut pids = BTreeSet::new();
         let found = self.walk(
@@ -168,7 +171,7 @@ impl Hierarchy {
     /// Sends SIGKILL to the processes in the directory and in its sub-cgroups, and returns them.
     ///
     /// # Errors
-    /// As for [`pids`](Self::pids), and those of pidfd_open(2) but that a process is gone.
+    /// Those of [`pids`](Self::pids), or a process cannot be opened although it exists.
     pub(super) fn signal_all(&self, deadline: Instant) -> Result<BTreeSet<i32>, Error> {
         let mut found = BTreeSet::new();
         let done = self.walk(
@@ -188,7 +191,8 @@ impl Hierarchy {
         Ok(found)
     }
 
-    /// A number may be given to another process before it is opened, but not afterwards: so the list is read again.
+    /// Sends SIGKILL to these processes. Before a number is opened, the kernel may give it to another process, but
+    /// not afterwards. So the list is read again, and only processes that are still in it get the signal.
     fn signal(&self, dir: BorrowedFd<'_>, pids: &[i32]) -> Result<(), Error> {
         let mut rest = pids;
         while !rest.is_empty() {
@@ -201,7 +205,7 @@ impl Hierarchy {
                         next = index;
                         break;
                     }
-                    // It was faster, or it is a thread (EINVAL, since Linux 6.9 ENOENT).
+                    // The process ended first, or this is a thread (EINVAL; since Linux 6.9 ENOENT).
                     Err(error) if matches!(error.errno(), libc::ESRCH | libc::EINVAL | libc::ENOENT) => {}
                     Err(error) => return Err(error),
                 }

@@ -1,10 +1,10 @@
-//! A machine for device programs, written from the kernel's documentation (bpf(2), linux/bpf.h) and not from the
-//! code that writes them: what the tests and the fuzzer run a program on.
+//! A machine that runs device programs, for the tests and the fuzzer. It is written from the kernel's documentation
+//! (bpf(2), linux/bpf.h), and not from the code that writes the programs.
 //!
-//! Not part of the product. `fuzz/` takes this file in by its path, so it uses nothing of this crate.
+//! Not part of the product. `fuzz/` includes this file by its path, so it uses nothing of this crate.
 
-/// Runs `code` for the access `bits` (`BPF_DEVCG_ACC_*`) to a device of `kind` (`BPF_DEVCG_DEV_*`): whether it is
-/// allowed. Every path of such a program ends after fewer steps than it has instructions.
+/// Runs `code` for the access `bits` (`BPF_DEVCG_ACC_*`) to a device of `kind` (`BPF_DEVCG_DEV_*`), and returns
+/// whether it is allowed. Every path of such a program has fewer steps than the program has instructions.
 pub fn run(code: &[u64], kind: u32, major: u32, minor: u32, bits: u32) -> bool {
     let context = [bits << 16 | kind, major, minor];
     let (mut registers, mut at) = ([0u64; 11], 0usize);

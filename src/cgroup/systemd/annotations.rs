@@ -1,7 +1,7 @@
-//! `org.systemd.property.NAME` annotations: properties of the scope that config.json's author sets. Pure.
+//! `org.systemd.property.NAME` annotations: properties of the scope that config.json sets. Pure.
 //!
-//! Values are GVariant text, as far as the types of the properties below need it. The list is closed: a property
-//! that is not in it could give the container what its configuration denies (devices, other cgroups), or break it.
+//! Values are GVariant text, as far as the properties below need it. Only the properties of this list may be set.
+//! Others could give the container what its configuration denies (devices, other cgroups), or break the scope.
 
 use super::properties::{Property, Value};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -23,7 +23,7 @@ enum Kind {
 
 #[rustfmt::skip]
 const TABLE: &[(&str, Kind)] = &[
-    // Life and death.
+    // Start and end.
     ("CollectMode", Kind::Text), ("DefaultDependencies", Kind::Bool), ("Description", Kind::Text),
     ("FinalKillSignal", Kind::Int32), ("KillMode", Kind::Text), ("KillSignal", Kind::Int32), ("OOMPolicy", Kind::Text),
     ("RuntimeMaxUSec", Kind::Uint64), ("SendSIGHUP", Kind::Bool), ("SendSIGKILL", Kind::Bool),
@@ -44,17 +44,17 @@ const TABLE: &[(&str, Kind)] = &[
     ("StartupIOWeight", Kind::Uint64), ("TasksAccounting", Kind::Bool), ("TasksMax", Kind::Uint64),
 ];
 
-/// The properties among the annotations.
+/// Reads the properties among the annotations.
 ///
 /// # Errors
-/// A property that is not in the list, or a value of another type, by its annotation.
+/// A property is not in the list, or its value has another type. The error names the annotation.
 pub fn plan(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
     let said = annotations.iter().filter_map(|(key, text)| Some((key, key.strip_prefix(PREFIX)?, text)));
     said.map(|(key, name, text)| property(name, text).with_context(|| format!("annotations.{key}"))).collect()
 }
 
 fn property(name: &str, text: &str) -> Result<Property> {
-    // systemd's own files say TimeoutStopSec=, in seconds, for what is TimeoutStopUSec on the bus.
+    // systemd's files have TimeoutStopSec=, in seconds; on the bus it is TimeoutStopUSec.
     let seconds = name.strip_suffix("Sec").filter(|stem| !stem.ends_with('U'));
     let name = seconds.map_or_else(|| name.to_owned(), |stem| format!("{stem}USec"));
     let Some((name, kind)) = TABLE.iter().find(|(known, _)| *known == name) else {
@@ -135,14 +135,14 @@ impl Literal {
     }
 }
 
-/// GVariant text from left to right.
+/// Reads GVariant text from left to right.
 struct Reader<'a> {
     rest: &'a str,
     in_list: bool,
 }
 
 impl Reader<'_> {
-    /// A value, and the type that it says it is of.
+    /// A value, and the type that the text gives for it.
     fn value(&mut self) -> Result<(Option<String>, Literal)> {
         const WORDS: [&str; 13] = [
             "boolean",
@@ -187,7 +187,7 @@ impl Reader<'_> {
         self.rest = self.rest.trim_start();
         match self.rest.chars().next() {
             Some(quote @ ('\'' | '"')) => self.text(quote).map(Literal::Text),
-            // No property is a list of lists; and each level is a call of ours, of which there is no end.
+            // No property is a list of lists. A limit is needed, because this function calls itself for each level.
             Some('[') if self.in_list => bail!("a list in a list"),
             Some('[') => self.list().map(Literal::List),
             _ => {

@@ -1,7 +1,7 @@
-//! Talking to systemd: the few methods of org.freedesktop.systemd1.Manager that a scope needs.
+//! The few methods of org.freedesktop.systemd1.Manager that a scope needs.
 //!
-//! Every conversation is one connection, runs on the calling thread and is bounded: a bus that hangs is an error
-//! that says at which step. Nothing may be cloned in the same process afterwards: the library may start a thread.
+//! Every conversation is one connection, runs on the calling thread, and has a time limit. If the bus hangs, the
+//! error names the step. The process may clone nothing afterwards: the library may start a thread.
 
 use super::Bus;
 use super::properties::{Property, Value};
@@ -15,9 +15,9 @@ use zbus::connection::Builder;
 use zbus::wire::DynamicType;
 use zbus::{Connection, MatchRule, Message, MessageStream, OwnedObjectPath, Variant};
 
-/// For the whole of a conversation, waiting for systemd's job included.
+/// The time limit for a whole conversation, including the wait for systemd's job.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A bus that does not even greet in this time will not.
+/// The time limit for the bus to accept the connection.
 const GREETING: Duration = Duration::from_secs(10);
 
 const SYSTEM: &str = "unix:path=/run/dbus/system_bus_socket";
@@ -25,7 +25,7 @@ const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PATH: &str = "/org/freedesktop/systemd1";
 
-/// Makes the transient unit and waits until it is there. `asked` says afterwards whether it may be.
+/// Makes the transient unit and waits until it is there. Afterwards `asked` is false if systemd made nothing.
 pub fn start(bus: &Bus, unit: &str, properties: &[Property], asked: &mut bool) -> Result<()> {
     talk(bus, async |systemd| {
         let mut jobs = systemd.jobs(unit).await?;
@@ -37,7 +37,7 @@ pub fn start(bus: &Bus, unit: &str, properties: &[Property], asked: &mut bool) -
     })
 }
 
-/// Sets properties until the unit is gone.
+/// Sets properties of the unit, for as long as the unit exists.
 pub fn set(bus: &Bus, unit: &str, properties: &[Property]) -> Result<()> {
     talk(bus, async |systemd| {
         let body = (unit, true, variants(properties)?);
@@ -58,14 +58,14 @@ pub fn attach(bus: &Bus, unit: &str, below: &str, pid: i32) -> Result<()> {
     })
 }
 
-/// Kills and stops the unit if it is there and has this description, and waits until it is gone.
+/// Kills and stops the unit if it exists and has this description, and waits until it is gone.
 pub fn stop(bus: &Bus, unit: &str, description: &str) -> Result<()> {
     talk(bus, async |systemd| {
         if systemd.description(unit).await?.as_deref() != Some(description) {
             return Ok(());
         }
         let mut jobs = systemd.jobs(unit).await?;
-        // Not left to StopUnit alone, which asks politely first, and waits for the answer for a minute and a half.
+        // StopUnit alone asks the processes to end and waits for a minute and a half.
         let _ = systemd.call("KillUnit", &(unit, "all", libc::SIGKILL)).await;
         match systemd.call("StopUnit", &(unit, "replace")).await {
             Err(error) if is(&error, "NoSuchUnit") => return Ok(()),
@@ -74,7 +74,8 @@ pub fn stop(bus: &Bus, unit: &str, description: &str) -> Result<()> {
                 systemd.wait(&mut jobs, &job).await?;
             }
         }
-        // Only if it has failed and systemd is too old to forget such units; otherwise it is gone already.
+        // This matters only if the unit failed and systemd is too old to forget such units. Otherwise it is gone
+        // already.
         let _ = systemd.call("ResetFailedUnit", &(unit,)).await;
         Ok(())
     })
@@ -85,7 +86,7 @@ struct Systemd<'a> {
     step: &'a Cell<&'static str>,
 }
 
-/// One conversation.
+/// Runs one conversation.
 fn talk<T>(bus: &Bus, conversation: impl AsyncFnOnce(&Systemd<'_>) -> Result<T>) -> Result<T> {
     let address = match bus {
         Bus::System => SYSTEM,
@@ -112,12 +113,12 @@ fn connection<'a>(bus: &Bus, address: &'a str) -> Result<Builder<'a>> {
     let builder = Builder::address(address);
     Ok(match bus {
         Bus::System => builder,
-        // In a user namespace our own id is not the one that the bus sees.
+        // In a user namespace, the bus sees another id than our own.
         Bus::User(_) => builder.user_id(outer_uid()?),
     })
 }
 
-/// Our user id outside of our user namespace.
+/// Our user id outside our user namespace.
 pub fn outer_uid() -> Result<u32> {
     let own = rustix::process::geteuid().as_raw();
     let file = rustix::fs::open("/proc/self/uid_map", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -131,8 +132,8 @@ pub fn outer_uid() -> Result<u32> {
     Ok(map.lines().find_map(outer).unwrap_or(own))
 }
 
-/// Not in the words of the errno: "no such file" and "permission denied" are what engines take for a fault of
-/// the container's program.
+/// Explains why the bus cannot be reached. It avoids the errno's words: engines take "no such file" and "permission
+/// denied" for an error of the container's program.
 fn unreachable(address: &str, error: &zbus::Error) -> anyhow::Error {
     use std::io::ErrorKind;
     let io = match error {
@@ -158,7 +159,7 @@ impl Systemd<'_> {
         self.connection.call_method(Some(SYSTEMD), PATH, Some(MANAGER), method, body).await
     }
 
-    /// The ends of jobs for the unit, from now on.
+    /// The signals that a job of the unit has ended, from now on.
     async fn jobs(&self, unit: &str) -> Result<MessageStream> {
         self.step.set("AddMatch");
         let rule = MatchRule::builder()
@@ -175,7 +176,7 @@ impl Systemd<'_> {
     }
 
     async fn start(&self, unit: &str, properties: &[Property], asked: &mut bool) -> Result<OwnedObjectPath> {
-        // A scope whose last process has just ended keeps its name for a moment, one that failed keeps it longer.
+        // A scope keeps its name for a moment after its last process has ended, and longer if it failed.
         let mut pauses = [5, 20, 50, 100].into_iter();
         loop {
             let none: Vec<(&str, Vec<(&str, Variant<'_>)>)> = vec![];
@@ -183,7 +184,7 @@ impl Systemd<'_> {
             match self.call("StartTransientUnit", &(unit, "fail", variants(properties)?, none)).await {
                 Ok(reply) => return job_of(&reply),
                 Err(error) => {
-                    // An answer: it has made nothing.
+                    // systemd answered with an error, so it made nothing.
                     *asked = !matches!(error, zbus::Error::MethodError(..) | zbus::Error::FDO(_));
                     let pause = pauses.next().filter(|_| is(&error, "UnitExists"));
                     let Some(pause) = pause else { return Err(said("StartTransientUnit", error)) };
@@ -194,7 +195,7 @@ impl Systemd<'_> {
         }
     }
 
-    /// How the job has ended.
+    /// Waits until the job has ended, and returns its result.
     async fn wait(&self, jobs: &mut MessageStream, job: &OwnedObjectPath) -> Result<String> {
         self.step.set("the job (JobRemoved)");
         loop {
@@ -226,7 +227,7 @@ impl Systemd<'_> {
                 &("org.freedesktop.systemd1.Unit", "Description"),
             )
             .await;
-        // It has gone in between.
+        // The unit has gone since GetUnit.
         let Ok(reply) = reply else { return Ok(None) };
         let body = reply.body();
         match body.deserialize::<Variant<'_>>().map_err(|error| said("Get", error))? {
@@ -236,17 +237,17 @@ impl Systemd<'_> {
     }
 }
 
-/// The object path that a reply consists of.
+/// The object path in a reply.
 fn job_of(reply: &Message) -> Result<OwnedObjectPath> {
     reply.body().deserialize().map_err(|error| said("reply", error))
 }
 
-/// Whether systemd's answer was this error.
+/// Whether systemd answered with this error.
 fn is(error: &zbus::Error, name: &str) -> bool {
     matches!(error, zbus::Error::MethodError(found, ..) if found.as_str().strip_prefix(SYSTEMD) == Some(&format!(".{name}")))
 }
 
-/// systemd's own words, without what the library adds to them.
+/// The error in systemd's own words, without the library's.
 fn said(method: &str, error: zbus::Error) -> anyhow::Error {
     match error {
         zbus::Error::MethodError(name, text, _) => {

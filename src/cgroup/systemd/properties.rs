@@ -1,9 +1,9 @@
-//! What a scope is told: resources and devices as properties of a unit. Pure.
+//! Resources and devices as properties of a systemd unit. Pure.
 //!
-//! systemd writes its own idea of a unit into the cgroup's files whenever it sees a reason to (`daemon-reload`, a
-//! change of another property): what it was not told is lost then, devices above all. So everything that it has a
-//! property for is said twice, here and by the files. What it has none for (`hugetlb`, `rdma`, `memory.oom.group`)
-//! it leaves alone.
+//! systemd may write a unit's limits into the cgroup's files at any time (`daemon-reload`, a change of another
+//! property). What systemd does not know is lost then, above all the devices. So the runtime sets every limit twice:
+//! as a property, if systemd has one for it, and by the file. systemd leaves files alone for which it has no property
+//! (`hugetlb`, `rdma`, `memory.oom.group`).
 
 use crate::cgroup::Resources;
 use crate::cgroup::devices::{self, Policy};
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// A value, by the types of D-Bus that are needed.
+/// A value of one of the D-Bus types that the properties need.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     /// `b`
@@ -39,20 +39,20 @@ pub enum Value {
 /// Name and value.
 pub type Property = (Cow<'static, str>, Value);
 
-/// What every scope is told, whatever config.json says.
+/// The properties that every scope gets.
 ///
 /// # Errors
-/// `pid` is not one.
+/// `pid` is negative.
 pub fn of_scope(slice: &str, description: &str, pid: i32) -> Result<Vec<Property>> {
     let pid = u32::try_from(pid).context("process id")?;
     let mut all: Vec<Property> = vec![
         ("Description".into(), Value::Text(description.into())),
         ("Slice".into(), Value::Text(slice.into())),
-        // The directory and what is below it are ours.
+        // systemd leaves the directory, and what is below it, to the runtime.
         ("Delegate".into(), Value::Bool(true)),
         ("PIDs".into(), Value::Numbers(vec![pid])),
         ("DefaultDependencies".into(), Value::Bool(false)),
-        // One that has failed must not keep its name.
+        // A scope that failed must not keep its name.
         ("CollectMode".into(), Value::Text("inactive-or-failed".into())),
     ];
     for name in ["MemoryAccounting", "CPUAccounting", "IOAccounting", "TasksAccounting"] {
@@ -61,7 +61,7 @@ pub fn of_scope(slice: &str, description: &str, pid: i32) -> Result<Vec<Property
     Ok(all)
 }
 
-/// Each name once, with the value that it was given last.
+/// Keeps each name once, with its last value.
 pub fn last_wins(mut all: Vec<Property>) -> Vec<Property> {
     all.reverse();
     let mut seen = std::collections::BTreeSet::new();
@@ -70,10 +70,10 @@ pub fn last_wins(mut all: Vec<Property>) -> Vec<Property> {
     all
 }
 
-/// Limits that systemd knows.
+/// The properties for the limits that systemd knows.
 ///
 /// # Errors
-/// A value that makes no sense, by its config pointer.
+/// A value makes no sense; the error names its config pointer.
 pub fn of_resources(asked: &Resources) -> Result<Vec<Property>> {
     let asked = &settled(asked);
     let mut all = vec![];
@@ -89,7 +89,7 @@ pub fn of_resources(asked: &Resources) -> Result<Vec<Property>> {
         number("MemorySwapMax", or_infinity(swap));
     }
     match (cpu.idle, cpu.shares.unwrap_or(0)) {
-        // Its way to say cpu.idle, since version 252.
+        // systemd sets cpu.idle for a weight of 0, since version 252.
         (Some(1), _) => number("CPUWeight", 0),
         (_, 0) => {}
         (_, shares) => number("CPUWeight", weight_of(shares)),
@@ -101,7 +101,7 @@ pub fn of_resources(asked: &Resources) -> Result<Vec<Property>> {
         number("CPUQuotaPeriodUSec", period);
     }
     if let Some(limit) = asked.pids.limit {
-        // It knows no 0, and a container needs one process anyway.
+        // systemd takes no 0, and a container needs one process anyway.
         number("TasksMax", if limit == 0 { 1 } else { or_infinity(limit) });
     }
     for (name, pointer, list) in [
@@ -119,8 +119,8 @@ pub fn of_resources(asked: &Resources) -> Result<Vec<Property>> {
     Ok(all)
 }
 
-/// What the files are told, so that systemd finds in them what it would write itself: it rounds quotas, and knows
-/// weight and idleness as one value, of which the last that was asked for holds.
+/// The values for the files, so that systemd finds in them what it would write itself. systemd rounds quotas. It has
+/// one property for weight and idleness, so the one that was asked for last holds.
 pub fn for_files(asked: &Resources) -> Resources {
     if weighs_what_is_idle(asked) {
         log::warn("unable to apply both a CPU weight and idleness: the weight is ignored");
@@ -162,7 +162,7 @@ fn or_infinity(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-/// CPU time for each second, in microseconds. systemd keeps it in whole percents, so a fraction is rounded up.
+/// CPU time for each second, in microseconds. systemd keeps whole percents, so a fraction is rounded up.
 fn per_second(quota: i64, period: u64) -> u64 {
     const PERCENT: u128 = 10_000;
     match u64::try_from(quota) {
@@ -174,7 +174,7 @@ fn per_second(quota: i64, period: u64) -> u64 {
     }
 }
 
-/// The files of `unified` that systemd has a property for.
+/// Adds the property for a file of `unified`, if systemd has one.
 fn unified(all: &mut Vec<Property>, file: &str, value: &str) -> Result<()> {
     const NUMBERS: [(&str, &str); 7] = [
         ("memory.max", "MemoryMax"),
@@ -213,7 +213,7 @@ fn unified(all: &mut Vec<Property>, file: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// A list as `0-2,7` as bits, the lowest first.
+/// A list such as `0-2,7` as bits, the lowest first.
 fn bits(list: &str) -> Result<Vec<u8>> {
     /// More than any kernel has.
     const LIMIT: usize = 1 << 16;
@@ -236,8 +236,8 @@ fn bits(list: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The device policy. Exceptions from "everything is allowed" have no words in systemd: nothing is said then, and
-/// it takes nothing away.
+/// The properties for the device policy. systemd cannot express exceptions from "everything is allowed". Then systemd
+/// gets no restriction, and takes nothing away from the container.
 pub fn of_devices(policy: &Policy) -> Vec<Property> {
     if policy.allow_by_default {
         return vec![
@@ -254,9 +254,9 @@ pub fn of_devices(policy: &Policy) -> Vec<Property> {
         let name = match (which.major, which.minor) {
             (None, None) => format!("{word}-*"),
             (Some(major), None) => format!("{word}-{major}"),
-            // Read as numbers; the node need not exist.
+            // systemd reads the numbers from this name; the node need not exist.
             (Some(major), Some(minor)) => format!("{folder}/{major}:{minor}"),
-            // It cannot say it: such devices are allowed by our program until it next writes its own.
+            // systemd cannot express this. Our program allows such devices until systemd next writes its own.
             (None, Some(_)) => continue,
         };
         pairs.push((name, devices::letters(*access)));
