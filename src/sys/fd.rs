@@ -8,16 +8,12 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-/// Marks every descriptor from `first` on close-on-exec (close_range(2) with CLOSE_RANGE_CLOEXEC).
+/// Marks every descriptor from `first` on close-on-exec (close_range(2) with CLOSE_RANGE_CLOEXEC). It allocates nothing,
+/// also when it fails.
 ///
-/// There is no second way: RLIMIT_NOFILE may have been lowered below descriptors that are open, so to walk the numbers
-/// up to the limit would leave those to the container.
-pub fn cloexec_from(first: RawFd) -> Result<(), Error> {
-    set_cloexec_from(first).called("close_range", || format!("{first} (CLOSE_RANGE_CLOEXEC)"))
-}
-
-/// [`cloexec_from`] that allocates nothing, also when it fails.
-pub(super) fn set_cloexec_from(first: RawFd) -> Result<(), rustix::io::Errno> {
+/// There is no second way: RLIMIT_NOFILE may have been lowered below descriptors that are open. A walk through the
+/// numbers up to that limit would leave those descriptors to the container.
+pub(super) fn cloexec_from(first: RawFd) -> Result<(), rustix::io::Errno> {
     // SAFETY: the call only sets a flag on descriptors of this process.
     let result = check(unsafe {
         libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
@@ -66,15 +62,6 @@ impl Ranges {
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD only reads a flag.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
-}
-
-/// Whether `fd` will be closed by execve(2).
-///
-/// # Errors
-/// None for an open descriptor.
-pub fn is_cloexec(fd: BorrowedFd<'_>) -> Result<bool, Error> {
-    let flags = rustix::io::fcntl_getfd(fd).called("fcntl", || format!("{} (F_GETFD)", fd.as_raw_fd()))?;
-    Ok(flags.contains(rustix::io::FdFlags::CLOEXEC))
 }
 
 /// The descriptors from 3 to before `end` that our caller has given us, in their order. What we have opened ourselves

@@ -305,22 +305,6 @@ pub fn set_propagation(path: &CStr, propagation: Propagation, depth: Depth) -> R
         .called("mount", || format!("{path:?} ({propagation:?}, {depth:?})"))
 }
 
-/// [`set_propagation`] for an attached mount by its descriptor, for kernels without mount_setattr.
-///
-/// # Errors
-/// EINVAL: not attached.
-pub fn set_propagation_of(
-    mount: BorrowedFd<'_>,
-    propagation: Propagation,
-    depth: Depth,
-) -> Result<(), Error> {
-    let recursive =
-        if depth == Depth::Tree { MountPropagationFlags::REC } else { MountPropagationFlags::empty() };
-    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-    rustix::mount::mount_change(path.as_str(), propagation.flags() | recursive)
-        .called("mount", || format!("{path:?} ({propagation:?}, {depth:?})"))
-}
-
 /// A detached, empty, read-only directory: a tmpfs with room for its root only.
 ///
 /// # Errors
@@ -335,34 +319,6 @@ pub fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd, Error> {
         context.string(c"context", label)?;
     }
     context.mount(RDONLY)
-}
-
-/// Sets exactly `attributes` on an attached mount by mount(2), for kernels without mount_setattr.
-///
-/// # Errors
-/// EPERM for locked flags.
-// Until Linux 5.12 is our floor: mount_setattr is missing. Needs a procfs at /proc.
-pub fn remount_bind(mount: BorrowedFd<'_>, attributes: u64) -> Result<(), Error> {
-    use rustix::mount::MountFlags as Ms;
-    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-    let names = [
-        (RDONLY, Ms::RDONLY),
-        (NOSUID, Ms::NOSUID),
-        (NODEV, Ms::NODEV),
-        (NOEXEC, Ms::NOEXEC),
-        (NOSYMFOLLOW, Ms::NOSYMFOLLOW),
-        (NOATIME, Ms::NOATIME),
-        (STRICTATIME, Ms::STRICTATIME),
-        (NODIRATIME, Ms::NODIRATIME),
-    ];
-    // Without a word on access times mount(2) keeps those of before.
-    let relatime = if attributes & ATIME_MASK == RELATIME { Ms::RELATIME } else { Ms::empty() };
-    let flags = names
-        .iter()
-        .filter(|(attr, _)| attributes & attr != 0)
-        .fold(Ms::BIND | relatime, |sum, (_, ms)| sum | *ms);
-    rustix::mount::mount_remount(path.as_str(), flags, c"")
-        .called("mount", || format!("{path:?} (MS_REMOUNT|{flags:?})"))
 }
 
 /// The attributes that a mount has now, of those that can be locked in a user namespace (fstatfs(2)).

@@ -29,33 +29,6 @@ pub fn set_no_new_privs() -> Result<(), Error> {
     thread::set_no_new_privs(true).called("prctl", || "PR_SET_NO_NEW_PRIVS 1".into())
 }
 
-/// Whether no exec gives this process more privileges.
-///
-/// # Errors
-/// None known on a supported kernel; a seccomp filter of the container may forbid the call.
-pub fn no_new_privs() -> Result<bool, Error> {
-    let value = prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0).called("prctl", || "PR_GET_NO_NEW_PRIVS".into())?;
-    Ok(value == 1)
-}
-
-/// Whether a seccomp filter is loaded.
-///
-/// # Errors
-/// As for [`no_new_privs`].
-pub fn filtered() -> Result<bool, Error> {
-    let mode = prctl(libc::PR_GET_SECCOMP, 0, 0).called("prctl", || "PR_GET_SECCOMP".into())?;
-    Ok(mode == libc::SECCOMP_MODE_FILTER as libc::c_int)
-}
-
-/// Whether others of our user may look into this process.
-///
-/// # Errors
-/// As for [`no_new_privs`].
-pub fn dumpable() -> Result<bool, Error> {
-    let value = prctl(libc::PR_GET_DUMPABLE, 0, 0).called("prctl", || "PR_GET_DUMPABLE".into())?;
-    Ok(value != 0)
-}
-
 /// Hides /proc/self from less privileged processes (ptrace, fds, exe); execve(2) and new ids undo it.
 ///
 /// # Errors
@@ -90,6 +63,7 @@ pub fn bounding_drop(number: u8) -> Result<bool, Error> {
 ///
 /// # Errors
 /// None known on a supported kernel.
+#[cfg(test)]
 pub fn bounding_has(number: u8) -> Result<Option<bool>, Error> {
     match prctl(libc::PR_CAPBSET_READ, number.into(), 0) {
         Ok(value) => Ok(Some(value == 1)),
@@ -119,6 +93,7 @@ pub fn ambient_clear() -> Result<(), Error> {
 }
 
 /// Whether capability `number` is in the ambient set; an unknown one is not.
+#[cfg(test)]
 pub fn ambient_has(number: u8) -> bool {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_IS_SET as libc::c_ulong, number.into())
         .is_ok_and(|value| value == 1)
@@ -197,6 +172,7 @@ pub fn setresuid(uid: u32) -> Result<(), Error> {
 ///
 /// # Errors
 /// None known on a supported kernel.
+#[cfg(test)]
 pub fn ids() -> Result<([u32; 3], [u32; 3]), Error> {
     let uids = nix::unistd::getresuid().called("getresuid", String::new)?;
     let gids = nix::unistd::getresgid().called("getresgid", String::new)?;
@@ -214,17 +190,6 @@ pub fn set_personality(persona: u32) -> Result<u32, Error> {
     // SAFETY: personality(2) takes one integer and touches no memory.
     let result = unsafe { libc::personality(persona.into()) };
     super::check(result.into()).map(|former| former as u32).called("personality", || format!("{persona:#x}"))
-}
-
-/// The supplementary groups, sorted.
-///
-/// # Errors
-/// None known on a supported kernel.
-pub fn groups() -> Result<Vec<u32>, Error> {
-    let gids = rustix::process::getgroups().called("getgroups", String::new)?;
-    let mut gids: Vec<u32> = gids.iter().map(|gid| gid.as_raw()).collect();
-    gids.sort_unstable();
-    Ok(gids)
 }
 
 /// Runs test code that changes the process, or enters namespaces, in a forked child.

@@ -72,7 +72,7 @@ impl Proc {
         Ok(Self { root: Some(root) })
     }
 
-    /// Opens `path` below /proc; for namespace files, whose last component is a magic link, see [`Self::follow`].
+    /// Opens `path` below /proc. A magic link on the way is an error, also as the last component (namespace files).
     ///
     /// # Errors
     /// EXDEV where something is mounted on the way and no clean procfs can be had either.
@@ -96,21 +96,6 @@ impl Proc {
             // Private: since Linux 6.15 a mount that the host makes later would show up on a clone that is not.
             Self::verified(super::mount::clone_private(root, c"", super::mount::Depth::One, 0)?)
         })
-    }
-
-    /// Opens the magic link `name` (`ns/net`, `exe`, `fd/3`) of process `pid`: only its last step is followed.
-    ///
-    /// # Errors
-    /// The process or the link is not there.
-    pub fn follow(&self, pid: Pid, name: &str, flags: OFlags) -> Result<OwnedFd, Error> {
-        let path = format!("{}/{name}", pid.as_raw_nonzero());
-        match self.root().and_then(|root| follow_beneath(root, &path, flags)) {
-            Err(rustix::io::Errno::XDEV) => {
-                self.without_overmounts(&path)?.root().and_then(|root| follow_beneath(root, &path, flags))
-            }
-            result => result,
-        }
-        .called("open", || format!("\"/proc/{path}\""))
     }
 
     /// What the link of our own descriptor `fd` says: `anon_inode:[eventfd]`.
@@ -215,14 +200,6 @@ impl Proc {
     pub fn deny_setgroups(&self, pid: Pid) -> Result<(), Error> {
         self.write_pid(pid, "setgroups", b"deny")
     }
-
-    /// Sets the clocks of the time namespace of `pid`'s future children (time_namespaces(7)).
-    ///
-    /// # Errors
-    /// EACCES once a process is in the namespace.
-    pub fn write_timens_offsets(&self, pid: Pid, offsets: &str) -> Result<(), Error> {
-        self.write_pid(pid, "timens_offsets", offsets.as_bytes())
-    }
 }
 
 /// How much of procfs a detached instance shows.
@@ -241,15 +218,6 @@ fn open_beneath(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::
         resolve |= ResolveFlags::NO_SYMLINKS;
     }
     rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
-}
-
-fn follow_beneath(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let (dir, last) = path.rsplit_once('/').unwrap_or((".", path));
-    // A jump through a magic link counts as leaving the mount, so the last step cannot have NO_XDEV: the link
-    // itself is looked at before, as a file mounted over it would be.
-    open_beneath(root, path, OFlags::PATH | OFlags::NOFOLLOW)?;
-    let dir = open_beneath(root, dir, OFlags::PATH | OFlags::DIRECTORY)?;
-    rustix::fs::openat(&dir, last, flags | OFlags::CLOEXEC, Mode::empty())
 }
 
 #[cfg(test)]
@@ -284,14 +252,6 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_file_is_followed_by_its_last_step_only() {
-        let proc = Proc::open_host().unwrap();
-        let ours = proc.follow(rustix::process::getpid(), "ns/net", OFlags::RDONLY).unwrap();
-        let same = rustix::fs::stat("/proc/self/ns/net").unwrap();
-        assert_eq!(rustix::fs::fstat(&ours).unwrap().st_ino, same.st_ino);
-    }
-
-    #[test]
     fn a_failed_write_names_the_file_and_the_value() {
         let proc = Proc::open_host().unwrap();
         let error = proc.write("self/oom_score_adj", b"x").unwrap_err();
@@ -311,17 +271,7 @@ mod tests {
             nix::mount::mount(none, "/", none, private, none)?;
             let proc = Proc::open_host()?;
             let target = format!("/proc/{}/comm", std::process::id());
-            let link = format!("/proc/{}/ns/net", std::process::id());
-            let real = rustix::fs::stat(&*link)?.st_ino;
             nix::mount::mount(Some(decoy.path()), &*target, none, nix::mount::MsFlags::MS_BIND, none)?;
-            // mount(2) would follow the link; move_mount(2) covers it.
-            let flags = mount::OpenTreeFlags::OPEN_TREE_CLONE | mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            let cover = mount::open_tree(CWD, decoy.path(), flags)?;
-            let flags = mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            mount::move_mount(&cover, "", CWD, &*link, flags)?;
-            ensure!(rustix::fs::stat(&*link)?.st_ino != real, "the decoy is not in the way");
-            let followed = proc.follow(rustix::process::getpid(), "ns/net", OFlags::RDONLY)?;
-            ensure!(rustix::fs::fstat(&followed)?.st_ino == real, "the decoy was opened");
             proc.write("self/comm", b"straight")?;
             nix::mount::umount(&*target)?;
             ensure!(std::fs::read(decoy.path())?.is_empty(), "the decoy was written");

@@ -239,7 +239,7 @@ pub fn without_inherited(command: &mut std::process::Command) -> &mut std::proce
     unsafe {
         command.pre_exec(|| {
             // Behind a filter the call may be forbidden; who comes from there has made it before the filter.
-            let _ = super::fd::set_cloexec_from(3);
+            let _ = super::fd::cloexec_from(3);
             super::umask::callers();
             Ok(())
         })
