@@ -1,6 +1,6 @@
 //! bpf(2), as far as device programs of cgroups need it: load, attach, list, detach.
 //!
-//! No policy: what a program says is the business of `cgroup::devices`.
+//! No policy: `cgroup::devices` decides what a program says.
 
 use super::{Called, Error, check};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -63,8 +63,8 @@ struct ById {
 
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> std::io::Result<libc::c_long> {
     let (pointer, size) = (std::ptr::from_mut(attr), std::mem::size_of::<T>());
-    // SAFETY: `attr` is a live #[repr(C)] prefix of `union bpf_attr` of `size` bytes; the kernel takes the
-    // rest as zero. Memory that its fields point to is kept alive by the callers in this file.
+    // SAFETY: `attr` is a live #[repr(C)] prefix of `union bpf_attr` of `size` bytes; the kernel takes the rest as
+    // zero. Memory that its fields point to is kept alive by the callers in this file.
     check(unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size) })
 }
 
@@ -73,14 +73,14 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
 }
 
 fn owned(result: libc::c_long) -> OwnedFd {
-    // SAFETY: the call succeeded, so `result` is a new descriptor that nobody else owns; bpf(2) sets CLOEXEC.
+    // SAFETY: the call succeeded, so `result` is a new descriptor without another owner; bpf(2) sets CLOEXEC.
     unsafe { OwnedFd::from_raw_fd(result as libc::c_int) }
 }
 
 /// Loads a program that decides on access to devices.
 ///
 /// # Errors
-/// The verifier refuses the program, or we may not load one.
+/// The verifier refuses the program, or this process may not load one.
 pub fn load_device_program(code: &[u64]) -> Result<OwnedFd, Error> {
     let mut attr = Load {
         prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
@@ -93,7 +93,7 @@ pub fn load_device_program(code: &[u64]) -> Result<OwnedFd, Error> {
     attr.prog_name[15] = 0;
     loop {
         match bpf(BPF_PROG_LOAD, &mut attr) {
-            // A signal arrived while the verifier was at work.
+            // A signal arrived while the verifier was working.
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
             done => {
                 return done
@@ -104,10 +104,10 @@ pub fn load_device_program(code: &[u64]) -> Result<OwnedFd, Error> {
     }
 }
 
-/// Adds `program` to the device programs of the cgroup; all of them must allow an access.
+/// Adds `program` to the device programs of the cgroup. All of them must allow an access.
 ///
 /// # Errors
-/// The cgroup, or one above it, does not take a further program.
+/// The cgroup, or one above it, takes no further program.
 pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Error> {
     let mut attr = Attach {
         target_fd: raw(cgroup),
@@ -118,10 +118,7 @@ pub fn attach_device_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) ->
     bpf(BPF_PROG_ATTACH, &mut attr).map(drop).called("bpf", || "BPF_PROG_ATTACH (BPF_CGROUP_DEVICE)".into())
 }
 
-/// The device programs that are attached to the cgroup itself, by id.
-///
-/// # Errors
-/// The kernel does not tell.
+/// The ids of the device programs that are attached to the cgroup itself.
 pub fn device_programs(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>, Error> {
     let mut ids = vec![0u32; 64]; // the kernel's own limit for one cgroup
     let mut attr = Query {
@@ -136,10 +133,10 @@ pub fn device_programs(cgroup: BorrowedFd<'_>) -> Result<Vec<u32>, Error> {
     Ok(ids)
 }
 
-/// Takes the program with this id away from the cgroup.
+/// Detaches the program with this id from the cgroup.
 ///
 /// # Errors
-/// It is not attached, or not ours to take away.
+/// It is not attached, or another program loaded it and this process may not detach it.
 pub fn detach_device_program(cgroup: BorrowedFd<'_>, id: u32) -> Result<(), Error> {
     let mut by_id = ById { prog_id: id, ..ById::default() };
     let program = owned(

@@ -1,18 +1,18 @@
-//! Where the program begins: C's `main` in place of that of Rust's runtime.
+//! The program's entry: C's `main` in place of that of Rust's runtime.
 //!
-//! Rust's runtime looks for the stack's guard page in /proc/self/maps and installs a handler that names a stack
-//! overflow. That takes 17 system calls, and twice as many where the verbs that enter containers execute the program
-//! again (`selfexe`). `main` seals first, before anything is allocated or parsed. This file may go when Rust lets a
-//! program leave its start-up out.
+//! Rust's runtime reads /proc/self/maps to find the stack's guard page, and installs a handler that reports a stack
+//! overflow. That takes 17 system calls. Verbs that enter containers execute the program again (`selfexe`), and so
+//! pay them twice. `main` seals first, before the program allocates or parses anything. This file may go when Rust
+//! lets a program leave out its start-up.
 
 use super::{Called, Error, fd, selfexe, signal};
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 
-/// The verbs whose processes a container can see.
+/// The verbs with processes that a container can see.
 const SEALED: [&CStr; 4] = [c"run", c"create", c"exec", c"restore"];
 
-/// Defines the program's `main`, which does what [`begin`] says and then calls the given `fn(Vec<OsString>) -> i32` with
+/// Defines the program's `main`. It does what [`begin`] says, then calls the given `fn(Vec<OsString>) -> i32` with
 /// the command line.
 #[macro_export]
 macro_rules! program {
@@ -34,15 +34,18 @@ macro_rules! program {
     };
 }
 
-/// Seals the executable if a container will see it; sees to the standard streams; ignores SIGPIPE: a hook
-/// that does not read its input must not end us; and does not ignore SIGCHLD, as a caller may: the kernel would reap
-/// our children itself and forget how they ended. Gives the command line, which `std::env::args` would know of only
-/// with glibc.
+/// Prepares the process, and returns the command line, which `std::env::args` would know only with glibc.
 ///
-/// A word that only looks like one of the verbs costs no more than the sealing.
+/// - It seals the executable if a container will see it.
+/// - It opens the standard streams that the caller left closed.
+/// - It ignores SIGPIPE: a hook that does not read its input must not end the runtime.
+/// - It gives SIGCHLD its default action. A caller may ignore it; then the kernel would reap our children itself and
+///   forget how they ended.
+///
+/// An argument that only looks like one of the verbs costs no more than the sealing.
 ///
 /// # Errors
-/// As [`selfexe::seal`].
+/// The executable cannot be sealed, or one of the other steps fails.
 ///
 /// # Safety
 /// `args` must be `count` C strings, `env` C strings up to a null pointer.
@@ -60,21 +63,21 @@ pub unsafe fn begin(
     if sealed {
         // SAFETY: the caller's promise.
         unsafe { selfexe::seal(args, env)? };
-        // Linux before 6.14 names a process that was executed by descriptor after the descriptor's number.
+        // Before Linux 6.14, a process that was executed by descriptor has the descriptor's number as its name.
         if let Some(program) = words.clone().next() {
             rustix::thread::set_name(file_name(program)).called("prctl", || "PR_SET_NAME".into())?;
         }
     }
     fd::fill_standard_streams()?;
     signal::set_default(libc::SIGCHLD)?;
-    // SAFETY: SIG_IGN runs no code of ours.
+    // SAFETY: SIG_IGN runs none of our code.
     match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) } {
         libc::SIG_ERR => Err(std::io::Error::last_os_error()).called("sigaction", || "SIGPIPE".into()),
         _ => Ok(words.map(|word| OsStr::from_bytes(word.to_bytes()).to_owned()).collect()),
     }
 }
 
-/// What follows the last slash.
+/// The part after the last slash.
 fn file_name(path: &CStr) -> &CStr {
     let bytes = path.to_bytes_with_nul();
     let name = bytes.rsplit(|byte| *byte == b'/').next();

@@ -1,4 +1,4 @@
-//! File descriptors: closing on exec, passing over sockets, the standard three.
+//! File descriptors: close-on-exec, messages over sockets, the standard streams, locks.
 
 use super::{Called, Error, check};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -23,12 +23,12 @@ pub(super) fn cloexec_from(first: RawFd) -> Result<(), rustix::io::Errno> {
         .map_err(|error| rustix::io::Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 
-/// Descriptors to be closed, from the first to the last of each range.
+/// Ranges of descriptors to close, each from its first to its last.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ranges(Vec<(libc::c_uint, libc::c_uint)>);
 
 impl Ranges {
-    /// Every descriptor from `first` on but those in `keep`.
+    /// Every descriptor from `first` on, except those in `keep`.
     pub fn all_but(first: RawFd, keep: &[BorrowedFd<'_>]) -> Self {
         let mut keep: Vec<_> = keep.iter().map(|fd| fd.as_raw_fd() as libc::c_uint).collect();
         keep.sort_unstable();
@@ -43,14 +43,11 @@ impl Ranges {
         Self(ranges)
     }
 
-    /// Closes them (close_range(2)), and allocates nothing for it. For a forked copy that ends with execve(2) or
-    /// exit(2): its memory still holds owners of what is closed here, which must never be dropped.
-    ///
-    /// # Errors
-    /// close_range(2)'s.
+    /// Closes the descriptors (close_range(2)), and allocates nothing. For a forked copy that ends with execve(2) or
+    /// exit(2). Its memory still has owners of the descriptors that are closed here; they must never be dropped.
     pub fn close(&self) -> Result<(), Error> {
         for (first, last) in &self.0 {
-            // SAFETY: the caller promises that nothing uses or drops these descriptors any more.
+            // SAFETY: the caller promises that nothing uses or drops these descriptors afterwards.
             check(unsafe { libc::syscall(libc::SYS_close_range, *first, *last, 0) })
                 .called("close_range", || format!("{first} {last}"))?;
         }
@@ -64,11 +61,11 @@ pub fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
-/// The descriptors from 3 to before `end` that our caller has given us, in their order. What we have opened ourselves
-/// closes on exec, and what has come through an exec does not.
+/// The descriptors from 3 up to, not including, `end` that our caller has passed, in their order. Those that the
+/// runtime opened itself close on exec; those that came through an exec do not.
 ///
 /// # Errors
-/// Those of /proc/self/fd.
+/// /proc/self/fd cannot be read.
 pub fn given(end: RawFd) -> Result<Vec<RawFd>, Error> {
     let shown = || "\"/proc/self/fd\"".to_owned();
     let mut given = Vec::new();
@@ -83,16 +80,13 @@ pub fn given(end: RawFd) -> Result<Vec<RawFd>, Error> {
     Ok(given)
 }
 
-/// Occupies those numbers from 3 to before `end` that are free, until the next exec, so that nothing else of ours gets
-/// one of them. What is there leads nowhere.
-///
-/// # Errors
-/// eventfd(2)'s.
+/// Occupies the free numbers from 3 up to, not including, `end` until the next exec, so that no other descriptor of
+/// ours gets one of them. Each becomes an eventfd, which leads nowhere.
 pub fn occupy_up_to(end: RawFd) -> Result<(), Error> {
     for _ in (3..end).filter(|number| !is_open(*number)) {
-        // The kernel takes the lowest number that is free, which is this one.
+        // The kernel takes the lowest free number, which is this one.
         let nowhere = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC);
-        // Never closed.
+        // It is never closed.
         let _ = nowhere.called("eventfd2", String::new)?.into_raw_fd();
     }
     Ok(())
@@ -100,10 +94,7 @@ pub fn occupy_up_to(end: RawFd) -> Result<(), Error> {
 
 /// Opens /dev/null on each of 0, 1 and 2 that the caller left closed.
 ///
-/// Otherwise the first file that we open would become the container's standard input (security trap 12).
-///
-/// # Errors
-/// /dev/null cannot be opened.
+/// Otherwise the first file that the runtime opens would become the container's standard input (security trap 12).
 pub fn fill_standard_streams() -> Result<(), Error> {
     let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: poll(2) reads and writes the three entries of the array that it is given.
@@ -116,13 +107,10 @@ pub fn fill_standard_streams() -> Result<(), Error> {
     Ok(())
 }
 
-/// The content of a small file of /proc, in as few calls as it takes: std looks at the size first, which is 0
-/// there, and then begins with 32 bytes.
+/// The content of a small file of /proc, in as few calls as possible. std would ask for the size first, which is 0
+/// there, and then begin with 32 bytes.
 ///
-/// Bytes, not text: a process chooses its own name, and the names of cgroups may come from a container too.
-///
-/// # Errors
-/// Those of open(2) and read(2).
+/// The content is bytes, not text: a process chooses its own name, and a container may choose names of cgroups.
 pub fn read_proc(path: &str) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut content = Vec::with_capacity(2048);
@@ -130,20 +118,15 @@ pub fn read_proc(path: &str) -> std::io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Opens a file to be read. Not through std: with musl each open(2) is followed by an fcntl(2).
-///
-/// # Errors
-/// Those of open(2).
+/// Opens a file for reading. Not through std: with musl, std adds an fcntl(2) to each open(2).
 pub fn open_file(path: &Path, flags: OFlags) -> std::io::Result<File> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty())?.into())
 }
 
-/// A descriptor for what `fd` refers to that never waits in read(2) and write(2), if that can be had: an open file of our
-/// own, since O_NONBLOCK on the one that we were given would reach all who share it. A file that never waits is left as
-/// it is, and so is what cannot be opened again: a socket, or the terminal of another user.
+/// A descriptor for the file behind `fd` that never waits in read(2) and write(2), if the file can be opened again.
 ///
-/// # Errors
-/// fcntl(2)'s.
+/// It is an open file of our own: O_NONBLOCK on the given one would affect all processes that share it. A file that
+/// never waits is used as it is. So is one that cannot be opened again: a socket, or another user's terminal.
 pub fn never_waiting(fd: BorrowedFd<'_>, access: OFlags) -> Result<OwnedFd, Error> {
     use rustix::fs::FileType;
     let number = fd.as_raw_fd();
@@ -157,10 +140,10 @@ pub fn never_waiting(fd: BorrowedFd<'_>, access: OFlags) -> Result<OwnedFd, Erro
     rustix::io::fcntl_dupfd_cloexec(fd, 3).called("fcntl", || format!("{number} (F_DUPFD_CLOEXEC)"))
 }
 
-/// write(2) to a descriptor of [`never_waiting`], that does not wait for a socket either.
+/// write(2) to a descriptor of [`never_waiting`]. It does not wait for a socket either.
 ///
 /// # Errors
-/// Those of write(2); `AGAIN` when nothing could be written now.
+/// `AGAIN` if nothing can be written now; else write(2)'s.
 pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, rustix::io::Errno> {
     use rustix::net::{SendFlags, send};
     match send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
@@ -170,12 +153,9 @@ pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, rustix::io::
 }
 
 /// Makes 0, 1 and 2 refer to `fd`.
-///
-/// # Errors
-/// dup3(2) fails.
 pub fn dup_to_stdio(fd: BorrowedFd<'_>) -> Result<(), Error> {
     for target in 0..3 {
-        // SAFETY: replaces a standard stream of this process, which is what the caller asks for.
+        // SAFETY: dup2(2) replaces a standard stream of this process, as the caller asks.
         check(unsafe { libc::dup2(fd.as_raw_fd(), target) }.into())
             .called("dup2", || format!("{} {target}", fd.as_raw_fd()))?;
     }
@@ -201,7 +181,7 @@ pub fn again<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::
 /// Sends `payload` as one message, with at most one descriptor (SCM_RIGHTS).
 ///
 /// # Errors
-/// The socket's; `EPIPE` and `ECONNRESET` mean that the other side is gone.
+/// `EPIPE` and `ECONNRESET` mean that the other side is gone.
 pub fn send(socket: BorrowedFd<'_>, payload: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     let fds = fd.map(|fd| [fd.as_raw_fd()]);
     let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
@@ -211,11 +191,11 @@ pub fn send(socket: BorrowedFd<'_>, payload: &[u8], fd: Option<BorrowedFd<'_>>) 
     sent.map(drop).called("sendmsg", || format!("{} bytes", payload.len()))
 }
 
-/// A stream connected to `address`. Whoever listens there gets `seconds` to take the connection, and as long for each
-/// message that is sent: a listener that does nothing must not stop us for ever.
+/// A stream that is connected to `address`. The listener has `seconds` to take the connection, and as long for each
+/// message: a listener that does nothing must not stop the runtime for ever.
 ///
 /// # Errors
-/// Those of socket(2) and connect(2); `ETIMEDOUT` for a listener whose queue stays full.
+/// `ETIMEDOUT` if the listener's queue stays full; else those of socket(2) and connect(2).
 pub fn connect(
     address: &nix::sys::socket::UnixAddr,
     seconds: i64,
@@ -235,23 +215,23 @@ pub fn connect(
 /// One message of a socket.
 #[derive(Debug)]
 pub struct Message {
-    /// Its bytes; none at the end of the conversation (EOF).
+    /// Its bytes; empty at the end of the conversation (EOF).
     pub text: Vec<u8>,
     /// The descriptor that came with it.
     pub fd: Option<OwnedFd>,
-    /// The process that the kernel says has sent it, in our pid namespace: where the socket has SO_PASSCRED.
+    /// The sender's process id in our pid namespace, by the kernel's word. Only if the socket has SO_PASSCRED.
     pub sender: Option<i32>,
 }
 
 /// Receives one message of up to `limit` bytes.
 ///
 /// # Errors
-/// The socket's, or `EMSGSIZE` for a message above `limit`.
+/// `EMSGSIZE` for a message above `limit`; else the socket's.
 pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<Message, Error> {
-    // Room for what is there: to clear room for what might be costs more than to ask.
+    // Asks for the message's length first: that costs less than clearing a buffer of the largest size.
     let mut buffer = vec![0; length_of_next(socket)?.min(limit)];
-    // Room for as many as the kernel lets into one message (SCM_MAX_FD): of a list that is cut short nix names none,
-    // and what it had of them would stay open.
+    // Room for as many descriptors as the kernel puts into one message (SCM_MAX_FD). Of a list that is cut short nix
+    // shows none, so those that did arrive would stay open.
     let mut control = nix::cmsg_space!([RawFd; 253], nix::sys::socket::UnixCredentials);
     let mut iov = [IoSliceMut::new(&mut buffer)];
     let message = loop {
@@ -265,9 +245,9 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<Message, Error> {
         match control {
             ControlMessageOwned::ScmRights(fds) => {
                 for raw in fds {
-                    // SAFETY: the kernel has just installed this descriptor for us alone.
+                    // SAFETY: the kernel has just made this descriptor for this process; it has no other owner.
                     let next = unsafe { OwnedFd::from_raw_fd(raw) };
-                    // A second one, which nobody should send, is closed here.
+                    // A second descriptor, which no sender should send, is closed here.
                     fd = fd.or(Some(next));
                 }
             }
@@ -283,7 +263,7 @@ pub fn receive(socket: BorrowedFd<'_>, limit: usize) -> Result<Message, Error> {
     Ok(Message { text: buffer, fd, sender })
 }
 
-/// Waits for a message and returns how long it is.
+/// Waits for a message and returns its length.
 fn length_of_next(socket: BorrowedFd<'_>) -> Result<usize, Error> {
     use rustix::net::{RecvFlags, recv};
     let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
@@ -291,10 +271,7 @@ fn length_of_next(socket: BorrowedFd<'_>) -> Result<usize, Error> {
         .called("recv", || "(MSG_PEEK)".into())
 }
 
-/// Locks the open file behind `fd` for us alone (flock(2)), if nobody else has.
-///
-/// # Errors
-/// Those of flock(2).
+/// Locks the open file behind `fd` (flock(2)). `false` if another process holds the lock.
 pub fn try_lock_exclusive(fd: BorrowedFd<'_>) -> Result<bool, Error> {
     use rustix::fs::{FlockOperation, flock};
     match rustix::io::retry_on_intr(|| flock(fd, FlockOperation::NonBlockingLockExclusive)) {
@@ -303,19 +280,19 @@ pub fn try_lock_exclusive(fd: BorrowedFd<'_>) -> Result<bool, Error> {
     }
 }
 
-/// As [`try_lock_exclusive`], waiting at most `seconds`.
+/// [`try_lock_exclusive`] that waits at most `seconds`.
 ///
 /// # Errors
-/// `EINTR` when the time is over.
+/// `EINTR` if the time is over.
 pub fn lock_exclusive(fd: BorrowedFd<'_>, seconds: u32) -> Result<(), Error> {
     use rustix::fs::{FlockOperation, flock};
     extern "C" fn interrupt(_: libc::c_int) {}
-    // Whoever called us may have blocked it.
+    // The caller of orlop may have blocked SIGALRM.
     let mut alarm = nix::sys::signal::SigSet::empty();
     alarm.add(nix::sys::signal::Signal::SIGALRM);
     alarm.thread_unblock().called("sigprocmask", String::new)?;
-    // SAFETY: an all-zero sigaction is a valid one; the handler does nothing and so is async-signal-safe. It is
-    // there only so that SIGALRM interrupts the flock (no SA_RESTART) in place of ending us.
+    // SAFETY: an all-zero sigaction is valid. The handler does nothing, so it is async-signal-safe. Because of it
+    // SIGALRM interrupts the flock (no SA_RESTART) and does not end this process.
     let before = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = interrupt as extern "C" fn(libc::c_int) as libc::sighandler_t;
@@ -325,7 +302,7 @@ pub fn lock_exclusive(fd: BorrowedFd<'_>, seconds: u32) -> Result<(), Error> {
         before
     };
     let locked = flock(fd, FlockOperation::LockExclusive);
-    // SAFETY: puts back what the first sigaction call returned.
+    // SAFETY: this restores the action that the first sigaction call returned.
     unsafe {
         libc::alarm(0);
         libc::sigaction(libc::SIGALRM, &raw const before, std::ptr::null_mut());
@@ -376,15 +353,15 @@ mod tests {
     #[test]
     fn all_descriptors_but_the_kept_ones_are_closed() {
         crate::sys::prctl::testing::in_child(|| {
-            // Above all that the other tests had open at the fork: in the gaps between those, the pipe to the
-            // parent would stand among ours and be closed with them.
+            // The numbers are above all that the other tests have open at the fork. In a gap between those, the pipe
+            // to the parent would be among ours, and be closed with them.
             let null = std::fs::File::open("/dev/null")?;
             let open = |_| rustix::io::fcntl_dupfd_cloexec(&null, 300);
             let fds = (0..6).map(open).collect::<Result<Vec<_>, _>>()?;
             let keep: Vec<_> = [4, 1, 0].map(|place: usize| fds[place].as_fd()).to_vec();
             Ranges::all_but(fds[1].as_raw_fd(), &keep).close()?;
             let left: Vec<_> = fds.iter().map(|fd| is_open(fd.as_raw_fd())).collect();
-            // Some of them are closed already.
+            // Some of these are closed already.
             std::mem::forget(fds);
             anyhow::ensure!(left == [true, true, false, false, true, false], "{left:?}");
             Ok(())
@@ -393,7 +370,7 @@ mod tests {
 
     #[test]
     fn where_descriptors_cannot_be_marked_nothing_goes_on() {
-        // As on a kernel without CLOSE_RANGE_CLOEXEC, with a limit that is lower than a descriptor which is open.
+        // As on a kernel without CLOSE_RANGE_CLOEXEC, with a limit below a descriptor that is open.
         crate::sys::prctl::testing::in_child(|| {
             use rustix::process::{Resource, Rlimit, setrlimit};
             let null = std::fs::File::open("/dev/null")?;

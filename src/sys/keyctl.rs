@@ -10,10 +10,10 @@ const KEYCTL_SETPERM: libc::c_ulong = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(i32);
 
-/// Joins the session keyring `name`, which is made where there is none that we may search.
+/// Joins the session keyring `name`. The kernel makes it if there is none that this process may search.
 ///
 /// # Errors
-/// ENOSYS where the kernel has no keys, EDQUOT where the user has too many.
+/// ENOSYS if the kernel has no keys, EDQUOT if the user has too many.
 pub fn join_session_keyring(name: &CStr) -> Result<Key, Error> {
     // SAFETY: `name` is a NUL-terminated string that lives over the call, and the kernel only reads it.
     let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
@@ -22,10 +22,10 @@ pub fn join_session_keyring(name: &CStr) -> Result<Key, Error> {
         .called("keyctl", || format!("JOIN_SESSION_KEYRING {name:?}"))
 }
 
-/// Sets who may do what with `key`: a byte each for possessor, user, group and others.
+/// Sets the permissions of `key`: a byte each for possessor, user, group and others.
 ///
 /// # Errors
-/// EACCES where the key is not ours to change.
+/// EACCES if this process may not change the key.
 pub fn set_permissions(key: Key, permissions: u32) -> Result<(), Error> {
     let serial = libc::c_long::from(key.0);
     // SAFETY: KEYCTL_SETPERM takes two integers and touches no memory.

@@ -1,15 +1,15 @@
 //! The program's allocator, in place of the C library's.
 //!
-//! musl's asks the kernel for a page, or gives one back, at nearly each turn: it takes 9 % more of `run` and `exec` and
-//! 23 % more of `state` (integration/bench/README.md). This file may go when musl's allocator keeps what it is given. With
-//! glibc it does no harm, and is tested there.
+//! musl's allocator asks the kernel for a page, or returns one, at nearly each allocation. It takes 9 % more of `run`
+//! and `exec` and 23 % more of `state` (integration/bench/README.md). This file may go when musl's allocator keeps
+//! its pages. With glibc this allocator does no harm, and the tests run it there.
 
 use dlmalloc::Dlmalloc;
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Memory from the crate dlmalloc. Behind std's lock: the crate's own is a pthread_mutex, which takes five times the
-/// instructions, a tenth of all that `state` executes.
+/// Memory from the crate dlmalloc, behind std's lock. The crate's own lock is a pthread_mutex, which takes five times
+/// the instructions: a tenth of all that `state` executes.
 pub struct Memory(Mutex<Dlmalloc>);
 
 impl Default for Memory {
@@ -19,7 +19,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Without any memory yet.
+    /// An allocator that has no memory yet.
     pub const fn new() -> Self {
         Self(Mutex::new(Dlmalloc::new()))
     }
@@ -29,7 +29,7 @@ impl Memory {
     }
 }
 
-// SAFETY: dlmalloc keeps to the same contract, and is used by one thread at a time. The lock allocates nothing.
+// SAFETY: dlmalloc keeps the same contract, and one thread at a time uses it. The lock allocates nothing.
 unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
@@ -62,7 +62,7 @@ mod tests {
         let layout = |size, align| Layout::from_size_align(size, align).unwrap();
         for (size, align) in [(1, 1), (24, 8), (100, 4096), (3 << 20, 64)] {
             let (small, grown) = (layout(size, align), layout(2 * size, align));
-            // SAFETY: each place is used within its size, and given back once, with the layout that it has by then.
+            // SAFETY: each place is used within its size. It is freed once, with its layout at that time.
             unsafe {
                 let place = memory.alloc(small);
                 assert!(!place.is_null() && place.addr() % align == 0);

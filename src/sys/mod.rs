@@ -1,7 +1,7 @@
-//! The kernel, thin and typed: every `unsafe` block and every raw system call of orlop lives below this module.
+//! The kernel, thin and typed: all of orlop's `unsafe` blocks and raw system calls are below this module.
 //!
-//! No policy here: a function does what its system call does, returns owned file descriptors that are
-//! CLOEXEC from birth, and reports a failure as [`Error`], the call with its arguments.
+//! A function does what its system call does. It returns owned file descriptors that are CLOEXEC from birth. It
+//! reports a failure as [`Error`]: the call, its arguments, the reason.
 //! Not for: decisions, defaults, or anything that knows config.json.
 
 pub mod bpf;
@@ -48,7 +48,7 @@ impl Error {
         Self { call, args: args.into(), errno }
     }
 
-    /// What another process has said of its error: its whole text, and the errno that callers branch on.
+    /// The error that another process reported: its whole text, and the errno that callers branch on.
     pub fn told(text: String, errno: i32) -> Self {
         Self { call: "", args: text, errno }
     }
@@ -87,17 +87,17 @@ pub fn strerror(errno: i32) -> String {
     }
 }
 
-/// The errno of the system call at the root of `error`, if a system call is its cause.
+/// The errno of the system call that caused `error`, if a system call did.
 pub fn errno_of(error: &anyhow::Error) -> Option<i32> {
     error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map(Error::errno)
 }
 
-/// The oldest kernel that has every call orlop makes: close_range(2) with its flag is of 5.11, mount_setattr(2) of 5.12,
-/// `nosymfollow` and cgroup.kill of 5.14.
+/// The oldest kernel that has every call of orlop. close_range(2) has its flag since 5.11, mount_setattr(2) exists
+/// since 5.12, `nosymfollow` and cgroup.kill since 5.14.
 const FLOOR: (u32, u32) = (5, 14);
 
-/// What a call that this kernel does not know adds to its error; empty on a kernel that is new enough. Asked only when
-/// something has failed.
+/// The words to add to an error if the kernel may be too old for the call; empty if it is new enough. Only called
+/// after a failure.
 pub fn kernel_too_old(errno: Option<i32>) -> String {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     match errno {
@@ -116,7 +116,7 @@ fn is_below_floor(release: &str) -> bool {
     }
 }
 
-/// Turns the error of a wrapper crate into [`Error`]; `args` is only run when there is an error.
+/// Turns the error of a wrapper crate into [`Error`]. `args` runs only if there is an error.
 pub trait Called<T> {
     /// Names the call and its arguments: `openat2(…).called("openat2", || format!("{path:?}"))?`.
     fn called(self, call: &'static str, args: impl FnOnce() -> String) -> Result<T, Error>;
@@ -140,7 +140,7 @@ impl<T> Called<T> for std::io::Result<T> {
     }
 }
 
-/// Checks the result of a `libc::syscall`: negative means that `errno` holds the reason.
+/// Checks the result of a `libc::syscall`: if it is negative, `errno` has the reason.
 pub(crate) fn check(result: libc::c_long) -> std::io::Result<libc::c_long> {
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -1,7 +1,7 @@
-//! Mounts by file descriptor: the mount API of Linux 5.2 (fsopen, open_tree, move_mount) and mount_setattr (5.12).
+//! Mounts by file descriptor: fsopen(2), open_tree(2), move_mount(2), mount_setattr(2).
 //!
-//! A mount is made detached, gets all its attributes, and is attached as the last step with both ends given as
-//! descriptors: nobody sees it half made, and no path is resolved twice.
+//! A mount is made detached, gets all its attributes, and is attached as the last step, with both ends given as
+//! descriptors. So no process sees it half made, and no path is resolved twice.
 //! Not for: what to mount where (see `parts::mounts`).
 
 use super::{Called, Error, check};
@@ -122,10 +122,10 @@ fn mount_setattr(mount: BorrowedFd<'_>, depth: Depth, attr: &MountAttr) -> Resul
     })
 }
 
-/// Changes attributes and propagation in one step (mount_setattr(2), Linux 5.12).
+/// Changes attributes and propagation in one step (mount_setattr(2)).
 ///
 /// # Errors
-/// ENOSYS before 5.12; EPERM for a flag that is locked in this user namespace.
+/// EPERM for a flag that is locked in this user namespace.
 pub fn set_attributes(mount: BorrowedFd<'_>, depth: Depth, change: Change) -> Result<(), Error> {
     let propagation = change.propagation.map_or(0, Propagation::bits);
     mount_setattr(
@@ -148,25 +148,22 @@ pub fn set_idmap(mount: BorrowedFd<'_>, depth: Depth, userns: BorrowedFd<'_>) ->
     )
 }
 
-/// A detached copy of the mount at `path`, relative to `at`, that is private and has the attributes `set` beside its own
-/// (open_tree(2), OPEN_TREE_CLONE; mount_setattr(2)).
+/// A detached copy of the mount at `path`, relative to `at`. It is private, and has the attributes `set` in addition
+/// to its own (open_tree(2) with OPEN_TREE_CLONE; mount_setattr(2)).
 ///
-/// Private: on a host whose mounts are shared, a mount that the container makes on a plain clone shows up on the host,
-/// and the other way round.
+/// It is private because of hosts with shared mounts: there, a mount that the container makes on a plain clone
+/// appears on the host, and a mount of the host appears in the container.
 ///
 /// # Errors
-/// ENOENT and the like of a path; EPERM without CAP_SYS_ADMIN over our mount namespace.
+/// EPERM without CAP_SYS_ADMIN over our mount namespace; else the path's.
 pub fn clone_private(at: BorrowedFd<'_>, path: &CStr, depth: Depth, set: u64) -> Result<OwnedFd, Error> {
     let clone = clone_tied(at, path, depth)?;
     set_attributes(clone.as_fd(), depth, Change { set, clear: 0, propagation: Some(Propagation::Private) })?;
     Ok(clone)
 }
 
-/// As [`clone_private`], but the clone keeps the propagation of its original: a peer of a shared mount, a slave of the
-/// same master. Only for mounts whose propagation the configuration decides: bind mounts and the root.
-///
-/// # Errors
-/// As [`clone_private`].
+/// [`clone_private`] that keeps the propagation of its original: a peer of a shared mount, a slave of the same
+/// master. Only for mounts whose propagation the configuration decides: bind mounts and the root.
 pub fn clone_tied(at: BorrowedFd<'_>, path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if path.is_empty() {
@@ -181,7 +178,7 @@ pub fn clone_tied(at: BorrowedFd<'_>, path: &CStr, depth: Depth) -> Result<Owned
     })
 }
 
-/// [`clone_tied`] of a symbolic link itself: what it leads to is neither looked at nor cloned.
+/// [`clone_tied`] of a symbolic link itself. The link is not followed.
 pub fn clone_link(path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
     let recursive = if depth == Depth::Tree { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -189,14 +186,14 @@ pub fn clone_link(path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
         .called("open_tree", || format!("{path:?} (OPEN_TREE_CLONE|AT_SYMLINK_NOFOLLOW)"))
 }
 
-/// Attaches a detached mount on `target` (move_mount(2)); the descriptor stays one of the mount.
+/// Attaches a detached mount on `target` (move_mount(2)). The descriptor still refers to the mount.
 ///
 /// # Errors
-/// ENOTDIR: a file on a directory or the other way round; EINVAL and EPERM as move_mount(2).
+/// ENOTDIR: a file on a directory, or a directory on a file; else those of move_mount(2).
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Error> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     let moved = match rustix::mount::move_mount(mount, c"", target, c"", flags) {
-        // move_mount(2) says EINVAL for many things; mount(2) says this one in so many words.
+        // move_mount(2) says EINVAL for many reasons; mount(2) has ENOTDIR for this one.
         Err(rustix::io::Errno::INVAL) if is_directory(mount) != is_directory(target) => {
             Err(rustix::io::Errno::NOTDIR)
         }
@@ -224,10 +221,10 @@ impl Context {
             .map(Self)
     }
 
-    /// The superblock of an existing mount, to be reconfigured (fspick(2)).
+    /// The superblock of an existing mount, for reconfiguration (fspick(2)).
     ///
     /// # Errors
-    /// EINVAL: not a mount.
+    /// EINVAL: it is not a mount.
     pub fn pick(mount: BorrowedFd<'_>) -> Result<Self, Error> {
         let flags =
             rustix::mount::FsPickFlags::FSPICK_CLOEXEC | rustix::mount::FsPickFlags::FSPICK_EMPTY_PATH;
@@ -236,11 +233,11 @@ impl Context {
             .map(Self)
     }
 
-    /// What the kernel had to say about the last failure: `e` lines of the context's log.
+    /// The kernel's messages about the last failure, from the context's log.
     fn complaint(&self) -> String {
         let mut said = Vec::new();
         let mut line = [0_u8; 512];
-        // One message a read(2); ENODATA at the end. At most 8 are kept by the kernel.
+        // Each read(2) gives one message; ENODATA ends them. The kernel keeps at most 8.
         for _ in 0..8 {
             let Ok(length) = rustix::io::read(&self.0, &mut line) else { break };
             let text = String::from_utf8_lossy(line.get(..length).unwrap_or_default());
@@ -255,7 +252,7 @@ impl Context {
     /// An option without a value (FSCONFIG_SET_FLAG).
     ///
     /// # Errors
-    /// EINVAL: the file system does not know it; the kernel's words are in the message.
+    /// EINVAL: the file system does not know the option. The error has the kernel's message.
     pub fn flag(&self, key: &CStr) -> Result<(), Error> {
         rustix::mount::fsconfig_set_flag(&self.0, key)
             .called("fsconfig", || format!("{}{}", key.to_string_lossy(), self.complaint()))
@@ -268,10 +265,10 @@ impl Context {
         })
     }
 
-    /// Makes the superblock and a detached mount of it, born with `attributes` (FSCONFIG_CMD_CREATE, fsmount(2)).
+    /// Makes the superblock and a detached mount of it with `attributes` (FSCONFIG_CMD_CREATE, fsmount(2)).
     ///
     /// # Errors
-    /// Whatever the file system refuses; the kernel's words are in the message.
+    /// The file system refuses an option. The error has the kernel's message.
     pub fn mount(&self, attributes: u64) -> Result<OwnedFd, Error> {
         rustix::mount::fsconfig_create(&self.0)
             .called("fsconfig", || format!("create{}", self.complaint()))?;
@@ -285,9 +282,6 @@ impl Context {
     }
 
     /// Applies the options to the picked superblock (FSCONFIG_CMD_RECONFIGURE).
-    ///
-    /// # Errors
-    /// Whatever the file system refuses.
     pub fn reconfigure(&self) -> Result<(), Error> {
         rustix::mount::fsconfig_reconfigure(&self.0)
             .called("fsconfig", || format!("reconfigure{}", self.complaint()))
@@ -306,14 +300,11 @@ pub fn set_propagation(path: &CStr, propagation: Propagation, depth: Depth) -> R
 }
 
 /// A detached, empty, read-only directory: a tmpfs with room for its root only.
-///
-/// # Errors
-/// The kernel refuses a tmpfs.
 pub fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd, Error> {
     let context = Context::open(c"tmpfs")?;
     context.string(c"source", c"tmpfs")?;
     context.string(c"nr_blocks", c"1")?;
-    // Not 1: Ubuntu's 5.4 has a patch that refuses less than 2.
+    // Not 1: a patch in Ubuntu's kernels refuses less than 2 (seen with 5.4).
     context.string(c"nr_inodes", c"2")?;
     if let Some(label) = label {
         context.string(c"context", label)?;
@@ -321,10 +312,7 @@ pub fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd, Error> {
     context.mount(RDONLY)
 }
 
-/// The attributes that a mount has now, of those that can be locked in a user namespace (fstatfs(2)).
-///
-/// # Errors
-/// fstatfs(2) fails.
+/// The present attributes of a mount, of those that can be locked in a user namespace (fstatvfs(3)).
 pub fn attributes(mount: BorrowedFd<'_>) -> Result<u64, Error> {
     use rustix::fs::StatVfsMountFlags as St;
     let found =
@@ -338,7 +326,7 @@ pub fn attributes(mount: BorrowedFd<'_>) -> Result<u64, Error> {
         (St::NODIRATIME, NODIRATIME),
     ];
     let mut set = names.iter().filter(|(st, _)| found.contains(*st)).fold(0, |sum, (_, attr)| sum | attr);
-    // There is no ST_STRICTATIME: it is the absence of the two others.
+    // There is no ST_STRICTATIME: a mount without the two others has it.
     if !found.intersects(St::NOATIME | St::RELATIME) {
         set |= STRICTATIME;
     }
@@ -351,8 +339,8 @@ pub fn attributes(mount: BorrowedFd<'_>) -> Result<u64, Error> {
 /// EINVAL: `new_root` is no mount point of this namespace.
 pub fn pivot(new_root: BorrowedFd<'_>) -> Result<(), Error> {
     rustix::process::fchdir(new_root).called("fchdir", || "the rootfs".to_owned())?;
-    // pivot_root(".", ".") needs no directory for the old root: it is stacked on the new one, and "." is the new
-    // root below it, so that umount2(".") takes the top, the old root (pivot_root(2), NOTES).
+    // pivot_root(".", ".") needs no directory for the old root: it puts the old root on top of the new one. "." is
+    // the new root below, so umount2(".") detaches the top, which is the old root (pivot_root(2), NOTES).
     rustix::process::pivot_root(c".", c".").called("pivot_root", || "\".\" \".\"".to_owned())?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH)
         .called("umount2", || "\".\" (MNT_DETACH)".to_owned())?;
@@ -379,19 +367,19 @@ pub fn move_to_root(new_root: BorrowedFd<'_>) -> Result<(), Error> {
         .called("move_mount", || "the rootfs onto \"/\"".to_owned())
 }
 
-/// Detaches the mount at `path`, so that it is gone when nobody uses it any more.
+/// Detaches the mount at `path`. The kernel removes it when no process uses it any more.
 ///
 /// # Errors
-/// EINVAL: locked, or no mount point.
+/// EINVAL: it is locked, or `path` is no mount point.
 pub fn detach(path: &Path) -> Result<(), Error> {
     rustix::mount::unmount(path, UnmountFlags::DETACH).called("umount2", || format!("{path:?} (MNT_DETACH)"))
 }
 
-/// Detaches `mount`, which is on top of the directory `below`. Not by a path: no path leads to it. The working directory
-/// is `below` afterwards.
+/// Detaches `mount`, which is on top of the directory `below`. It works by descriptors, because no path leads to the
+/// mount. Afterwards the working directory is `below`.
 ///
 /// # Errors
-/// EINVAL: locked, or not attached.
+/// EINVAL: it is locked, or not attached.
 pub fn detach_from(mount: BorrowedFd<'_>, below: BorrowedFd<'_>) -> Result<(), Error> {
     rustix::process::fchdir(mount).called("fchdir", || "(a mount)".to_owned())?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH)
@@ -399,15 +387,15 @@ pub fn detach_from(mount: BorrowedFd<'_>, below: BorrowedFd<'_>) -> Result<(), E
     rustix::process::fchdir(below).called("fchdir", || "(below a mount)".to_owned())
 }
 
-/// What mount(2) reads of its string of options: a page, whose last byte is 0.
+/// The most that mount(2) reads of its string of options: a page, without its last byte, which is 0.
 pub fn longest_options() -> usize {
     // SAFETY: sysconf(3) takes a number and returns one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(page).unwrap_or(4096).saturating_sub(1)
 }
 
-/// mount(2) with one string of options, for what does not fit into fsconfig(2): `target` by descriptor, `flags` by
-/// their fsconfig(2) names.
+/// mount(2) with one string of options, for options that do not fit into fsconfig(2). `target` is given by
+/// descriptor, `flags` by their fsconfig(2) names.
 pub fn mount_with_data(
     source: &CStr,
     target: BorrowedFd<'_>,
@@ -430,31 +418,31 @@ pub fn mount_with_data(
         .called("mount", || format!("{source:?} {path:?} {fstype:?} ({bits:?}) {data:?}"))
 }
 
-/// A user namespace with these maps (the text of uid_map and gid_map), to map the ids of a mount with.
+/// A user namespace with these maps (the text of uid_map and gid_map), for the ids of a mount.
 ///
-/// A child is cloned into it for as long as its maps are written and it is opened.
+/// A child is cloned into it. The child lives until its maps are written and the namespace is opened.
 ///
 /// # Errors
-/// No user namespaces on this host (ENOSPC, EPERM), or a map that the kernel refuses (EINVAL, EPERM).
+/// The host has no user namespaces (ENOSPC, EPERM), or the kernel refuses a map (EINVAL, EPERM).
 pub fn user_namespace_of(uid_map: &str, gid_map: &str) -> Result<OwnedFd, Error> {
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).called("pipe2", String::new)?;
-    // SAFETY: without CLONE_VM this is a fork: the child has its own copy of everything, and our process has one
-    // thread. It makes three system calls and ends by `_exit`, so no destructor of ours runs twice.
+    // SAFETY: without CLONE_VM this is a fork: the child has its own copy of all memory, and our process has one
+    // thread. The child makes three system calls and ends by `_exit`, so no destructor runs twice.
     let pid =
         check(unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD, 0, 0, 0, 0) })
             .called("clone", || "CLONE_NEWUSER".to_owned())?;
     if pid == 0 {
         drop(writer);
-        // EOF: the parent has what it wants, or is gone.
+        // EOF: the parent has opened the namespace, or is gone.
         let _ = rustix::io::read(&reader, &mut [0_u8; 1]);
-        // SAFETY: ends this process, and nothing else.
+        // SAFETY: it ends this process, and nothing else.
         unsafe { libc::_exit(0) }
     }
     let opened = open_user_namespace(pid, uid_map, gid_map);
     drop(writer);
     let child = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    // Reaped or not, the namespace is what counts; EINTR is the only error for a child of ours.
+    // An error does not matter, because the namespace is open. For a child of ours, EINTR is the only one.
     while matches!(
         rustix::process::waitpid(child, rustix::process::WaitOptions::empty()),
         Err(rustix::io::Errno::INTR)
@@ -472,14 +460,14 @@ fn open_user_namespace(pid: libc::c_long, uid_map: &str, gid_map: &str) -> Resul
     rustix::fs::open(path.as_str(), flags, rustix::fs::Mode::empty()).called("open", || format!("{path:?}"))
 }
 
-/// For tests: a mount namespace that nobody else sees.
+/// For tests: a mount namespace that no other process sees.
 #[cfg(test)]
 pub mod private {
     use super::{Depth, Propagation, set_propagation};
 
-    /// Runs `test` in a thread with a mount namespace, root and working directory of its own; they die with it.
-    /// Its directory is removed from outside, where none of the mounts is, so that no removal enters one.
-    /// Says so and does nothing where we may not.
+    /// Runs `test` in a thread with its own mount namespace, root and working directory; they end with the thread.
+    /// The test's directory is removed from outside, where none of its mounts is, so that no removal enters a mount.
+    /// Without the right to unshare it prints so and skips the test.
     pub fn run(test: impl FnOnce(&std::path::Path) + Send + 'static) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_owned();
@@ -516,8 +504,8 @@ mod tests {
     use super::*;
     use crate::sys::path::Root;
 
-    /// What `hold` relies on for containers in a user namespace: the parent's detached mount can be attached by a
-    /// child that has no right to the source.
+    /// `hold` relies on this for containers in a user namespace: a child without any right to the source can attach
+    /// the parent's detached mount.
     #[test]
     fn a_mount_of_the_parent_can_be_attached_in_a_user_namespace() {
         private::run(|directory| {
@@ -530,14 +518,14 @@ mod tests {
             set_attributes(held.as_fd(), Depth::One, change).unwrap();
             let (place, mark) = (directory.join("target"), directory.join("target/mark"));
             let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::SIGCHLD;
-            // SAFETY: a fork of this thread only; the child allocates nothing, for another thread of the test may
-            // hold the allocator's lock, and ends by `_exit`.
+            // SAFETY: a fork of this thread only. The child allocates nothing, because another thread of the test may
+            // hold the allocator's lock. It ends by `_exit`.
             let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) }).unwrap();
             if pid == 0 {
                 let attached =
                     Root::open_host(&place).and_then(|target| attach(held.as_fd(), target.as_fd())).is_ok();
                 let shown = mark.exists();
-                // SAFETY: ends the child, and nothing else.
+                // SAFETY: it ends the child, and nothing else.
                 unsafe { libc::_exit(i32::from(!(attached && shown))) }
             }
             let child = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());

@@ -1,6 +1,7 @@
 //! Network devices: the few requests of rtnetlink(7) that moving a device takes, and "lo up".
 //!
-//! Every length that the kernel sends is checked before it is used. Not for: routes, or which devices move.
+//! Every length from the kernel is checked before use.
+//! Not for: routes, or which devices move.
 
 use super::{Called, Error};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -32,7 +33,7 @@ const IFA_F_PERMANENT: u32 = 0x80;
 // The flags of an address that its user chose: NODAD, HOMEADDRESS, MANAGETEMPADDR, NOPREFIXROUTE, MCAUTOJOIN.
 const IFA_F_CHOSEN: u32 = 0x02 | 0x10 | 0x100 | 0x200 | 0x400;
 
-/// An address of a network device, as much of it as is needed to give it to another one.
+/// An address of a network device, with all that another device needs to get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     family: u8,
@@ -45,14 +46,15 @@ pub struct Address {
 }
 
 impl Address {
-    /// Configured by a user, and valid everywhere: what an administrator would miss on a moved device.
+    /// Whether a user configured it and it is valid everywhere. An administrator would miss such an address on a
+    /// moved device.
     pub fn is_global_and_permanent(&self) -> bool {
         const RT_SCOPE_UNIVERSE: u8 = 0;
         self.scope == RT_SCOPE_UNIVERSE && self.flags & IFA_F_PERMANENT != 0
     }
 }
 
-/// A route netlink socket: it speaks to the network namespace in which it was opened.
+/// A route netlink socket. It speaks to the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct Route {
     socket: OwnedFd,
@@ -73,7 +75,7 @@ impl Request {
     }
 
     fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        // Values here are names and addresses: far below the 64 KiB of the length field.
+        // Values here are names and addresses, far below the 64 KiB of the length field.
         let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
         self.bytes.extend_from_slice(&length.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -113,8 +115,8 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Splits off the first block: its length is at `bytes[0]` (`wide`: 32 bits), header included, and the next
-/// one begins at a multiple of 4. `None` at the end, and where a length does not fit.
+/// Splits off the first block. Its length, header included, is at `bytes[0]`, in 32 bits if `wide`. The next block
+/// begins at a multiple of 4. `None` at the end, or if a length does not fit.
 fn split_block(bytes: &[u8], wide: bool) -> Option<(&[u8], &[u8])> {
     let (length, least) =
         if wide { (u32_at(bytes, 0)? as usize, HEADER) } else { (usize::from(u16_at(bytes, 0)?), ATTRIBUTE) };
@@ -147,26 +149,23 @@ impl Route {
     /// CAP_NET_ADMIN is missing in the owner of that namespace.
     pub fn namespace(&self) -> Result<OwnedFd, Error> {
         const SIOCGSKNS: libc::c_ulong = 0x894c;
-        // SAFETY: SIOCGSKNS takes no argument; what it returns is a new descriptor (CLOEXEC).
+        // SAFETY: SIOCGSKNS takes no argument; it returns a new descriptor (CLOEXEC).
         let fd = unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCGSKNS as _) };
         super::check(fd.into()).called("ioctl", || "SIOCGSKNS".into())?;
-        // SAFETY: the kernel has just made `fd`, and nobody else knows of it.
+        // SAFETY: the kernel has just made `fd`; it has no other owner.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
     /// The index of the device `name`.
     ///
     /// # Errors
-    /// ENODEV where there is none.
+    /// ENODEV if there is none.
     pub fn index_of(&self, name: &str) -> Result<u32, Error> {
         rustix::net::netdevice::name_to_index(&self.socket, name)
             .called("ioctl", || format!("SIOCGIFINDEX {name:?}"))
     }
 
     /// The indices of all devices.
-    ///
-    /// # Errors
-    /// The kernel does not answer as it should.
     pub fn indices(&mut self) -> Result<BTreeSet<u32>, Error> {
         let request = || Request::new(libc::RTM_GETLINK, DUMP, &link_body(0, 0, 0));
         let replies = self.dump(request, "RTM_GETLINK")?;
@@ -174,12 +173,9 @@ impl Route {
     }
 
     /// All addresses of the device `index`.
-    ///
-    /// # Errors
-    /// The kernel does not answer as it should.
     pub fn addresses(&mut self, index: u32) -> Result<Vec<Address>, Error> {
         let replies = self.dump(|| Request::new(libc::RTM_GETADDR, DUMP, &[0; 8]), "RTM_GETADDR")?;
-        // The kernel does not filter by device unless it is asked to check the request strictly (4.20).
+        // The kernel filters by device only if it is asked to check the request strictly.
         Ok(replies
             .iter()
             .filter(|body| u32_at(body, 4) == Some(index))
@@ -190,7 +186,7 @@ impl Route {
     /// Moves the device into the network namespace of process `init` and renames it there, in one request.
     ///
     /// # Errors
-    /// EEXIST where the name is taken there; EINVAL for a device that cannot move.
+    /// EEXIST if the name is in use there; EINVAL for a device that cannot move.
     pub fn move_to(&mut self, index: u32, init: Pid, name: &str) -> Result<(), Error> {
         let pid = u32::try_from(init.as_raw_nonzero().get()).unwrap_or_default();
         let mut text = name.as_bytes().to_vec();
@@ -203,9 +199,6 @@ impl Route {
     }
 
     /// Sets the device up.
-    ///
-    /// # Errors
-    /// The driver refuses.
     pub fn set_up(&mut self, index: u32) -> Result<(), Error> {
         let request = Request::new(libc::RTM_NEWLINK, ACK, &link_body(index, IFF_UP, IFF_UP));
         self.ask(request, "RTM_NEWLINK", || format!("{index} up")).map(drop)
@@ -214,7 +207,7 @@ impl Route {
     /// Gives the device `index` an address that another device had.
     ///
     /// # Errors
-    /// EEXIST where it has it.
+    /// EEXIST if the device has it already.
     pub fn add_address(&mut self, index: u32, address: &Address) -> Result<(), Error> {
         let flags = address.flags & IFA_F_CHOSEN;
         let mut body = vec![address.family, address.prefix, flags as u8, address.scope];
@@ -234,7 +227,7 @@ impl Route {
         self.ask(request, "RTM_NEWADDR", args).map(drop)
     }
 
-    /// A dump that something changed under is taken again; eight in a row are no coincidence.
+    /// Repeats a dump that a change has interrupted, up to eight times.
     fn dump(&mut self, request: impl Fn() -> Request, what: &'static str) -> Result<Vec<Vec<u8>>, Error> {
         let mut result = self.ask(request(), what, String::new);
         for _ in 0..7 {
@@ -248,7 +241,7 @@ impl Route {
         result
     }
 
-    /// Sends a request and collects what follows the headers of its replies.
+    /// Sends a request and collects the bodies of its replies.
     fn ask(
         &mut self,
         request: Request,
@@ -262,10 +255,10 @@ impl Route {
         let bytes = request.finish(self.sequence);
         rustix::net::send(&self.socket, &bytes, SendFlags::empty()).map_err(failed)?;
         let mut replies = Vec::new();
-        // 32 KiB is the most that the kernel puts into one message of a dump.
+        // The kernel puts at most 32 KiB into one message of a dump.
         let mut buffer = vec![0; 1 << 15];
         loop {
-            // rtnetlink answers while we send: what is not there will not come.
+            // rtnetlink answers during the send, so an answer that is missing now will not come.
             let flags = RecvFlags::TRUNC | RecvFlags::DONTWAIT;
             let (_, length) = rustix::net::recv(&self.socket, &mut buffer[..], flags).map_err(failed)?;
             let mut rest = buffer.get(..length).ok_or_else(|| error(libc::EMSGSIZE))?;
@@ -311,7 +304,7 @@ fn parse(body: &[u8]) -> Option<Address> {
             Some(IFA_ADDRESS) => address.address = value.to_vec(),
             Some(IFA_LOCAL) => address.local = value.to_vec(),
             Some(IFA_BROADCAST) => address.broadcast = value.to_vec(),
-            // All 32 of them; the header has room for eight.
+            // All 32 flags; the header has room for eight.
             Some(IFA_FLAGS) => address.flags = u32_at(value, 0)?,
             _ => {}
         }
@@ -319,23 +312,23 @@ fn parse(body: &[u8]) -> Option<Address> {
     Some(address)
 }
 
-/// Sets the loopback device of the calling thread's network namespace up: three system calls, and no netlink.
+/// Sets the loopback device of the calling thread's network namespace up, in three system calls and without netlink.
 ///
 /// # Errors
 /// CAP_NET_ADMIN is missing in the owner of the network namespace.
 pub fn loopback_up() -> Result<(), Error> {
-    // Any socket takes the ioctl; a UNIX one is the cheapest and is there in every kernel.
+    // Any socket takes the ioctl. A UNIX socket is the cheapest, and every kernel has it.
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .called("socket", || "AF_UNIX".into())?;
-    // SAFETY: ifreq is plain data, for which all zeroes is a value.
+    // SAFETY: ifreq is plain data, and all zeroes are valid for it.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = *from as libc::c_char;
     }
-    // The flags that a user can set are not set on a new loopback device, so none has to be read first.
+    // A new loopback device has none of the flags that a user can set, so none has to be read first.
     request.ifr_ifru.ifru_flags = IFF_UP as libc::c_short;
     let fd = socket.as_raw_fd();
-    // SAFETY: SIOCSIFFLAGS reads an ifreq, which `request` is and which lives over the call.
+    // SAFETY: SIOCSIFFLAGS reads an ifreq; `request` is one and lives over the call.
     let result = unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &raw const request) };
     super::check(result.into()).map(drop).called("ioctl", || "SIOCSIFFLAGS \"lo\" IFF_UP".into())
 }

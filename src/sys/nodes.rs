@@ -1,9 +1,10 @@
-//! Files of our own that are mounted in a container: device nodes, and an empty directory.
+//! The runtime's own files that it mounts in a container: device nodes, and an empty directory.
 //!
-//! Root of a container can change the mode, the owner and the times of a file that is mounted from the host, and the host
-//! sees the change. So no file of the host is mounted: the runtime makes the files on a tmpfs of this container alone.
-//! For a container in a user namespace the parent makes them: there init may not make a device (mknod(2)), and devices on
-//! a tmpfs that init mounts do not work. Init takes mounts of the files from the tmpfs ([`Nodes::mounts_of`]).
+//! Root of a container can change the mode, owner and times of a file that is mounted from the host, and the host
+//! sees the change. So the runtime mounts no file of the host: it makes these files on a tmpfs for this container
+//! alone. For a container in a user namespace the parent makes them. There, init may not make a device (mknod(2)),
+//! and devices on a tmpfs that init mounts do not work. Init then takes mounts of the files from the tmpfs
+//! ([`Nodes::mounts_of`]).
 //! Not for: what is mounted where (see `parts::devices`, `parts::paths`).
 
 use super::mount::{self, Change, Context, Depth, NOEXEC, NOSUID, Propagation, RDONLY};
@@ -16,7 +17,7 @@ use std::ffi::CStr;
 #[derive(Debug)]
 pub struct Nodes(OwnedFd);
 
-/// What a device node is.
+/// The properties of a device node.
 #[derive(Clone, Copy, Debug)]
 pub struct Device {
     /// Character or block.
@@ -30,10 +31,10 @@ pub struct Device {
 }
 
 impl Nodes {
-    /// A tmpfs with room for `count` files and for nothing that is in them.
+    /// A tmpfs with room for `count` files, but not for any content.
     ///
     /// # Errors
-    /// EPERM: no right to mount.
+    /// EPERM without the right to mount.
     pub fn new(count: usize, label: Option<&CStr>) -> Result<Self, Error> {
         let context = Context::open(c"tmpfs")?;
         context.string(c"source", c"tmpfs")?;
@@ -48,10 +49,10 @@ impl Nodes {
         context.mount(NOSUID | NOEXEC).map(Self)
     }
 
-    /// A device node, with the mode and the owner that it says.
+    /// Makes a device node with its mode and owner.
     ///
     /// # Errors
-    /// EPERM: no right to make devices.
+    /// EPERM without the right to make devices.
     pub fn device(&self, name: &CStr, device: Device) -> Result<(), Error> {
         let (mode, (uid, gid)) = (Mode::from_raw_mode(device.mode), device.owner);
         let number = rustix::fs::makedev(device.number.0, device.number.1);
@@ -65,35 +66,33 @@ impl Nodes {
         self.chmod(name, mode)
     }
 
-    /// An empty directory.
-    ///
-    /// # Errors
-    /// mkdirat(2) fails.
+    /// Makes an empty directory.
     pub fn directory(&self, name: &CStr, mode: u32) -> Result<(), Error> {
         let mode = Mode::from_raw_mode(mode);
         rustix::fs::mkdirat(&self.0, name, mode).called("mkdirat", || format!("{name:?}"))?;
         self.chmod(name, mode)
     }
 
-    /// mknod(2) and mkdir(2) take the umask off the mode.
+    /// Sets the mode once more, because mknod(2) and mkdir(2) apply the umask.
     fn chmod(&self, name: &CStr, mode: Mode) -> Result<(), Error> {
         rustix::fs::chmodat(&self.0, name, mode, AtFlags::empty())
             .called("fchmodat", || format!("{name:?} {:#o}", mode.as_raw_mode()))
     }
 
-    /// Mounts of these files, detached: private, read-only, nosuid, noexec. A device that is mounted read-only can be
-    /// written to as a device; what such a mount refuses are chmod(2), chown(2), and utimensat(2).
+    /// Detached mounts of these files: private, read-only, nosuid, noexec. A process can still write to a device on a
+    /// read-only mount; such a mount only refuses chmod(2), chown(2) and utimensat(2).
     ///
-    /// Before Linux 6.15 only what is attached can be cloned. So the tmpfs is on top of `root` meanwhile, the container's,
-    /// and no path may be looked up: a ".." could lead to it. The working directory is `root` afterwards.
+    /// Before Linux 6.15 the kernel clones only what is attached. So the tmpfs is attached on top of `root`, the
+    /// container's, for a moment. Until it is detached, no path may be looked up: a ".." could lead to it. Afterwards
+    /// the working directory is `root`.
     ///
     /// # Errors
-    /// There is no such file, or the mount namespace is not ours to change.
+    /// There is no such file, or this process may not change the mount namespace.
     pub fn mounts_of(self, root: BorrowedFd<'_>, names: &[&CStr]) -> Result<Vec<OwnedFd>, Error> {
         mount::attach(self.0.as_fd(), root)?;
         let private = Change { set: RDONLY, clear: 0, propagation: Some(Propagation::Private) };
         mount::set_attributes(self.0.as_fd(), Depth::One, private)?;
-        // They have what the tmpfs has.
+        // The clones have the attributes of the tmpfs.
         let one = |name: &&CStr| mount::clone_tied(self.0.as_fd(), name, Depth::One);
         let mounts = names.iter().map(one).collect::<Result<_, _>>()?;
         mount::detach_from(self.0.as_fd(), root)?;
@@ -112,7 +111,7 @@ mod tests {
         mount::private::run(|directory| {
             std::fs::write(directory.join("place"), "").unwrap();
             std::fs::create_dir(directory.join("empty")).unwrap();
-            // On a shared mount, as with rootfsPropagation.
+            // The root is a shared mount, as with rootfsPropagation.
             let root = Root::open_host(directory).unwrap();
             let own = mount::clone_private(root.as_fd(), c"", Depth::Tree, 0).unwrap();
             let shared = Change { propagation: Some(Propagation::Shared), ..Change::default() };

@@ -1,4 +1,4 @@
-//! Namespaces: opening, checking, joining (setns(2)), leaving (unshare(2)).
+//! Namespaces: open, check, join (setns(2)), leave (unshare(2)).
 
 use super::{Called, Error, check};
 use rustix::fs::{Mode, OFlags};
@@ -10,8 +10,8 @@ use std::path::Path;
 
 /// Kinds of namespaces, as clone3(2), unshare(2) and setns(2) take them.
 ///
-/// It holds nothing but CLONE_NEW* bits. A safe function that took any number for them could be given CLONE_VM, and two
-/// processes would then run on one stack.
+/// It holds only CLONE_NEW* bits. If a safe function took any number, it could be given CLONE_VM, and two processes
+/// would run on one stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Flags(i32);
@@ -53,12 +53,12 @@ impl Flags {
         self.0
     }
 
-    /// Whether there is none.
+    /// Whether it has no kind.
     pub fn is_empty(self) -> bool {
         self == Self::NONE
     }
 
-    /// Whether all of `other` are in it.
+    /// Whether it has all kinds of `other`.
     pub fn contains(self, other: Self) -> bool {
         self & other == other
     }
@@ -85,7 +85,7 @@ impl BitAnd for Flags {
     }
 }
 
-/// All other kinds, and still no bit that is not a kind.
+/// All other kinds; the result has only bits of kinds.
 impl Not for Flags {
     type Output = Self;
 
@@ -109,7 +109,7 @@ const PIDFD_GET_USER_NAMESPACE: libc::Ioctl = 0xff09;
 /// Opens the namespace file `path` and checks that it is a namespace of the kind `flag`.
 ///
 /// # Errors
-/// `EINVAL` when the file is no namespace, or one of another kind (ioctl_ns(2)).
+/// `EINVAL` if the file is no namespace, or one of another kind (ioctl_ns(2)).
 pub fn open(path: &Path, flag: Flags) -> Result<OwnedFd, Error> {
     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .called("open", || format!("{path:?}"))?;
@@ -126,13 +126,10 @@ pub fn open(path: &Path, flag: Flags) -> Result<OwnedFd, Error> {
     Ok(fd)
 }
 
-/// The namespace of the kind `flag` (a network or user namespace) that this process is in.
+/// The namespace of the kind `flag` (network or user) that this process is in.
 ///
-/// Of a pidfd, where the kernel can (6.11): to open /proc/self/ns/net it makes the file first, and takes ten times as
-/// long.
-///
-/// # Errors
-/// Those of [`open`].
+/// From a pidfd if the kernel can (since Linux 6.11). To open /proc/self/ns/net takes ten times as long, because the
+/// kernel makes the file first.
 pub fn own(flag: Flags) -> Result<OwnedFd, Error> {
     let (request, path) = match flag {
         Flags::NETWORK => (PIDFD_GET_NET_NAMESPACE, "/proc/self/ns/net"),
@@ -143,15 +140,15 @@ pub fn own(flag: Flags) -> Result<OwnedFd, Error> {
 
 fn by_pidfd(request: libc::Ioctl) -> Option<OwnedFd> {
     let this = super::pidfd::open(rustix::process::getpid().as_raw_pid()).ok()?;
-    // SAFETY: these requests take 0, and return a new descriptor.
+    // SAFETY: these requests take 0 and return a new descriptor.
     let fd = check(unsafe { libc::ioctl(this.as_raw_fd(), request, 0) }.into()).ok()?;
-    // SAFETY: nobody else knows it yet.
+    // SAFETY: the descriptor is new and has no other owner.
     Some(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Whether this process is in the user namespace that the host booted with: then root is root.
+/// Whether this process is in the host's initial user namespace. Only there is root the host's root.
 ///
-/// The map of ids does not tell: another namespace may map every id to itself.
+/// The map of ids cannot tell: another namespace may map every id to itself.
 pub fn is_initial_user() -> bool {
     let number = || Some(rustix::fs::fstat(own(Flags::USER).ok()?).ok()?.st_ino);
     let maps_all = || {
@@ -161,25 +158,25 @@ pub fn is_initial_user() -> bool {
     is_initial(number(), maps_all)
 }
 
-/// As the kernel numbers them: PROC_USER_INIT_INO, or PROC_DYNAMIC_FIRST and above. A sandbox that plays the kernel
-/// (gVisor) may number them in another way; then the map is all there is to go by.
+/// Decides by the kernel's numbers: PROC_USER_INIT_INO for the initial one, PROC_DYNAMIC_FIRST and above for others.
+/// A sandbox that plays the kernel (gVisor) may use other numbers; then only the map is left to decide by.
 fn is_initial(number: Option<u64>, maps_all: impl FnOnce() -> bool) -> bool {
     const INITIAL: u64 = 0xefff_fffd;
     const FIRST_OF_THE_OTHERS: u64 = 0xf000_0000;
     match number {
-        // Without a procfs nothing else will work, and says so better.
+        // Without a procfs, later steps fail and report that better.
         None | Some(INITIAL) => true,
         Some(FIRST_OF_THE_OTHERS..) => false,
         Some(_) => maps_all(),
     }
 }
 
-/// Joins what `fd` refers to: one namespace, or with a pidfd all the kinds in `flags` at once.
+/// Joins the namespace behind `fd`; with a pidfd, all the kinds in `flags` at once.
 ///
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN in the user namespace that owns it.
 pub fn join(fd: BorrowedFd<'_>, flags: Flags) -> Result<(), Error> {
-    // SAFETY: setns(2) changes kernel state of this thread only; the process is single-threaded.
+    // SAFETY: setns(2) only changes kernel state of this thread, and the process has one thread.
     check(unsafe { libc::setns(fd.as_raw_fd(), flags.bits()) }.into())
         .map(drop)
         .called("setns", || format!("fd {} {flags}", fd.as_raw_fd()))
@@ -194,10 +191,7 @@ pub fn unshare(flags: Flags) -> Result<(), Error> {
     check(unsafe { libc::unshare(flags.bits()) }.into()).map(drop).called("unshare", || flags.to_string())
 }
 
-/// Whether both descriptors are the same namespace (same inode of nsfs).
-///
-/// # Errors
-/// Those of fstat(2).
+/// Whether both descriptors refer to the same namespace (the same inode of nsfs).
 pub fn same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Error> {
     let one = rustix::fs::fstat(one).called("fstat", || "namespace".into())?;
     let other = rustix::fs::fstat(other).called("fstat", || "namespace".into())?;

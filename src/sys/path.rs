@@ -1,10 +1,11 @@
-//! [`Root`]: the only way to anything below a container's root filesystem.
+//! [`Root`]: the only way to files below a container's root filesystem.
 //!
-//! A path below the rootfs is resolved by the kernel against a directory fd (openat2(2), RESOLVE_IN_ROOT), so a
-//! symbolic link of the image cannot lead out of it and no path string that contains the rootfs exists
-//! (CVE-2021-30465 and its relatives). There is no userspace walk where openat2 can do it: the one walk here
-//! is that of [`Root::create_dir_all`], which creates component by component, below fds that it holds.
-//! Not for: host paths, and /proc (see `sys::proc`).
+//! The kernel resolves a path below the rootfs against a directory fd (openat2(2), RESOLVE_IN_ROOT). So a symbolic
+//! link of the image cannot lead out of it, and no path string contains the rootfs (CVE-2021-30465 and its
+//! relatives). The one walk in userspace makes missing directories and files ([`Root::create_dir_all`],
+//! [`Root::create_file`]). It goes component by component, below fds that it holds.
+//! Also here: plain functions on host paths ([`real_path`], [`clean`]).
+//! Not for: /proc (see `sys::proc`).
 
 use super::{Called, Error};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,29 +15,30 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-/// EAGAIN says that something was renamed on the system while the kernel walked a "..": with a rename storm
-/// on every core, 128 tries leave about one failure in a thousand (measured by libpathrs). Then fail closed.
+/// EAGAIN means that another process renamed something on the system while the kernel walked a "..". With a rename
+/// storm on every core, 128 tries leave about one failure in a thousand (measured by libpathrs). After that the call
+/// fails.
 const TRIES: usize = 128;
 
-/// As the kernel's own limit on links in one path (MAXSYMLINKS).
+/// The kernel's own limit on links in one path (MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
 
-/// How often a walk begins again because other processes make and remove what it meets. Containers that share one root
-/// file system make the same mount points at the same time.
+/// How often a walk begins again because other processes make and remove files on its way. Containers that share one
+/// root file system make the same mount points at the same time.
 const WALKS: usize = 64;
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
-/// An open directory that paths are resolved below.
+/// An open directory; paths are resolved below it.
 #[derive(Debug)]
 pub struct Root(OwnedFd);
 
-/// What a path below the root led to.
+/// The result of looking up a path below the root.
 #[derive(Debug)]
 pub struct Found {
-    /// An O_PATH descriptor of it, on the topmost mount there.
+    /// An O_PATH descriptor, on the topmost mount there.
     pub fd: OwnedFd,
-    /// A symbolic link was followed on the way, so the path is not the place's real name.
+    /// True if a symbolic link was followed: then the path is not the place's real name.
     pub through_symlink: bool,
 }
 
@@ -59,7 +61,7 @@ fn open_below(
     mode: Mode,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
-    // An empty path means the directory itself to the callers, ENOENT to openat2.
+    // Callers mean the directory itself by an empty path; for openat2 it is ENOENT.
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     for _ in 1..TRIES {
         match rustix::fs::openat2(directory, path, flags | OFlags::CLOEXEC, mode, resolve) {
@@ -71,7 +73,7 @@ fn open_below(
 }
 
 impl Root {
-    /// The directory at a path of the host, as a root.
+    /// Opens a directory of the host as a root.
     ///
     /// # Errors
     /// It cannot be opened, or is no directory.
@@ -81,19 +83,19 @@ impl Root {
             .map(Self)
     }
 
-    /// Opens `path` in the root with `flags`; links are followed, and stay inside.
+    /// Opens `path` in the root with `flags`. Links are followed, inside the root.
     ///
     /// # Errors
-    /// openat2(2) fails; ELOOP for a magic link.
+    /// ELOOP for a magic link; else those of openat2(2).
     pub fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Error> {
         open_below(self.as_fd(), path, flags, Mode::empty(), IN_ROOT)
             .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT)"))
     }
 
-    /// Looks `path` up as a place to mount on: one system call where no link is met, two otherwise.
+    /// Looks `path` up as a place to mount on: one system call if there is no link on the way, else two.
     ///
     /// # Errors
-    /// It does not exist (ENOENT), or openat2(2) fails.
+    /// ENOENT if it does not exist; else those of openat2(2).
     pub fn find(&self, path: &Path) -> Result<Found, Error> {
         let straight = IN_ROOT.union(ResolveFlags::NO_SYMLINKS);
         match open_below(self.as_fd(), path, OFlags::PATH, Mode::empty(), straight) {
@@ -104,37 +106,37 @@ impl Root {
         }
     }
 
-    /// Whether a symbolic link is met on the way to `path`, be it one that leads to nothing.
+    /// Whether there is a symbolic link on the way to `path`, even a dangling one.
     pub fn meets_link(&self, path: &Path) -> bool {
         let straight = IN_ROOT.union(ResolveFlags::NO_SYMLINKS);
         open_below(self.as_fd(), path, OFlags::PATH, Mode::empty(), straight).err() == Some(Errno::LOOP)
     }
 
-    /// Like [`Root::find`], but the last component is not followed: a link there is what is found.
+    /// [`Root::find`] that does not follow the last component: it finds the link itself.
     ///
     /// # Errors
-    /// It does not exist (ENOENT), or openat2(2) fails.
+    /// ENOENT if it does not exist; else those of openat2(2).
     pub fn find_nofollow(&self, path: &Path) -> Result<OwnedFd, Error> {
         open_below(self.as_fd(), path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), IN_ROOT)
             .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT, O_NOFOLLOW)"))
     }
 
-    /// The directory `path`, whose last component must be one and no link to one (ENOTDIR, ELOOP).
+    /// Opens the directory `path`. The last component must be a directory, and not a link to one.
     ///
     /// # Errors
-    /// It does not exist (ENOENT), is something else, or openat2(2) fails.
+    /// ENOENT if it does not exist; ENOTDIR or ELOOP if it is something else.
     pub fn find_directory_nofollow(&self, path: &Path) -> Result<OwnedFd, Error> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY;
         open_below(self.as_fd(), path, flags, Mode::empty(), IN_ROOT)
             .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT, O_NOFOLLOW|O_DIRECTORY)"))
     }
 
-    /// The directory `path`, created with its parents where it is missing.
+    /// Opens the directory `path`, and creates it with its parents if it is missing.
     ///
-    /// A dangling link on the way is followed inside the root and its target created, as runc does.
+    /// It follows a dangling link inside the root and creates its target, as runc does.
     ///
     /// # Errors
-    /// A component is no directory (ENOTDIR), or cannot be created; ELOOP when somebody swaps a link in.
+    /// ENOTDIR if a component is no directory; ELOOP if another process puts a link in its place.
     pub fn create_dir_all(&self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
         match open_below(self.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), IN_ROOT) {
             Err(Errno::NOENT) => self.create_missing_dir(path, mode),
@@ -142,38 +144,37 @@ impl Root {
         }
     }
 
-    /// [`Root::create_dir_all`] for what was not there a moment ago: without looking once more.
-    ///
-    /// # Errors
-    /// As [`Root::create_dir_all`].
+    /// [`Root::create_dir_all`] for a path that was missing a moment ago: it does not look once more.
     pub fn create_missing_dir(&self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
         walk_again(|| Walk::new(self).directory(path, mode))
     }
 
-    /// The directory that holds `path`'s last component, created if missing, and that component.
+    /// The directory that holds `path`'s last component, created if missing, and the last component's name.
     ///
     /// # Errors
-    /// The path has no last component, or the directory cannot be had.
+    /// The path has no last component, or the directory cannot be opened or made.
     pub fn create_parent(&self, path: &Path, mode: u32) -> Result<(OwnedFd, CString), Error> {
         let name = last_component(path)?;
         let parent = path.parent().unwrap_or(Path::new(""));
         Ok((self.create_dir_all(parent, mode)?, name))
     }
 
-    /// The file at `path`, created empty with its parents where it is missing; its descriptor can be mounted on.
+    /// Opens the file at `path`, and creates it, empty, with its parents if it is missing. The descriptor can be
+    /// mounted on.
     ///
-    /// A dangling link is followed inside the root. What another process has created meanwhile is taken as it is.
+    /// It follows a dangling link inside the root. A file that another process has created meanwhile is taken as it
+    /// is.
     ///
     /// # Errors
-    /// A directory is there (EISDIR), or the file cannot be created.
+    /// EISDIR if a directory is there.
     pub fn create_file(&self, path: &Path, mode: u32) -> Result<OwnedFd, Error> {
         walk_again(|| Walk::new(self).file(path, mode))
     }
 
-    /// The symbolic link `path` with this target, created with its parents where it is missing.
+    /// Creates the symbolic link `path` with this target, and its parents if they are missing.
     ///
     /// # Errors
-    /// Something else is there (EEXIST), or the link cannot be created.
+    /// EEXIST if something else is there.
     pub fn create_link(&self, path: &Path, target: &CStr) -> Result<(), Error> {
         let shown = || format!("{target:?} at {path:?}");
         walk_again(|| {
@@ -191,7 +192,7 @@ impl Root {
     }
 }
 
-/// Walks until no other process made or removed something on the way between two looks of ours.
+/// Repeats a walk while other processes make or remove files on its way.
 fn walk_again<T>(mut walk: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
     for _ in 1..WALKS {
         match walk() {
@@ -209,25 +210,25 @@ fn last_component(path: &Path) -> Result<CString, Error> {
     CString::new(name.as_bytes()).map_err(|_| refused())
 }
 
-/// Walks and creates, one component a step; every step is relative to a directory fd that was opened without
-/// following links, so a racing rename moves the result, but never out of the root.
+/// Walks and creates, one component a step. Every step is relative to a directory fd that was opened without
+/// following links. So a racing rename can move the result, but never out of the root.
 struct Walk<'a> {
     root: &'a Root,
-    /// Where we are: `None` is the root itself.
+    /// The current directory; `None` is the root itself.
     here: Option<OwnedFd>,
-    /// The way here, free of links: needed for "..".
+    /// The path to here, free of links. A ".." needs it.
     done: Vec<OsString>,
-    /// What is left, last first.
+    /// The components that are left, the last one first.
     left: Vec<OsString>,
     links: usize,
 }
 
 enum Step {
-    /// At the directory of that name now.
+    /// The walk is in the directory of that name now.
     Entered,
-    /// It was a link; what it says is in `left`.
+    /// It was a link; its target is in `left` now.
     Followed,
-    /// There is nothing of that name.
+    /// Nothing has that name.
     Missing,
     /// It is neither a directory nor a link; an O_PATH descriptor.
     File(OwnedFd),
@@ -253,7 +254,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Goes to a place whose name is known and free of links.
+    /// Opens the directory `done` again, from the root.
     fn restart(&mut self) -> Result<(), Error> {
         if self.done.is_empty() {
             self.here = None;
@@ -287,7 +288,7 @@ impl<'a> Walk<'a> {
                 return Ok(Step::Entered);
             }
             Err(Errno::NOENT) => return Ok(Step::Missing),
-            // Not a directory: a link, perhaps.
+            // It is no directory; it may be a link.
             Err(Errno::NOTDIR | Errno::LOOP) => {}
             Err(errno) => return Err(errno).called("openat", || format!("{name:?} (O_PATH|O_NOFOLLOW)")),
         }
@@ -296,7 +297,7 @@ impl<'a> Walk<'a> {
         let stat = rustix::fs::fstat(&link).called("fstat", || format!("{name:?}"))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {}
-            // Another process has replaced what was there a moment ago.
+            // Another process has replaced it a moment ago.
             FileType::Directory => {
                 self.here = Some(link);
                 self.done.push(name.to_owned());
@@ -333,7 +334,7 @@ impl<'a> Walk<'a> {
             Step::Missing => {}
         }
         match rustix::fs::mkdirat(self.at(), name, Mode::from_raw_mode(mode)) {
-            // Another process was faster: its work is looked at like anything else that was there.
+            // Another process was faster. Its directory is checked like any other.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno).called("mkdirat", || format!("{name:?}")),
         }
@@ -374,20 +375,20 @@ pub fn c_path(path: &Path) -> Result<CString, Error> {
         .map_err(|_| Error::new("path", format!("{path:?}"), libc::EINVAL))
 }
 
-/// `path` made absolute and free of links (realpath(3)). Not std's: that has the C library allocate, and musl asks the
-/// kernel five times for it.
+/// `path` made absolute and free of links (realpath(3)). Not std's: there the C library allocates the result, for
+/// which musl makes five system calls.
 ///
 /// # Errors
-/// Something on the way is missing, or is no directory.
+/// A component is missing, or is no directory.
 pub fn real_path(path: &Path) -> Result<PathBuf, Error> {
     let mut room = [0; libc::PATH_MAX as usize];
     let named = c_path(path)?;
-    // SAFETY: both are C strings or room for one; PATH_MAX bytes is what the function may write.
+    // SAFETY: `named` is a C string; `room` has PATH_MAX bytes, the most that realpath(3) writes.
     let found = unsafe { libc::realpath(named.as_ptr(), room.as_mut_ptr()) };
     if found.is_null() {
         return Err(std::io::Error::last_os_error()).called("realpath", || format!("{path:?}"));
     }
-    // SAFETY: it has put a C string there.
+    // SAFETY: realpath(3) has written a C string there.
     Ok(as_path(unsafe { CStr::from_ptr(room.as_ptr()) }).to_owned())
 }
 
@@ -396,10 +397,10 @@ pub fn as_path(path: &CStr) -> &Path {
     Path::new(OsStr::from_bytes(path.to_bytes()))
 }
 
-/// `path` made absolute and free of ".", ".." and double slashes by its spelling alone, as from the
-/// container's root.
+/// `path` made absolute and free of ".", ".." and double slashes, by its text alone, as seen from the container's
+/// root.
 pub fn clean(path: &Path) -> PathBuf {
-    // By its bytes: for std each name is a look at what is there of the path.
+    // By its bytes: std's iterator looks at the rest of the path for each name.
     let path = path.as_os_str().as_bytes();
     let mut clean = Vec::with_capacity(path.len() + 1);
     for name in path.split(|byte| *byte == b'/') {
@@ -503,7 +504,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while running() {
-                    // A racing rename or removal of a place that we make is no attack: we make it again.
+                    // Another process removes places that we make. That is no attack: we make them again.
                     let _ = std::fs::remove_file(base.join("a/b/file"));
                     let _ = std::fs::remove_dir(base.join("a/c/dir"));
                     let _ = std::fs::remove_dir(base.join("a/c"));

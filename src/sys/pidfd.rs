@@ -1,4 +1,4 @@
-//! Processes by descriptor (pidfd_open(2)): a number may be reused, a pidfd never means another process.
+//! Processes by descriptor (pidfd_open(2)): the kernel may reuse a number, but a pidfd never means another process.
 
 use super::{Called, Error};
 use rustix::process::{
@@ -16,7 +16,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// The exit code that a shell, and runc, give for it: the status, or 128 plus the signal.
+    /// The exit code that a shell and runc use for it: the status, or 128 plus the signal.
     pub fn code(self) -> i32 {
         match self {
             Ended::Exited(status) => status,
@@ -37,7 +37,7 @@ impl std::fmt::Display for Ended {
 /// A descriptor for the process `pid`.
 ///
 /// # Errors
-/// `ESRCH` when there is no such process.
+/// `ESRCH` if there is no such process.
 pub fn open(pid: i32) -> Result<OwnedFd, Error> {
     Pid::from_raw(pid)
         .ok_or(rustix::io::Errno::SRCH)
@@ -48,7 +48,7 @@ pub fn open(pid: i32) -> Result<OwnedFd, Error> {
 /// A descriptor for one thread (PIDFD_THREAD, since Linux 6.9).
 ///
 /// # Errors
-/// `ESRCH` when there is no such thread, `EINVAL` before Linux 6.9.
+/// `ESRCH` if there is no such thread, `EINVAL` before Linux 6.9.
 pub fn open_thread(tid: i32) -> Result<OwnedFd, Error> {
     // PIDFD_THREAD is O_EXCL.
     let thread = PidfdFlags::from_bits_retain(libc::O_EXCL.unsigned_abs());
@@ -58,12 +58,12 @@ pub fn open_thread(tid: i32) -> Result<OwnedFd, Error> {
         .called("pidfd_open", || format!("{tid} (PIDFD_THREAD)"))
 }
 
-/// Sends `signal` to the process (pidfd_send_signal(2)); 0 only asks whether it is there.
+/// Sends `signal` to the process (pidfd_send_signal(2)). Signal 0 only checks that the process exists.
 ///
 /// # Errors
-/// `ESRCH` when it has ended and been reaped.
+/// `ESRCH` if it has ended and been reaped.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Error> {
-    // rustix and nix know only named signals; the interface has numbers up to SIGRTMAX.
+    // Not by rustix or nix: they know only named signals, and config.json has numbers up to SIGRTMAX.
     // SAFETY: no memory is passed: siginfo is null.
     super::check(unsafe {
         libc::syscall(
@@ -81,7 +81,7 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Error> {
 /// A copy of descriptor `fd` of that process (pidfd_getfd(2)).
 ///
 /// # Errors
-/// `EPERM` without ptrace rights over it, `EBADF` when it has no such descriptor.
+/// `EPERM` without ptrace rights over it, `EBADF` if it has no such descriptor.
 pub fn get_fd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Error> {
     pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty()).called("pidfd_getfd", || fd.to_string())
 }
@@ -89,9 +89,9 @@ pub fn get_fd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Error> {
 /// Waits until our child ends, and reaps it.
 ///
 /// # Errors
-/// `ECHILD` when it is not our child.
+/// `ECHILD` if it is not our child.
 pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended, Error> {
-    // Not nix: it knows no real-time signals, by which a process may well end.
+    // Not by nix: it does not know real-time signals, and they can end a process.
     let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED));
     let status = status.called("waitid", || format!("pidfd {}", pidfd.as_raw_fd()))?;
     let ended = |status: rustix::process::WaitIdStatus| {
@@ -101,24 +101,22 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended, Error> {
     status.and_then(ended).ok_or_else(|| Error::new("waitid", "no end of a process", libc::ECHILD))
 }
 
-/// Whether it is a child of ours, ended or not, that nobody has waited for.
+/// Whether it is a child of ours that has not been reaped yet.
 pub fn is_child(pidfd: BorrowedFd<'_>) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), options)).is_ok()
 }
 
-/// Whether our child is stopped (SIGSTOP and its kin). One that has ended is not, for which the kernel says ECHILD.
+/// Whether our child is stopped (by SIGSTOP, for example). A child that has ended is not; the kernel says ECHILD
+/// then.
 pub fn is_stopped(pidfd: BorrowedFd<'_>) -> bool {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), options));
     status.is_ok_and(|status| status.is_some())
 }
 
-/// Kills our child, waits at most `timeout` milliseconds for its end, and reaps it; `false` if it lives on: frozen, or
-/// waiting for a device.
-///
-/// # Errors
-/// Those of pidfd_send_signal(2), poll(2) and waitid(2).
+/// Kills our child, waits at most `timeout` milliseconds for its end, and reaps it. `false` if it lives on, because
+/// it is frozen or waits for a device.
 pub fn end(pidfd: BorrowedFd<'_>, timeout: i32) -> Result<bool, Error> {
     match send_signal(pidfd, libc::SIGKILL) {
         Err(error) if error.errno() == libc::ESRCH => return Ok(true),
@@ -131,7 +129,7 @@ pub fn end(pidfd: BorrowedFd<'_>, timeout: i32) -> Result<bool, Error> {
     Ok(ended)
 }
 
-/// One of our children that has ended and is not yet reaped; it stays so.
+/// One of our children that has ended and is not reaped yet. This does not reap it.
 pub fn ended_child() -> Option<i32> {
     // SAFETY: an all-zero siginfo_t is valid, and waitid(2) only writes to it.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -144,15 +142,12 @@ pub fn ended_child() -> Option<i32> {
 
 /// Reaps our child `pid`, which has ended.
 pub fn reap(pid: i32) {
-    // SAFETY: a null status is allowed; nothing is written.
+    // SAFETY: a null status is allowed; the kernel writes nothing.
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
 }
 
-/// Waits at most `timeout` milliseconds (-1: for ever) for the process to end; does not reap. A process ends with the
-/// last of its threads, not with the first one.
-///
-/// # Errors
-/// Those of poll(2).
+/// Waits at most `timeout` milliseconds (-1: without a limit) for the process to end. It does not reap. A process
+/// ends with its last thread, not with its first one.
 pub fn poll_ended(pidfd: BorrowedFd<'_>, timeout: i32) -> Result<bool, Error> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::NONE);

@@ -1,56 +1,48 @@
 //! The credentials and flags of the calling thread: prctl(2), capget(2), set*id(2), personality(2).
 //!
-//! They act on one thread. Init is a single thread, so that is the process; no libc wrapper that signals
-//! other threads is used. Not for: which capabilities or ids a container gets.
+//! These calls act on one thread. Init has a single thread, so they act on the process. The module uses no libc wrapper
+//! that signals other threads.
+//! Not for: which capabilities or ids a container gets.
 
 use super::{Called, Error};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use rustix::{process, thread};
 
 fn prctl(option: libc::c_int, a: libc::c_ulong, b: libc::c_ulong) -> std::io::Result<libc::c_int> {
-    // SAFETY: every option that this module passes takes integers only, so the kernel follows no pointer.
+    // SAFETY: every option that this module passes takes only integers, so the kernel follows no pointer.
     let result = unsafe { libc::prctl(option, a, b, 0 as libc::c_ulong, 0 as libc::c_ulong) };
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Keeps the permitted set over the next change of user ids; execve(2) takes the flag away.
+/// Keeps the permitted set over the next change of user ids. execve(2) removes the flag.
 ///
 /// # Errors
-/// SECBIT_KEEP_CAPS_LOCKED is set.
+/// EPERM if SECBIT_KEEP_CAPS_LOCKED is set.
 pub fn set_keepcaps() -> Result<(), Error> {
     thread::set_keep_capabilities(true).called("prctl", || "PR_SET_KEEPCAPS 1".into())
 }
 
-/// No exec gives this process more privileges from now on; there is no way back.
-///
-/// # Errors
-/// None known on a supported kernel.
+/// From now on no exec gives this process more privileges. This cannot be undone.
 pub fn set_no_new_privs() -> Result<(), Error> {
     thread::set_no_new_privs(true).called("prctl", || "PR_SET_NO_NEW_PRIVS 1".into())
 }
 
-/// Hides /proc/self from less privileged processes (ptrace, fds, exe); execve(2) and new ids undo it.
-///
-/// # Errors
-/// None known on a supported kernel.
+/// Hides /proc/self from less privileged processes (ptrace, fds, exe). execve(2) and new ids undo it.
 pub fn set_not_dumpable() -> Result<(), Error> {
     process::set_dumpable_behavior(process::DumpableBehavior::NotDumpable)
         .called("prctl", || "PR_SET_DUMPABLE 0".into())
 }
 
-/// Lets others of our user look into this process.
-///
-/// # Errors
-/// None known on a supported kernel.
+/// Lets other processes of our user look into this process.
 pub fn set_dumpable() -> Result<(), Error> {
     process::set_dumpable_behavior(process::DumpableBehavior::Dumpable)
         .called("prctl", || "PR_SET_DUMPABLE 1".into())
 }
 
-/// Takes capability `number` out of the bounding set. `false`: the kernel knows no such capability.
+/// Removes capability `number` from the bounding set. `false`: the kernel knows no such capability.
 ///
 /// # Errors
-/// CAP_SETPCAP is missing.
+/// EPERM without CAP_SETPCAP.
 pub fn bounding_drop(number: u8) -> Result<bool, Error> {
     match prctl(libc::PR_CAPBSET_DROP, number.into(), 0) {
         Ok(_) => Ok(true),
@@ -60,9 +52,6 @@ pub fn bounding_drop(number: u8) -> Result<bool, Error> {
 }
 
 /// Whether capability `number` is in the bounding set. `None`: the kernel knows no such capability.
-///
-/// # Errors
-/// None known on a supported kernel.
 #[cfg(test)]
 pub fn bounding_has(number: u8) -> Result<Option<bool>, Error> {
     match prctl(libc::PR_CAPBSET_READ, number.into(), 0) {
@@ -72,7 +61,7 @@ pub fn bounding_has(number: u8) -> Result<Option<bool>, Error> {
     }
 }
 
-/// Puts capability `number` into the ambient set.
+/// Adds capability `number` to the ambient set.
 ///
 /// # Errors
 /// EPERM unless it is both permitted and inheritable.
@@ -83,9 +72,6 @@ pub fn ambient_raise(number: u8) -> Result<(), Error> {
 }
 
 /// Empties the ambient set.
-///
-/// # Errors
-/// None known on a supported kernel.
 pub fn ambient_clear() -> Result<(), Error> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)
         .map(drop)
@@ -102,18 +88,15 @@ pub fn ambient_has(number: u8) -> bool {
 /// The three sets that capget(2) and capset(2) carry, bit `n` for capability `n`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CapSets {
-    /// What permission checks look at.
+    /// The capabilities that permission checks look at.
     pub effective: u64,
-    /// What may be made effective.
+    /// The capabilities that may become effective.
     pub permitted: u64,
-    /// What file capabilities may keep over execve(2).
+    /// The capabilities that file capabilities may keep over execve(2).
     pub inheritable: u64,
 }
 
 /// capget(2) of the calling thread.
-///
-/// # Errors
-/// None known on a supported kernel.
 pub fn capget() -> Result<CapSets, Error> {
     let sets = thread::capabilities(None).called("capget", String::new)?;
     Ok(CapSets {
@@ -126,7 +109,7 @@ pub fn capget() -> Result<CapSets, Error> {
 /// capset(2) of the calling thread, all three sets at once.
 ///
 /// # Errors
-/// EPERM where a set would hold more than the present ones allow (capabilities(7)).
+/// EPERM if a set has more than the present sets allow (capabilities(7)).
 pub fn capset(sets: &CapSets) -> Result<(), Error> {
     let value = CapabilitySets {
         effective: CapabilitySet::from_bits_retain(sets.effective),
@@ -144,7 +127,7 @@ pub fn capset(sets: &CapSets) -> Result<(), Error> {
 /// setgroups(2). The ids must not be `u32::MAX`.
 ///
 /// # Errors
-/// EPERM without CAP_SETGID or where the user namespace denies it; EINVAL for an unmapped id.
+/// EPERM without CAP_SETGID, or if the user namespace denies it; EINVAL for an unmapped id.
 pub fn setgroups(gids: &[u32]) -> Result<(), Error> {
     let groups: Vec<_> = gids.iter().map(|&gid| rustix::fs::Gid::from_raw(gid)).collect();
     thread::set_thread_groups(&groups).called("setgroups", || format!("{gids:?}"))
@@ -162,16 +145,13 @@ pub fn setresgid(gid: u32) -> Result<(), Error> {
 /// setresuid(2) with the same id three times. The id must not be `u32::MAX`, which would change nothing.
 ///
 /// # Errors
-/// EINVAL for an unmapped id, EPERM without CAP_SETUID, EAGAIN where RLIMIT_NPROC is reached.
+/// EINVAL for an unmapped id, EPERM without CAP_SETUID, EAGAIN if RLIMIT_NPROC is reached.
 pub fn setresuid(uid: u32) -> Result<(), Error> {
     let id = Some(rustix::fs::Uid::from_raw(uid));
     thread::set_thread_res_uid(id, id, id).called("setresuid", || uid.to_string())
 }
 
-/// Real, effective and saved user id, and the same of the group: getresuid(2), getresgid(2).
-///
-/// # Errors
-/// None known on a supported kernel.
+/// Real, effective and saved user id, and the same ids of the group: getresuid(2), getresgid(2).
 #[cfg(test)]
 pub fn ids() -> Result<([u32; 3], [u32; 3]), Error> {
     let uids = nix::unistd::getresuid().called("getresuid", String::new)?;
@@ -182,10 +162,10 @@ pub fn ids() -> Result<([u32; 3], [u32; 3]), Error> {
     ))
 }
 
-/// personality(2); gives back the former value.
+/// personality(2). Returns the former value.
 ///
 /// # Errors
-/// The kernel cannot change to this persona.
+/// EINVAL if the kernel cannot change to this persona.
 pub fn set_personality(persona: u32) -> Result<u32, Error> {
     // SAFETY: personality(2) takes one integer and touches no memory.
     let result = unsafe { libc::personality(persona.into()) };
@@ -197,12 +177,13 @@ pub fn set_personality(persona: u32) -> Result<u32, Error> {
 pub(crate) mod testing {
     use std::io::{Read, Write};
 
-    /// Forks; `body` runs in the child and its error text fails the test here.
+    /// Forks and runs `body` in the child. If it fails, its error text fails the test here.
     ///
-    /// glibc holds the allocator's locks over fork(2), so allocation is sound in the child; printing is not.
+    /// glibc takes the allocator's locks before fork(2), so the child may allocate; it may not print.
     pub(crate) fn in_child(body: impl FnOnce() -> anyhow::Result<()>) {
         let (mut reader, mut writer) = std::io::pipe().unwrap();
-        // SAFETY: the child runs `body`, which takes no lock that another test thread may hold, and _exits.
+        // SAFETY: the child runs `body`, which takes no lock that another test thread may hold; then it ends by
+        // `_exit`.
         match unsafe { libc::fork() } {
             -1 => panic!("fork: {}", std::io::Error::last_os_error()),
             0 => {
@@ -227,7 +208,7 @@ pub(crate) mod testing {
         }
     }
 
-    /// Whether we are root with CAP_SYS_ADMIN; says why a test is skipped where not.
+    /// Whether this process has CAP_SYS_ADMIN; if not, prints why the test is skipped.
     pub(crate) fn privileged(test: &str) -> bool {
         let able = super::capget().is_ok_and(|sets| sets.effective & (1 << 21) != 0);
         if !able {

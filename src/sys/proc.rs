@@ -1,8 +1,9 @@
-//! The one way to /proc: a handle on a procfs that the container cannot have replaced.
+//! The only way to /proc: a handle on a procfs that the container cannot have replaced.
 //!
-//! Every path below it is resolved without leaving that mount and without magic links, so a file that was
-//! mounted over /proc/sys or /proc/self/attr is never written in place of the kernel's own
-//! (CVE-2019-16884, CVE-2023-28642, CVE-2025-52881). Not for: mounting the container's /proc.
+//! Every path below it is resolved without leaving that mount and without magic links. So a file that is mounted over
+//! /proc/sys or /proc/self/attr is never written in place of the kernel's own (CVE-2019-16884, CVE-2023-28642,
+//! CVE-2025-52881).
+//! Not for: mounting the container's /proc.
 
 use super::{Called, Error};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -11,9 +12,9 @@ use rustix::process::Pid;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const PROC_SUPER_MAGIC: rustix::fs::FsWord = rustix::fs::PROC_SUPER_MAGIC;
-/// The inode of a procfs root is fixed; a directory of procfs that is bind mounted on /proc has another.
+/// A procfs root always has this inode. A directory of a procfs that is bind mounted on /proc has another.
 const PROC_ROOT_INO: u64 = 1;
-/// No file that we read is longer; a longer one is not what we think it is.
+/// The longest content that a file may have here. The kernel's files are shorter.
 const LONGEST: usize = 1 << 16;
 
 /// A verified procfs.
@@ -23,10 +24,10 @@ pub struct Proc {
 }
 
 impl Proc {
-    /// Opens the /proc of the host (the runtime's mount namespace): three system calls, once a process.
+    /// Opens the /proc of the host (the runtime's mount namespace), in three system calls.
     ///
     /// # Errors
-    /// /proc is not there, or is not the root of a procfs.
+    /// /proc is missing, or is not the root of a procfs (EXDEV).
     pub fn open_host() -> Result<Self, Error> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, "/proc", flags, Mode::empty())
@@ -34,7 +35,7 @@ impl Proc {
         Self::verified(root)
     }
 
-    /// No procfs: to open a file of it is ENOENT.
+    /// No procfs: each open answers ENOENT.
     pub fn none() -> Self {
         Self { root: None }
     }
@@ -43,10 +44,10 @@ impl Proc {
         self.root.as_ref().map(AsFd::as_fd).ok_or(rustix::io::Errno::NOENT)
     }
 
-    /// Makes a procfs of the caller's pid namespace that is mounted nowhere, so nothing can be mounted over it.
+    /// Makes a procfs of the caller's pid namespace that is attached nowhere, so nothing can be mounted over it.
     ///
     /// # Errors
-    /// EPERM without CAP_SYS_ADMIN, or in a user namespace whose own /proc is partly hidden.
+    /// EPERM without CAP_SYS_ADMIN, or in a user namespace where parts of /proc are hidden.
     pub fn detached(subset: Subset) -> Result<Self, Error> {
         let args = || "\"proc\"".to_owned();
         let context = mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).called("fsopen", args)?;
@@ -75,7 +76,7 @@ impl Proc {
     /// Opens `path` below /proc. A magic link on the way is an error, also as the last component (namespace files).
     ///
     /// # Errors
-    /// EXDEV where something is mounted on the way and no clean procfs can be had either.
+    /// EXDEV if something is mounted on the way and a clean procfs cannot be had either.
     pub fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Error> {
         match self.root().and_then(|root| open_beneath(root, path, flags)) {
             Err(rustix::io::Errno::XDEV) => {
@@ -87,21 +88,18 @@ impl Proc {
         .called("openat2", || format!("\"/proc/{path}\""))
     }
 
-    // fsopen first: the kernel refuses it in a user namespace whose /proc has locked mounts on it, where
-    // a clone of the bare mount is refused for the same reason, but elsewhere either may be missing.
+    // A new procfs first. The kernel refuses one in a user namespace whose /proc has locked mounts on it, and refuses
+    // a clone there for the same reason. Elsewhere one of the two ways may be missing.
     fn without_overmounts(&self, path: &str) -> Result<Self, Error> {
         let subset = if path.starts_with("sys/") { Subset::All } else { Subset::Pid };
         Self::detached(subset).or_else(|_| {
             let root = self.root().called("open_tree", || "\"/proc\" (OPEN_TREE_CLONE)".into())?;
-            // Private: since Linux 6.15 a mount that the host makes later would show up on a clone that is not.
+            // Private: since Linux 6.15, a mount that the host makes later would appear on a clone that is not.
             Self::verified(super::mount::clone_private(root, c"", super::mount::Depth::One, 0)?)
         })
     }
 
-    /// What the link of our own descriptor `fd` says: `anon_inode:[eventfd]`.
-    ///
-    /// # Errors
-    /// Those of readlinkat(2).
+    /// The target of the link of our own descriptor `fd`, such as `anon_inode:[eventfd]`.
     pub fn own_fd_link(&self, fd: BorrowedFd<'_>) -> Result<Vec<u8>, Error> {
         let path = format!("self/fd/{}", fd.as_raw_fd());
         let read = |root| rustix::fs::readlinkat(root, &*path, Vec::new());
@@ -112,7 +110,7 @@ impl Proc {
     /// The identity of the namespace `name` (`net`) of process `pid`: device and inode of its file in nsfs.
     ///
     /// # Errors
-    /// The process is gone, or may not be looked at.
+    /// The process is gone, or this process may not look at it.
     pub fn namespace(&self, pid: Pid, name: &str) -> Result<(u64, u64), Error> {
         let path = format!("{}/ns/{name}", pid.as_raw_nonzero());
         let look = |root| rustix::fs::statat(root, &*path, rustix::fs::AtFlags::empty());
@@ -123,21 +121,21 @@ impl Proc {
     /// Writes `value` to the file `path` below /proc, in one write(2).
     ///
     /// # Errors
-    /// The file cannot be opened, or the kernel refuses the value.
+    /// EIO for a short write; else those of open(2) and write(2).
     pub fn write(&self, path: &str, value: &[u8]) -> Result<(), Error> {
         let file = self.open(path, OFlags::WRONLY)?;
         let args = || format!("\"/proc/{path}\" {:?}", String::from_utf8_lossy(value));
-        // A second write would be a second command to most files of procfs: a short one is an error.
+        // For most files of procfs, a second write is a second command: so a short write is an error.
         match rustix::io::write(&file, value).called("write", args)? {
             written if written == value.len() => Ok(()),
             _ => Err(Error::new("write", args(), libc::EIO)),
         }
     }
 
-    /// Reads the whole file `path` below /proc, at most 64 KiB.
+    /// Reads the whole file `path` below /proc.
     ///
     /// # Errors
-    /// The file cannot be opened or read, or is longer.
+    /// EFBIG for more than 64 KiB; else those of open(2) and read(2).
     pub fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
         let file = self.open(path, OFlags::RDONLY)?;
         let mut content = Vec::new();
@@ -153,47 +151,39 @@ impl Proc {
         }
     }
 
-    /// Writes to /proc/PID/`name`. The caller holds the process unreaped, so that the pid is still its own.
-    ///
-    /// # Errors
-    /// As [`Self::write`].
+    /// Writes to /proc/PID/`name`. The caller has not reaped the process yet, so its pid is still its own.
     pub fn write_pid(&self, pid: Pid, name: &str, value: &[u8]) -> Result<(), Error> {
         self.write(&format!("{}/{name}", pid.as_raw_nonzero()), value)
     }
 
-    /// Writes a file of the calling thread, such as `attr/exec`, whatever its pid is in this procfs.
-    ///
-    /// # Errors
-    /// As [`Self::write`].
+    /// Writes a file of the calling thread, such as `attr/exec`. It works for any pid in this procfs.
     pub fn write_self(&self, name: &str, value: &[u8]) -> Result<(), Error> {
         self.write(&format!("thread-self/{name}"), value)
     }
 
     /// Reads a file of the calling thread.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
     pub fn read_self(&self, name: &str) -> Result<Vec<u8>, Error> {
         self.read(&format!("thread-self/{name}"))
     }
 
-    /// Sets the user id map of `pid`'s new user namespace (user_namespaces(7)); possible once.
+    /// Sets the user id map of `pid`'s new user namespace (user_namespaces(7)). This is possible once.
     ///
     /// # Errors
-    /// EPERM where the map is not allowed to the caller.
+    /// EPERM if the caller may not set this map.
     pub fn write_uid_map(&self, pid: Pid, map: &str) -> Result<(), Error> {
         self.write_pid(pid, "uid_map", map.as_bytes())
     }
 
-    /// Sets the group id map of `pid`'s new user namespace; possible once.
+    /// Sets the group id map of `pid`'s new user namespace. This is possible once.
     ///
     /// # Errors
-    /// EPERM where the map is not allowed to the caller, or setgroups(2) is not denied yet.
+    /// EPERM if the caller may not set this map, or setgroups(2) is not denied yet.
     pub fn write_gid_map(&self, pid: Pid, map: &str) -> Result<(), Error> {
         self.write_pid(pid, "gid_map", map.as_bytes())
     }
 
-    /// Denies setgroups(2) in `pid`'s user namespace: the price of a group map without CAP_SETGID outside.
+    /// Denies setgroups(2) in `pid`'s user namespace. The kernel wants this before a group map that is set without
+    /// CAP_SETGID outside.
     ///
     /// # Errors
     /// EPERM after the group map is set.
@@ -207,7 +197,7 @@ impl Proc {
 pub enum Subset {
     /// Processes only.
     Pid,
-    /// Everything, /proc/sys too.
+    /// Everything, with /proc/sys.
     All,
 }
 
@@ -245,7 +235,7 @@ mod tests {
         for (path, errno) in
             [("../etc/passwd", libc::EXDEV), ("self/root/etc/passwd", libc::ELOOP), ("net/dev", libc::ELOOP)]
         {
-            // EXDEV is tried again on a clean procfs, and stays EXDEV there.
+            // After EXDEV, `open` tries a clean procfs; the error is EXDEV there, too.
             let error = proc.open(path, OFlags::RDONLY).unwrap_err();
             assert!([errno, libc::EPERM].contains(&error.errno()), "{error}");
         }

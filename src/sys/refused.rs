@@ -1,11 +1,12 @@
-//! That a cgroup takes no process: an error by its type, because `exec` then looks for another cgroup.
+//! The error that a cgroup takes no process. It has a type of its own, because `exec` looks for another cgroup then.
 //!
-//! An errno does not tell: a container can make other calls of `exec` answer EBUSY or ENOENT, by a FUSE mount for example.
+//! An errno cannot tell: a container can make other calls of `exec` answer EBUSY or ENOENT, for example by a FUSE
+//! mount.
 
 use super::Error;
 use std::fmt;
 
-/// The cgroup takes no process (EBUSY), or is gone.
+/// The cgroup takes no process (EBUSY), or is gone (ENOENT, ENODEV).
 #[derive(Debug)]
 pub struct Refused {
     text: String,
@@ -13,12 +14,12 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// What clone3(2) into a cgroup says: that the cgroup refuses, or something else.
+    /// The error of clone3(2) into a cgroup: a refusal by the cgroup, or another error.
     pub fn by_clone(error: Error) -> anyhow::Error {
         Self::explained(None, error)
     }
 
-    /// The same, with what is known of the cgroup.
+    /// [`by_clone`](Self::by_clone) with an explanation from the cgroup's files.
     pub fn explained(why: Option<String>, error: Error) -> anyhow::Error {
         let is_refusal = error.errno() == libc::EBUSY || gone(&error);
         let text = why.map(|why| format!("{PLACE}: {why}"));
@@ -29,7 +30,7 @@ impl Refused {
         }
     }
 
-    /// What opening the cgroup's directory says.
+    /// The error of opening the cgroup's directory.
     pub fn by_open(error: Error) -> anyhow::Error {
         const TEXT: &str = "can't open cgroup";
         let is_refusal = gone(&error);
@@ -40,12 +41,12 @@ impl Refused {
         }
     }
 
-    /// What another process has said of its own [`Refused`].
+    /// The [`Refused`] that another process reported.
     pub fn told(error: Error) -> anyhow::Error {
         Self { text: PLACE.into(), error }.into()
     }
 
-    /// Whether this is why something failed.
+    /// Whether a refusal is the cause of `error`.
     pub fn is_cause_of(error: &anyhow::Error) -> bool {
         error.chain().any(|cause| cause.is::<Self>())
     }
@@ -53,7 +54,7 @@ impl Refused {
 
 const PLACE: &str = "linux.cgroupsPath";
 
-/// The cgroup has been removed: its directory is not there, or is that of a dead one.
+/// The cgroup has been removed: its directory is missing, or belongs to a dead cgroup.
 fn gone(error: &Error) -> bool {
     matches!(error.errno(), libc::ENOENT | libc::ENODEV)
 }

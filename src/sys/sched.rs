@@ -5,7 +5,7 @@ use rustix::process::Pid;
 use std::ffi::{c_int, c_uint, c_ulong};
 use std::fmt;
 
-/// `struct sched_attr`, as far as Linux 5.3 has it.
+/// `struct sched_attr` as of Linux 5.3.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct RawAttr {
@@ -21,12 +21,12 @@ struct RawAttr {
     util_max: u32,
 }
 
-/// What sched_setattr(2) is told.
+/// The arguments of sched_setattr(2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attr {
-    /// SCHED_OTHER and its like.
+    /// SCHED_OTHER or another policy.
     pub policy: u32,
-    /// SCHED_FLAG_RESET_ON_FORK and its like.
+    /// SCHED_FLAG_RESET_ON_FORK and other flags.
     pub flags: u64,
     /// For SCHED_OTHER and SCHED_BATCH.
     pub nice: i32,
@@ -53,7 +53,7 @@ impl fmt::Display for Attr {
     }
 }
 
-/// The numbers of the bits in `mask`, as the kernel lists CPUs and nodes: `0-3,7`.
+/// The numbers of the bits in `mask`, in the kernel's form for CPUs and nodes: `0-3,7`.
 fn numbers(mask: &[c_ulong]) -> String {
     let width = c_ulong::BITS as usize;
     let is_set = |bit: usize| mask.get(bit / width).is_some_and(|word| word >> (bit % width) & 1 == 1);
@@ -85,7 +85,7 @@ pub fn set_attr(process: Pid, attr: &Attr) -> Result<(), Error> {
         util_max: 0,
     };
     let pid: c_int = process.as_raw_nonzero().get();
-    // SAFETY: `raw` lives over the call and says its own size, more than which the kernel does not read.
+    // SAFETY: `raw` lives over the call and has its own size in it; the kernel reads no more than that.
     let result = unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const raw, 0 as c_uint) };
     check(result).map(drop).called("sched_setattr", || attr.to_string())
 }
@@ -107,7 +107,7 @@ pub fn set_io_priority(class: u8, level: u8) -> Result<(), Error> {
 /// sched_setaffinity(2) of `process`, or of the calling thread; bit `n` of `mask` is CPU `n`.
 ///
 /// # Errors
-/// EINVAL where none of the CPUs is there and allowed by the cpuset.
+/// EINVAL if none of the CPUs exists and is allowed by the cpuset.
 pub fn set_affinity(process: Option<Pid>, mask: &[c_ulong]) -> Result<(), Error> {
     let pid = Pid::as_raw(process);
     // SAFETY: the length is that of `mask`, which lives over the call and is only read.
@@ -115,10 +115,7 @@ pub fn set_affinity(process: Option<Pid>, mask: &[c_ulong]) -> Result<(), Error>
     check(result).map(drop).called("sched_setaffinity", || format!("{pid} {}", numbers(mask)))
 }
 
-/// sched_getaffinity(2) of the calling thread.
-///
-/// # Errors
-/// None that can happen: the buffer is as large as any kernel's mask.
+/// sched_getaffinity(2) of the calling thread. The buffer is as large as any kernel's mask.
 pub fn affinity() -> Result<Vec<c_ulong>, Error> {
     let mut mask = vec![0 as c_ulong; 1024 / size_of::<c_ulong>()];
     let (pid, size): (c_int, usize) = (0, size_of_val(mask.as_slice()));
@@ -128,12 +125,12 @@ pub fn affinity() -> Result<Vec<c_ulong>, Error> {
     Ok(mask)
 }
 
-/// set_mempolicy(2) of the calling thread; `mode` with its flags, bit `n` of `nodes` is node `n`.
+/// set_mempolicy(2) of the calling thread. `mode` includes its flags; bit `n` of `nodes` is node `n`.
 ///
 /// # Errors
-/// EINVAL where mode, flags and nodes do not fit, or no node is there.
+/// EINVAL if mode, flags and nodes do not fit together, or no node exists.
 pub fn set_memory_policy(mode: c_int, nodes: &[c_ulong]) -> Result<(), Error> {
-    // The kernel looks at one bit less than it is told.
+    // The kernel reads one bit less than the count.
     let count = if nodes.is_empty() { 0 } else { nodes.len() * c_ulong::BITS as usize + 1 };
     let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
     // SAFETY: `mask` is null with a count of 0, or `nodes`, which has `count - 1` bits and is only read.

@@ -1,6 +1,6 @@
-//! seccomp(2): loads a filter program; asks which flags the kernel knows.
+//! seccomp(2): loads a filter program, and asks which flags the kernel knows.
 //!
-//! Not for: what the program says (`parts::seccomp` compiles it).
+//! Not for: the content of the program (`parts::seccomp` compiles it).
 
 use super::{Error, check};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -24,7 +24,7 @@ const _: () = assert!(align_of::<Instruction>() == align_of::<libc::sock_filter>
 
 /// Asks for a notification fd. The libc crate has the flags with varying types; these are seccomp(2)'s.
 pub const NEW_LISTENER: u32 = 1 << 3;
-/// Log all actions but "allow".
+/// Log all actions except "allow".
 pub const LOG: u32 = 1 << 1;
 /// Leave the speculative store bypass mitigation alone.
 pub const SPEC_ALLOW: u32 = 1 << 2;
@@ -34,18 +34,18 @@ pub const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 /// The most instructions that the kernel takes (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
-/// Loads `program` for the calling thread, in one system call; gives the notification fd (CLOEXEC) if `flags`
-/// has [`NEW_LISTENER`].
+/// Loads `program` for the calling thread, in one system call. Returns the notification fd (CLOEXEC) if `flags` has
+/// [`NEW_LISTENER`].
 ///
 /// # Errors
-/// What seccomp(2) says: EACCES without no_new_privs and CAP_SYS_ADMIN, EINVAL for a flag that the kernel
-/// does not know, EBUSY when the process has a listener already.
+/// EACCES without no_new_privs and CAP_SYS_ADMIN, EINVAL for a flag that the kernel does not know, EBUSY if the
+/// process has a listener already.
 pub fn set_filter(program: &[Instruction], flags: u32) -> Result<Option<OwnedFd>, Error> {
     let args = || format!("SECCOMP_SET_MODE_FILTER flags {flags}, {} instructions", program.len());
     let len = u16::try_from(program.len()).map_err(|_| Error::new("seccomp", args(), libc::EINVAL))?;
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
-    // SAFETY: `program` points to `len` instructions that outlive the call and have the layout of
-    // `sock_filter` (asserted above); the kernel copies and only reads them.
+    // SAFETY: `program` points to `len` instructions that outlive the call and have the layout of `sock_filter`
+    // (asserted above). The kernel only copies them.
     let result =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     let result = check(result)
@@ -53,14 +53,14 @@ pub fn set_filter(program: &[Instruction], flags: u32) -> Result<Option<OwnedFd>
     if flags & NEW_LISTENER == 0 {
         return Ok(None);
     }
-    // SAFETY: with NEW_LISTENER the result is a descriptor that the kernel made for us just now.
+    // SAFETY: with NEW_LISTENER, the result is a new descriptor without another owner.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(result as i32) }))
 }
 
-/// Whether the kernel knows all of `flags`. It checks them before it reads the program, so a null program
-/// answers EFAULT for known flags and EINVAL for others; nothing is loaded.
+/// Whether the kernel knows all of `flags`. It checks them before it reads the program. So a null program answers
+/// EFAULT for known flags and EINVAL for others, and nothing is loaded.
 pub fn knows_flags(flags: u32) -> bool {
-    // SAFETY: a null program is refused with EFAULT; no memory is touched.
+    // SAFETY: the kernel refuses a null program with EFAULT and touches no memory.
     let result = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::null::<u8>())
     };
@@ -73,19 +73,19 @@ pub(crate) mod probe {
     use super::check;
     use std::os::fd::{AsRawFd, BorrowedFd};
 
-    /// Runs `body` in a forked child and gives its wait status.
+    /// Runs `body` in a forked child and returns its wait status.
     pub fn in_child(body: impl FnOnce() -> u8) -> nix::sys::wait::WaitStatus {
-        // SAFETY: the child only runs `body` and `_exit`; the bodies use no lock of the test harness (they
-        // do not print, and glibc makes malloc usable in the child of a fork).
+        // SAFETY: the child only runs `body` and `_exit`. The bodies use no lock of the test harness: they do not
+        // print, and glibc makes malloc usable in the child of a fork.
         match unsafe { nix::unistd::fork() }.expect("fork") {
             nix::unistd::ForkResult::Parent { child } => {
                 nix::sys::wait::waitpid(child, None).expect("waitpid")
             }
             nix::unistd::ForkResult::Child => {
-                // A panic must not unwind into the harness, whose other threads are not here.
+                // A panic must not unwind into the harness: its other threads do not exist in the child.
                 let body = std::panic::AssertUnwindSafe(body);
                 let code = std::panic::catch_unwind(body).unwrap_or(254);
-                // SAFETY: ends the process.
+                // SAFETY: it ends the process.
                 unsafe { libc::_exit(i32::from(code)) }
             }
         }
@@ -104,19 +104,19 @@ pub(crate) mod probe {
         super::set_filter(&program, 0).map(drop)
     }
 
-    /// The errno of a call with three arguments, 0 for success. The arguments must not make it do harm.
+    /// The errno of a call with three arguments; 0 for success. The arguments must be harmless.
     pub fn errno(number: i64, args: [u64; 3]) -> i32 {
         // SAFETY: the tests pass integers and null pointers only.
         let result = unsafe { libc::syscall(number, args[0], args[1], args[2]) };
         check(result).err().and_then(|error| error.raw_os_error()).unwrap_or(0)
     }
 
-    /// The errno of a call through the gate of 32-bit x86, 0 for success.
+    /// The errno of a call through the 32-bit gate of x86; 0 for success.
     #[cfg(target_arch = "x86_64")]
     pub fn errno_i386(number: u32, args: [u32; 3]) -> i32 {
         let mut result = i64::from(number);
-        // SAFETY: int 0x80 takes eax, ebx, ecx, edx; rbx belongs to LLVM, so it is exchanged around the
-        // call; r8 to r11 are zeroed by older kernels. The tests pass integers and null pointers only.
+        // SAFETY: int 0x80 takes eax, ebx, ecx, edx. LLVM owns rbx, so it is exchanged around the call. Older kernels
+        // zero r8 to r11. The tests pass only integers and null pointers.
         unsafe {
             std::arch::asm!(
                 "xchg rbx, {first}", "int 0x80", "xchg rbx, {first}",
@@ -131,7 +131,7 @@ pub(crate) mod probe {
     const NOTIF_RECV: u64 = 0xc050_2100;
     const NOTIF_SEND: u64 = 0xc018_2101;
 
-    /// Receives one notification and answers it with `errno`; gives the number of the call.
+    /// Receives one notification and answers it with `errno`. Returns the number of the call.
     pub fn answer(listener: BorrowedFd, errno: i32) -> std::io::Result<i32> {
         // SAFETY: both structs are plain integers, for which zero is valid.
         let (mut asked, mut answer): (libc::seccomp_notif, libc::seccomp_notif_resp) =

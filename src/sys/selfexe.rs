@@ -1,11 +1,15 @@
-//! The runtime's own executable, made unwritable before any container can see it (CVE-2019-5736).
+//! Makes the runtime's own executable unwritable before any container can see it (CVE-2019-5736).
 //!
-//! A container process that gets hold of `/proc/PID/exe` of the runtime could write to the host's file behind it as
-//! soon as nobody executes it. So the process that enters containers runs from a detached clone of the executable's
-//! mount, and the clone is read-only: opening it for writing gives `EROFS`, whatever the container's powers. The clone
-//! is made in the host's mount namespace and appears in no mount table. It belongs to no mount namespace as soon as its
-//! descriptor is closed, and the kernel changes no attributes of such a mount. A read-only mount of the host proves
-//! nothing: the administrator may make it writable, and the container may have kept the file open until then.
+//! A container process can get hold of `/proc/PID/exe` of the runtime. It could write to the host's file behind it as
+//! soon as no process executes that file.
+//!
+//! So a process that enters containers runs from a detached, read-only clone of the executable's mount. Opening the
+//! clone for writing gives `EROFS`, whatever the container's powers are. The clone is made in the host's mount
+//! namespace and appears in no mount table. When its descriptor is closed it belongs to no mount namespace, and the
+//! kernel changes no attributes of such a mount.
+//!
+//! A read-only mount of the host is not enough: the administrator may make it writable, and the container may have
+//! kept the file open until then.
 
 use super::{Called, Error, check};
 use rustix::fs::{
@@ -18,17 +22,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const SELF: &str = "/proc/self/exe";
 
-/// What `/proc/self/exe` leads to if the executable is the root of a detached mount: no path of any namespace leads
+/// The target of `/proc/self/exe` if the executable is the root of a detached mount: no path of any namespace leads
 /// there.
 const DETACHED: &CStr = c"/";
-/// The same when the host's file has been removed or replaced since.
+/// The target if the host's file has been removed or replaced since.
 const DETACHED_AND_REMOVED: &CStr = c"/ (deleted)";
 
-/// Returns when this process runs from an executable that no container can write; re-executes itself
-/// from such a one first if need be.
+/// Returns if no container can write to the executable that this process runs from. Else it executes the program
+/// again from such an executable.
 ///
 /// # Errors
-/// Neither a read-only mount nor a sealed copy can be made, or execveat(2) fails.
+/// Neither a read-only clone nor a sealed copy can be made, or execveat(2) fails.
 ///
 /// # Safety
 /// `args` and `env` must be the process's own: C strings up to a null pointer.
@@ -38,7 +42,7 @@ pub unsafe fn seal(args: *const *const c_char, env: *const *const c_char) -> Res
     }
     let exe = match read_only_clone() {
         Ok(exe) => exe,
-        // No right to mount (rootless), or an executable that is in no mount of our namespace.
+        // The process has no right to mount (rootless), or the executable is in no mount of our namespace.
         Err(_) if is_of_the_hosts_root()? => return Ok(()),
         Err(_) => sealed_copy()?,
     };
@@ -46,7 +50,7 @@ pub unsafe fn seal(args: *const *const c_char, env: *const *const c_char) -> Res
     unsafe { execute(exe.as_fd(), args, env) }
 }
 
-/// Whether nobody can ever write to the file that this process runs from: it is our own read-only clone, it has
+/// Whether no process can ever write to the file that this process runs from: it is our own read-only clone, it has
 /// fs-verity, or it is a sealed memfd.
 fn is_sealed() -> Result<bool, Error> {
     if is_own_clone()? {
@@ -56,7 +60,7 @@ fn is_sealed() -> Result<bool, Error> {
     if file.stx_attributes.contains(StatxAttributes::VERITY) {
         return Ok(keeps_verity(kind_of_self()?.f_type));
     }
-    // Only a memfd has no link: an unlinked file on disk is not sealed, F_GET_SEALS refuses it.
+    // A memfd has no link. An unlinked file on disk has none either, but F_GET_SEALS refuses it.
     if file.stx_nlink > 0 {
         return Ok(false);
     }
@@ -66,8 +70,8 @@ fn is_sealed() -> Result<bool, Error> {
         .is_ok_and(|seals| seals.contains(SealFlags::WRITE | SealFlags::SEAL)))
 }
 
-/// Whether we run from a detached read-only mount. Nothing that the caller can set says so, but the kernel's own names
-/// and flags: a variable or a descriptor could come from anybody.
+/// Whether this process runs from a detached read-only mount. It asks only the kernel: any caller could set a
+/// variable or pass a descriptor.
 fn is_own_clone() -> Result<bool, Error> {
     const READ_ONLY: i64 = libc::ST_RDONLY as i64;
     let mut place = [MaybeUninit::<u8>::uninit(); 16];
@@ -76,8 +80,8 @@ fn is_own_clone() -> Result<bool, Error> {
     Ok(detached && kind_of_self()?.f_flags & READ_ONLY != 0)
 }
 
-/// Whether a file with the attribute of fs-verity cannot be written on a file system of this type. An overlay shows the
-/// attribute of the file below, and copies that file when somebody writes.
+/// Whether a file with the attribute of fs-verity cannot be written on a file system of this type. An overlay is not
+/// among them: it shows the attribute of the file below, but copies that file when a process writes.
 fn keeps_verity(kind: i64) -> bool {
     const EXT4: i64 = 0xef53;
     const F2FS: i64 = 0xf2f5_2010;
@@ -85,11 +89,12 @@ fn keeps_verity(kind: i64) -> bool {
     [EXT4, F2FS, BTRFS].contains(&kind)
 }
 
-/// Whether the file belongs to the host's root and only root may write to it, while we are an ordinary user: then no
-/// container of ours maps the owner. The mode decides, not access(2), which also refuses where a mount is read-only
-/// for the moment.
+/// Whether the host's root owns the file, only root may write to it, and we are an ordinary user: then none of our
+/// containers maps the owner.
+///
+/// The mode decides. access(2) would also refuse if a mount is read-only for the moment.
 fn is_of_the_hosts_root() -> Result<bool, Error> {
-    // The owner as seen from a user namespace that does not map it.
+    // A user namespace that does not map the owner shows this id.
     const OVERFLOW: u32 = 65534;
     let file = file_of_self()?;
     let mode = Mode::from_raw_mode(file.stx_mode.into());
@@ -136,7 +141,7 @@ fn set_read_only(mount: BorrowedFd<'_>) -> Result<(), Error> {
 }
 
 fn sealed_copy() -> Result<OwnedFd, Error> {
-    // vm.memfd_noexec wants to be told that this one is to be executed (Linux 6.3; older kernels refuse the flag).
+    // The sysctl vm.memfd_noexec wants this flag for a memfd that is executed. Kernels before 6.3 refuse the flag.
     const MFD_EXEC: u32 = 0x10;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = rustix::fs::memfd_create("orlop", flags | MemfdFlags::from_bits_retain(MFD_EXEC))
@@ -159,7 +164,7 @@ unsafe fn execute(
     args: *const *const c_char,
     env: *const *const c_char,
 ) -> Result<(), Error> {
-    // SAFETY: both arrays are null-terminated and point to C strings (the caller's promise).
+    // SAFETY: both arrays end with null and point to C strings (the caller's promise).
     check(unsafe {
         libc::syscall(
             libc::SYS_execveat,

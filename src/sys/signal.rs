@@ -1,5 +1,7 @@
-//! Signals by the kernel's numbers. A C library keeps some of them for its threads (glibc 32 and 33, musl 34 too) and
-//! leaves them out of each set that it makes; but who sends one to `orlop run` means the container.
+//! Signals by the kernel's numbers.
+//!
+//! Not by the C library's sets: it keeps some signals for its threads (glibc 32 and 33, musl 34 too) and leaves them
+//! out of each set. A user that sends one of them to `orlop run` means the container.
 
 use super::{Called, Error, check};
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -10,12 +12,12 @@ pub const RTMIN: i32 = 34;
 /// The highest signal there is.
 pub const RTMAX: i32 = 64;
 
-/// A set of signals as the kernel has it: bit n - 1 stands for signal n.
+/// A set of signals in the kernel's form: bit n - 1 stands for signal n.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mask(u64);
 
 impl Mask {
-    /// Every signal. The kernel blocks SIGKILL and SIGSTOP for nobody.
+    /// Every signal. The kernel never blocks SIGKILL and SIGSTOP.
     pub const ALL: Self = Self(!0);
     /// No signal.
     pub const NONE: Self = Self(0);
@@ -29,7 +31,7 @@ impl Mask {
 /// The signals by which a user, a shell or systemd asks a program to end.
 pub const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
-/// What the kernel takes for an action (rt_sigaction(2)), with room for the architectures that have all four fields.
+/// The kernel's form of an action (rt_sigaction(2)), with room for the architectures that have all four fields.
 #[repr(C)]
 #[derive(Default)]
 struct Action {
@@ -39,27 +41,25 @@ struct Action {
     mask: u64,
 }
 
-/// Sets (`Some`) or only reads the action of `signal`, and returns the handler that was there before.
+/// Sets the action of `signal` (`Some`), or only reads it. Returns the former handler.
 fn action(signal: i32, new: Option<&Action>) -> Result<libc::sighandler_t, Error> {
     let mut before = Action::default();
     let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: both point to an action of the kernel's layout or are null, and the size is that of the kernel's mask.
-    // The only actions that are set here are SIG_DFL, which run no code of ours.
+    // SAFETY: both pointers are null or point to an action of the kernel's layout, and the size is that of the
+    // kernel's mask. The only action that is set here is SIG_DFL, which runs none of our code.
     let result =
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, &raw mut before, size_of::<u64>()) };
     check(result).called("rt_sigaction", || signal.to_string())?;
     Ok(before.handler)
 }
 
-/// Gives every signal its default action, and blocks none: how a program expects to begin. execve(2) keeps what is
-/// ignored and what is blocked, and the caller of orlop may ignore anything: nohup(1) ignores SIGHUP, a shell without
-/// job control SIGINT and SIGQUIT for what it runs in the background, and we SIGPIPE. To find out what is ignored would
-/// take as many calls as to set it.
+/// Gives every signal its default action and blocks none: a program expects to begin so.
 ///
-/// # Errors
-/// Those of rt_sigaction(2) and rt_sigprocmask(2).
+/// execve(2) keeps ignored and blocked signals, and the caller of orlop may ignore any. nohup(1) ignores SIGHUP; a
+/// shell without job control ignores SIGINT and SIGQUIT for background jobs. The runtime itself ignores SIGPIPE. To
+/// ask which signals are ignored would take as many calls as to set them all.
 pub fn reset() -> Result<(), Error> {
-    // From now on these signals end us by themselves again.
+    // From now on these signals end this process again.
     END.store(-1, Ordering::Relaxed);
     let default = Action { handler: libc::SIG_DFL, ..Action::default() };
     for signal in (1..=RTMAX).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
@@ -84,7 +84,7 @@ pub fn is_ignored(signal: i32) -> Result<bool, Error> {
     Ok(action(signal, None)? == libc::SIG_IGN)
 }
 
-/// Whether `signal` asks us to end: not if our caller has it ignored, as nohup(1) does.
+/// Whether `signal` asks us to end. It does not if our caller ignores it, as nohup(1) does.
 pub fn asks_to_end(signal: i32) -> bool {
     ENDING.contains(&signal) && !matches!(is_ignored(signal), Ok(true))
 }
@@ -92,11 +92,9 @@ pub fn asks_to_end(signal: i32) -> bool {
 /// The descriptor of [`watch_for_end`]; -1 is none.
 static END: AtomicI32 = AtomicI32::new(-1);
 
-/// Makes the signals that ask us to end readable at [`end_is_asked`], but those that our caller ignores: all that waits
-/// for others polls that, too, so that it can be ended and still clean up. They must be blocked.
-///
-/// # Errors
-/// signalfd(2)'s.
+/// Makes the signals that ask us to end readable at [`end_is_asked`], except those that our caller ignores. Every
+/// wait for another process polls that, too, so that the runtime can be ended and still clean up. The signals must be
+/// blocked.
 pub fn watch_for_end() -> Result<(), Error> {
     watch(end_signals())
 }
@@ -111,15 +109,12 @@ fn watch(signals: Mask) -> Result<(), Error> {
     Ok(())
 }
 
-/// [`watch_for_end`] for as long as this lives, where signals are not collected anyway.
+/// [`watch_for_end`] for as long as this lives, for code that does not collect signals anyway.
 #[derive(Debug)]
 pub struct EndHeldBack(Mask);
 
 impl EndHeldBack {
     /// Blocks the signals that ask us to end, and no others.
-    ///
-    /// # Errors
-    /// Those of rt_sigprocmask(2) and signalfd(2).
     pub fn begin() -> Result<Self, Error> {
         let signals = end_signals();
         let before = Self(block(signals)?);
@@ -132,42 +127,39 @@ impl Drop for EndHeldBack {
     fn drop(&mut self) {
         let fd = END.swap(-1, Ordering::Relaxed);
         if fd >= 0 {
-            // SAFETY: `watch` has left it to us, and nobody can borrow it any more.
+            // SAFETY: `watch` gave up its ownership, and no code can borrow the descriptor any more.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
-        // The mask that was in force a moment ago is a valid one.
+        // An error is impossible: this mask was in force before.
         let _ = block(self.0);
     }
 }
 
-/// Readable when a signal has come that asks us to end; nothing where such a signal ends us by itself.
+/// The descriptor that is readable after a signal has asked us to end; `None` if such a signal ends us directly.
 pub fn end_is_asked() -> Option<BorrowedFd<'static>> {
     let fd = END.load(Ordering::Relaxed);
-    // SAFETY: the number is that of a descriptor which is never closed in the process that made it; a forked copy,
-    // which closes it, has forgotten the number before (`reset`).
+    // SAFETY: the process that made the descriptor never closes it while the number is stored. A forked copy closes
+    // it, and has forgotten the number before (`reset`).
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// The signal that has asked us to end, if one has; it is not told twice.
+/// The signal that has asked us to end, if one has. It is returned only once.
 pub fn take_end() -> Option<i32> {
     end_is_asked().and_then(next).map(|signal| signal.number)
 }
 
-/// Has the program of `command` begin as [`reset`] says.
+/// Calls [`reset`] before the program of `command` begins.
 pub fn reset_in(command: &mut std::process::Command) -> &mut std::process::Command {
     use std::os::unix::process::CommandExt;
-    // SAFETY: the closure makes system calls on plain numbers, and allocates only for an error, which none of these
-    // calls can give: their arguments are constants.
+    // SAFETY: the closure makes system calls on plain numbers. It allocates only for an error, and these calls give
+    // none: their arguments are constants.
     unsafe { command.pre_exec(|| reset().map_err(|error| std::io::Error::from_raw_os_error(error.errno()))) }
 }
 
-/// Blocks these signals and no others, and gives those that were blocked before (rt_sigprocmask(2)).
-///
-/// # Errors
-/// rt_sigprocmask(2)'s.
+/// Blocks these signals and no others, and returns those that were blocked before (rt_sigprocmask(2)).
 pub fn block(mask: Mask) -> Result<Mask, Error> {
     let mut before = Mask::default();
-    // SAFETY: both are sets of the size that is given, one to be read and one to be written.
+    // SAFETY: both are sets of the size that is passed. The kernel reads the first and writes the second.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
@@ -181,17 +173,14 @@ pub fn block(mask: Mask) -> Result<Mask, Error> {
     Ok(before)
 }
 
-/// A descriptor to read these signals from while they are blocked (signalfd(2)); it never waits.
-///
-/// # Errors
-/// signalfd(2)'s.
+/// A descriptor to read these signals from while they are blocked (signalfd(2)). Reading never waits.
 pub fn collect(mask: Mask) -> Result<OwnedFd, Error> {
     let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-    // SAFETY: the set is read, and has the size that is given.
+    // SAFETY: the kernel reads the set, which has the size that is passed.
     let result =
         unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const mask.0, size_of::<u64>(), flags) };
     let fd = check(result).called("signalfd4", || format!("{:#x}", mask.0))?;
-    // SAFETY: the kernel has just made it for us.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
@@ -206,7 +195,7 @@ pub fn raise(signal: i32) -> Result<(), Error> {
         .called("kill", || format!("our own process {}", name(signal)))
 }
 
-/// The name of `signal`, or its number where it has none.
+/// The name of `signal`, or its number if it has none.
 pub fn name(signal: i32) -> String {
     let named = nix::sys::signal::Signal::try_from(signal);
     named.map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string())
@@ -217,13 +206,13 @@ pub fn name(signal: i32) -> String {
 pub struct Collected {
     /// Its number.
     pub number: i32,
-    /// The process that sent it; 0 for the kernel, and for a process of another pid namespace.
+    /// The process that sent it; 0 for the kernel and for a process of another pid namespace.
     pub sender: u32,
 }
 
 /// The next signal that has come, if there is one.
 pub fn next(collected: BorrowedFd<'_>) -> Option<Collected> {
-    // A whole record or nothing (signalfd(2)): number, errno, code and sender, 4 bytes each, and more.
+    // signalfd(2) gives whole records. A record begins with number, errno, code and sender, of 4 bytes each.
     let mut record = [0; size_of::<libc::signalfd_siginfo>()];
     let length = rustix::io::read(collected, &mut record).ok()?;
     if length != record.len() {

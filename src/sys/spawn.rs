@@ -1,16 +1,16 @@
-//! Making processes: clone3(2), and the rules of the fork boundary.
+//! Makes processes: clone3(2), execve(2), and the rules of the fork boundary.
 //!
-//! The child is a forked copy of a single-threaded process: it holds no foreign lock, so ordinary Rust
-//! (allocation, anyhow, serde) is sound in it. That is why [`spawn`] refuses to run in a threaded process.
+//! The child is a forked copy of a process with one thread. No other thread can hold a lock in it, so ordinary Rust
+//! (allocation, anyhow, serde) is sound in it. That is why [`spawn`] refuses to run in a process with more threads.
 
 use super::{Called, Error, check, ns::Flags};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// Put the child into the cgroup that `clone_args.cgroup` names; libc's constant of this name overflows to 0.
+/// Puts the child into the cgroup of `clone_args.cgroup`. libc's constant of this name overflows to 0.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// The arguments of clone3(2), up to `cgroup` (Linux 5.7).
+/// The arguments of clone3(2), up to `cgroup`.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -28,7 +28,7 @@ struct CloneArgs {
 }
 
 impl CloneArgs {
-    /// For a child of ours, in `cgroup` if given, whose descriptor the kernel is to write to `pidfd`.
+    /// For a child of ours, in `cgroup` if given. The kernel writes its descriptor to `pidfd`.
     fn new(flags: libc::c_int, pidfd: *mut libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> Self {
         let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
         Self {
@@ -51,11 +51,11 @@ pub struct Child {
 }
 
 impl Child {
-    /// The process `pid`, which another process of ours, `maker`, has made for us (CLONE_PARENT).
+    /// The process `pid`, which `maker`, another process of ours, has made for us (CLONE_PARENT).
     ///
     /// # Errors
-    /// It is no child of ours, or it is the maker itself: nothing that a container says may have us wait for, or kill,
-    /// a process of the host.
+    /// The process is not our child, or it is the maker itself. A container's message must not make the runtime wait
+    /// for, or kill, a process of the host.
     pub fn made_for_us(pid: i32, maker: i32) -> Result<Self, Error> {
         let pidfd = super::pidfd::open(pid)?;
         match pid != maker && super::pidfd::is_child(pidfd.as_fd()) {
@@ -76,11 +76,11 @@ pub enum Parentage {
 
 /// Clones the process into new namespaces of the kinds `flags`, into `cgroup` if given, and runs `child` in the copy.
 ///
-/// The child never returns into the caller's frames: it ends by `_exit` with what `child` gives,
-/// and with 1 if it panics (the panic's text goes where the panic hook sends it).
+/// The child never returns into the caller's frames. It ends by `_exit` with the result of `child`, or with 1 if that
+/// panics; the panic hook handles the panic's text.
 ///
 /// # Errors
-/// clone3(2)'s; `EINVAL` also for a process with more than one thread.
+/// `EINVAL` for a process with more than one thread; else clone3(2)'s.
 pub fn spawn(
     flags: Flags,
     parentage: Parentage,
@@ -91,13 +91,14 @@ pub fn spawn(
     let mut pidfd: libc::c_int = -1;
     let mut args = CloneArgs::new(flags.bits(), &raw mut pidfd, cgroup);
     if parentage == Parentage::Sibling {
-        // The kernel takes over our own exit signal then, and refuses another one.
+        // The kernel then uses our own exit signal, and refuses another one.
         args.flags |= libc::CLONE_PARENT as u64;
         args.exit_signal = 0;
     }
-    // SAFETY: `args` is a valid clone_args of the size given, `pidfd` outlives the call, and without a stack and
-    // CLONE_VM, which is no kind of namespace and so not in `flags`, the child goes on in a copy of our memory, as after fork(2). We are
-    // single-threaded (checked above), so no lock can be held by a thread that the copy lacks.
+    // SAFETY: `args` is a valid clone_args of the size passed, and `pidfd` outlives the call. There is no stack and
+    // no CLONE_VM: that is no kind of namespace, so it cannot be in `flags`. So the child goes on in a copy of our
+    // memory, as after fork(2). We have one thread (checked above): no lock can be held by a thread that the copy
+    // lacks.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     match check(pid) {
         Ok(0) => {
@@ -105,7 +106,7 @@ pub fn spawn(
             exit(code)
         }
         Ok(pid) => {
-            // SAFETY: clone3 succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor, ours alone.
+            // SAFETY: clone3(2) succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor without another owner.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Child { pid: pid as i32, pidfd })
         }
@@ -136,8 +137,8 @@ pub fn behind_filter(child: impl FnOnce() -> i32) -> Result<i32, Error> {
     }
 }
 
-/// Enters cgroups of version 1: writes `0`, "myself", into each `tasks` file. Only for a process with one thread, which
-/// is what makes it fast: the kernel then need not stop forks everywhere.
+/// Enters cgroups of version 1: writes `0`, which means "myself", into each `tasks` file. Only for a process with one
+/// thread. That makes it fast, because the kernel need not stop forks everywhere.
 ///
 /// # Errors
 /// The kernel refuses, for example a cpuset without CPUs.
@@ -149,13 +150,14 @@ pub fn join_cgroups(tasks: &[OwnedFd]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends this process at once: no destructors, no atexit handlers, which belong to the process we were copied from.
+/// Ends this process at once, without destructors and atexit handlers: they belong to the process that it is a copy
+/// of.
 ///
-/// It ends for certain. A container's filter may refuse exit_group(2) and exit(2); C libraries then ask for ever (musl)
-/// or take their own way out (glibc). No filter can refuse a fault: the kernel resets its action to the default and kills
-/// the process, also the first one of a pid namespace.
+/// It ends for certain. A container's filter may refuse exit_group(2) and exit(2). Then musl repeats the call for
+/// ever, and glibc ends in its own way. No filter can refuse a fault: the kernel resets the signal's action to the
+/// default and kills the process, even the first one of a pid namespace.
 pub fn exit(code: i32) -> ! {
-    // SAFETY: both calls take an integer, and touch no memory. The process has one thread, so that to end it is enough.
+    // SAFETY: both calls take an integer and touch no memory. The process has one thread, so exit(2) ends it, too.
     unsafe {
         libc::syscall(libc::SYS_exit_group, code);
         libc::syscall(libc::SYS_exit, code);
@@ -163,13 +165,13 @@ pub fn exit(code: i32) -> ! {
     fault()
 }
 
-/// The signal that kills a process which may not end in any other way.
+/// The signal that kills a process which may not end in another way.
 pub const FAULT: i32 = if cfg!(target_arch = "powerpc64") { libc::SIGTRAP } else { libc::SIGILL };
 
 /// Executes an instruction that no processor of the architecture knows.
 fn fault() -> ! {
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-    // SAFETY: ud2 is undefined on purpose; the process does not survive it.
+    // SAFETY: ud2 is always undefined; the process does not survive it.
     unsafe {
         std::arch::asm!("ud2", options(noreturn, nomem, nostack))
     }
@@ -178,7 +180,7 @@ fn fault() -> ! {
     unsafe {
         std::arch::asm!("udf #0", options(noreturn, nomem, nostack))
     }
-    // An instruction of zeros is undefined on all of these.
+    // An instruction of zeros is undefined on these architectures.
     #[cfg(any(target_arch = "riscv64", target_arch = "loongarch64", target_arch = "s390x"))]
     // SAFETY: as above.
     unsafe {
@@ -191,27 +193,26 @@ fn fault() -> ! {
     }
 }
 
-/// The C library's `_exit`, in place of musl's, which asks for ever where a filter refuses it. std calls it in the copy
-/// of init that cannot execute a hook, behind the container's filter.
+/// The C library's `_exit`, in place of musl's, which repeats the call for ever if a filter refuses it. std calls it
+/// in a copy of init that cannot execute a hook, after the container's filter is loaded.
 #[cfg(target_env = "musl")]
 #[unsafe(no_mangle)]
 extern "C" fn _Exit(code: libc::c_int) -> ! {
     exit(code)
 }
 
-/// The end when memory runs out, in place of musl's: that one sends SIGABRT to the thread whose number the C library
-/// remembers, which in a process that [`spawn`] has made is still our parent's, or by then anybody's.
+/// The C library's `abort`, in place of musl's, for example when memory runs out. musl sends SIGABRT to the thread
+/// number that it remembers. In a process that [`spawn`] has made, that number is still our parent's, or another
+/// process's.
 #[cfg(target_env = "musl")]
 #[unsafe(no_mangle)]
 extern "C" fn abort() -> ! {
     exit(128 + libc::SIGABRT)
 }
 
-/// Lets the signals that end a process do so although it is the first of its pid namespace, where the kernel drops
-/// those without a handler: a created container can be ended as one that runs. execve(2) takes the handlers away.
-///
-/// # Errors
-/// sigaction(2)'s.
+/// Lets the usual signals end this process although it is the first of its pid namespace. For such a process the
+/// kernel drops signals without a handler. So a created container can be ended like a running one. execve(2) removes
+/// the handlers.
 pub fn end_on_signals() -> Result<(), Error> {
     extern "C" fn end(signal: libc::c_int) {
         exit(128 + signal);
@@ -231,14 +232,15 @@ pub fn end_on_signals() -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps the child that `command` makes from inheriting what we were given: it gets 0, 1 and 2.
+/// Makes the child of `command` inherit no descriptors except 0, 1 and 2, and restores the caller's umask in it.
 pub fn without_inherited(command: &mut std::process::Command) -> &mut std::process::Command {
     use std::os::unix::process::CommandExt;
-    // SAFETY: the closure makes system calls on plain numbers, and allocates nothing: a thread that talks to systemd
-    // may have held the allocator's lock when we were copied.
+    // SAFETY: the closure makes system calls on plain numbers and allocates nothing. A thread that talks to systemd
+    // may have held the allocator's lock when this process was copied.
     unsafe {
         command.pre_exec(|| {
-            // Behind a filter the call may be forbidden; who comes from there has made it before the filter.
+            // A container's filter may refuse this call. A caller with a filter has made the call before it loaded
+            // the filter.
             let _ = super::fd::cloexec_from(3);
             super::umask::callers();
             Ok(())
@@ -246,16 +248,16 @@ pub fn without_inherited(command: &mut std::process::Command) -> &mut std::proce
     }
 }
 
-/// Runs a helper program to its end, with nothing on its stdin, and collects what it prints.
+/// Runs a helper program to its end, with an empty stdin, and collects its output.
 ///
 /// # Errors
-/// It cannot be executed; or `ETIMEDOUT` when it had to be killed after `patience`.
+/// It cannot be executed; or `ETIMEDOUT` if it had to be killed after `patience`.
 pub fn output(
     command: &mut std::process::Command,
     patience: std::time::Duration,
 ) -> std::io::Result<std::process::Output> {
     use std::io::{Read, Seek};
-    // Files: a pipe would have to be emptied meanwhile, and may be held open by others.
+    // Files, not pipes: a pipe must be emptied meanwhile, and other processes may hold it open.
     let file =
         |name: &str| rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map(std::fs::File::from);
     let (mut stdout, mut stderr) = (file("stdout")?, file("stderr")?);
@@ -283,8 +285,8 @@ pub fn output(
     Ok(std::process::Output { status, stdout: read(&mut stdout)?, stderr: read(&mut stderr)? })
 }
 
-/// Whether this process may execute `file` (faccessat2(2)): asked with the effective ids, as execve(2) will use them, and
-/// of the mount, which may have noexec.
+/// Whether this process may execute `file` (faccessat2(2)). The kernel checks with the effective ids, as execve(2)
+/// does, and checks the mount, which may have noexec.
 ///
 /// # Errors
 /// EACCES: it may not.
@@ -299,23 +301,23 @@ pub fn may_execute(file: BorrowedFd<'_>) -> Result<(), rustix::io::Errno> {
     }
 }
 
-/// Replaces this process by the program in `file` (execve(2)); returns only when that fails.
+/// Replaces this process by the program in `file` (execve(2)). It returns only if that fails.
 pub fn execve(file: &CStr, args: &[CString], env: &[CString]) -> Error {
     let pointers = |all: &[CString]| -> Vec<*const libc::c_char> {
         all.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
     };
     let (argv, envp) = (pointers(args), pointers(env));
-    // SAFETY: both arrays are null-terminated and point to C strings that outlive the call.
+    // SAFETY: both arrays end with null and point to C strings that outlive the call.
     unsafe { libc::execve(file.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     let errno = nix::errno::Errno::last_raw();
-    // The word for it that engines' users know from runc.
+    // Users of engines know this word from runc.
     Error::new("exec", file.to_string_lossy(), errno)
 }
 
-/// The kernel counts our threads in field 20 of /proc/self/stat; one link for each thread is in the
-/// directory's link count: nlink of /proc/self/task is 2 + threads.
+/// Refuses a process with more than one thread.
 fn assert_single_threaded() -> Result<(), Error> {
-    // unshare(2): "no effect" where there is one thread alone, else an error. Ten times as fast as a file of /proc.
+    // unshare(2) with CLONE_THREAD has no effect in a process with one thread, and fails in others. This is ten times
+    // as fast as a file of /proc. The link count of /proc/self/task is 2 plus the number of threads.
     // SAFETY: no memory is passed, and nothing changes.
     if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 {
         return Ok(());
@@ -350,7 +352,7 @@ mod tests {
             let mut command = std::process::Command::new("sh");
             output(command.args(["-c", script]), std::time::Duration::from_millis(patience))
         };
-        // What holds on to its output does not hold us up.
+        // A process that keeps the output open does not make us wait.
         let ended = run("sleep 5 & echo out; echo err >&2; exit 3", 4000).unwrap();
         assert_eq!((ended.stdout.as_slice(), ended.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
         assert_eq!(ended.status.code(), Some(3));
@@ -374,7 +376,8 @@ mod tests {
 
     #[test]
     fn a_process_whose_filter_refuses_every_call_ends_all_the_same() {
-        // Also as the first process of a pid namespace, for which the kernel drops signals that only other processes send.
+        // The process is also the first of a pid namespace: for it the kernel drops signals that other processes
+        // send.
         const REFUSE: u32 = 0x0005_0000 | libc::EPERM as u32;
         let refuse = super::super::seccomp::Instruction { code: 6, jt: 0, jf: 0, k: REFUSE };
         crate::sys::prctl::testing::in_child(|| {

@@ -1,21 +1,21 @@
-//! The mask of the modes of new files (umask(2)): ours while we make files, the caller's for whatever else is executed.
+//! The umask (umask(2)): the runtime's own while it makes files, the caller's for programs that it executes.
 //!
-//! Without ours a caller with the mask 077 gives every directory that a mount needs the mode 0700, and a container's
-//! process that is not root cannot pass through it.
-//! Not for: deciding the mask of the container's process (see `parts::user`).
+//! With the caller's mask 077, each directory that a mount needs would get the mode 0700, and a container process
+//! that is not root could not pass through it.
+//! Not for: which umask the container's process gets (see `parts::user`).
 
 use rustix::fs::Mode;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Leaves the modes that we ask for as they are: none of ours is writable for others.
+/// Changes none of the modes that the runtime asks for: none is writable for others.
 const OURS: u32 = 0o022;
 /// No mask has this bit.
 const NONE: u32 = 1 << 31;
 
-/// The caller's mask, as long as ours is in force. A forked child has a copy.
+/// The caller's mask while ours is in force. A forked child has a copy.
 static CALLERS: AtomicU32 = AtomicU32::new(NONE);
 
-/// Puts our mask in force, and remembers the caller's.
+/// Sets our mask, and remembers the caller's.
 pub fn ours() {
     if CALLERS.load(Ordering::Relaxed) == NONE {
         let before = rustix::process::umask(Mode::from_raw_mode(OURS));
@@ -23,7 +23,8 @@ pub fn ours() {
     }
 }
 
-/// Gives the caller's mask back, if ours is in force. Allocates nothing: also for a child of ours before it executes.
+/// Restores the caller's mask if ours is in force. It allocates nothing, so a forked child can call it before it
+/// executes.
 pub fn callers() {
     let before = CALLERS.swap(NONE, Ordering::Relaxed);
     if before != NONE {
@@ -31,7 +32,7 @@ pub fn callers() {
     }
 }
 
-/// Sets the mask of the container's process, for good.
+/// Sets the mask of the container's process. The caller's mask is forgotten.
 pub fn set(mask: u32) {
     CALLERS.store(NONE, Ordering::Relaxed);
     rustix::process::umask(Mode::from_raw_mode(mask));
