@@ -2,7 +2,8 @@
 //! container into a cgroup below systemd's scope; `run.oci.delegate-cgroup` names one that the container manages
 //! itself.
 //!
-//! Version 2 only. Not for: the sub-cgroups of `exec --cgroup` (`sub`).
+//! Version 2 only.
+//! Not for: the sub-cgroups of `exec --cgroup` (`sub`).
 
 use super::{Cgroup, Hierarchy, Tree, v2};
 use anyhow::{Context, Result, ensure};

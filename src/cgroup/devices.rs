@@ -1,8 +1,8 @@
 //! `linux.resources.devices`: which device nodes the container may use (version 1 `devices`, version 2 eBPF).
 //!
 //! The rules are brought into one normal form: a default and its exceptions. The version 1 files can express exactly
-//! that. The version 1 lines and the version 2 program are both written from it. Not for: making device nodes
-//! (`parts::devices`).
+//! that. The version 1 lines and the version 2 program are both written from it.
+//! Not for: making device nodes (`parts::devices`).
 
 #[cfg(test)]
 mod machine;

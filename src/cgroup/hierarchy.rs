@@ -1,8 +1,8 @@
 //! One directory of a container in one mounted hierarchy, and the only code that touches its files.
 //!
 //! Everything below the mount point is reached by openat2(2) from a directory fd that is verified to be on a cgroup
-//! file system, without symlinks and without crossing mounts. Not for: what the files mean (`v1`, `v2`), the cgroups
-//! that a container makes below (`walk`).
+//! file system, without symlinks and without crossing mounts.
+//! Not for: what the files mean (`v1`, `v2`), the cgroups that a container makes below (`walk`).
 
 use crate::sys::{Called, Error};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

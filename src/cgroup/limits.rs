@@ -1,7 +1,8 @@
 //! Turns resources into writes: which file of which controller gets which value, in which order.
 //!
 //! Pure, and without a look at the host. What depends on the kernel is part of each [`Write`]: a file that may be
-//! missing, an order that depends on the former values. Not for: the writing (`hierarchy`).
+//! missing, an order that depends on the former values.
+//! Not for: the writing (`hierarchy`).
 
 use super::resources::{BlockIo, Resources, ThrottleDevice};
 use anyhow::{Context, Result, bail};

@@ -1,4 +1,5 @@
-//! What a mount of type `cgroup` shows inside the container. Not for: the mounting itself (`parts::mounts`).
+//! What a mount of type `cgroup` shows inside the container.
+//! Not for: the mounting itself (`parts::mounts`).
 
 use super::{Cgroup, Hierarchy, Place, Tree, locate, v1};
 use crate::host::CgroupMode;

@@ -1,7 +1,8 @@
 //! `linux.resources`: what config.json and all updates so far ask of the controllers.
 //!
 //! It has the shape that it has in config.json: `update --resources` reads it, state.json keeps it, and `update`
-//! merges two of them. Not for: how a controller is told (`limits`), device rules (`devices`).
+//! merges two of them.
+//! Not for: how a controller is told (`limits`), device rules (`devices`).
 
 use crate::log;
 use oci_spec::runtime as oci;

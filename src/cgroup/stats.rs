@@ -1,7 +1,7 @@
 //! What the container uses: the `data` of runc's `events`, which engines parse.
 //!
-//! Field names, units, and the rule which zeros are left out are runc's. Not for: Intel RDT (the caller sets
-//! [`Stats::intel_rdt`]), network interfaces (always `null`).
+//! Field names, units, and the rule which zeros are left out are runc's.
+//! Not for: Intel RDT (the caller sets [`Stats::intel_rdt`]), network interfaces (always `null`).
 
 use super::hierarchy::{Hierarchy, WALK_PATIENCE, value_of};
 use crate::sys::Error;

@@ -3,8 +3,9 @@
 //! systemd makes a scope only around a process, so the parent clones the process first and lets it wait. This order
 //! also makes D-Bus safe here: after a conversation with the bus the runtime clones nothing more. `properties`
 //! decides what systemd is told, `annotations` what annotations may add, and `bus` does the talking. Only for pure
-//! version 2 hosts: on others systemd keeps only some of the hierarchies. Not for: the files in the scope's
-//! directory. systemd delegates it, so the runtime writes them as in any other (`hierarchy`, `v2`).
+//! version 2 hosts: on others systemd keeps only some of the hierarchies.
+//! Not for: the files in the scope's directory. systemd delegates it, so the runtime writes them as in any other
+//! (`hierarchy`, `v2`).
 
 mod annotations;
 mod bus;
