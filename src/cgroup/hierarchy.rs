@@ -56,7 +56,7 @@ pub fn gone(error: &Error) -> bool {
 }
 
 impl Hierarchy {
-    /// Opens nothing: that happens at the first use.
+    /// A directory in a hierarchy. It is opened at its first use.
     pub fn new(controllers: Vec<String>, mount: impl Into<PathBuf>, path: impl Into<PathBuf>) -> Self {
         Self {
             controllers,

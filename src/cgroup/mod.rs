@@ -17,6 +17,7 @@
 //! | | [`Cgroup::mount_sources`]: what the container sees of its cgroup | `mount` |
 //! | | [`Cgroup::set_pids`], [`Cgroup::delegate`]: last steps, once init is ready | `mod`, `below` |
 //! | exec | [`Cgroup::sub`], [`Cgroup::of_process`]: which cgroup | `sub` |
+//! | | [`Cgroup::dir`], [`Cgroup::tasks`], [`Cgroup::refusal`]: the process enters | `enter` |
 //! | | [`Cgroup::needs_attach`], [`Cgroup::attach`]: systemd moves the process | `keeper` |
 //! | | [`Cgroup::stands_still`]: a process that enters would be frozen | `freezer` |
 //! | update | [`Cgroup::update`], [`Cgroup::resources`], [`Cgroup::version_2`] | `mod` |
@@ -86,7 +87,7 @@ pub struct Plan {
     /// True if the runtime lacks root's powers, or was told so (`--rootless true`). Then it may run without a cgroup
     /// that config.json did not ask for.
     pub rootless: bool,
-    /// True if the runtime does lack root's powers over the host.
+    /// True if the runtime really lacks root's powers over the host.
     pub without_root: bool,
     /// True if the limit of processes must wait until init is ready. Until then processes of the runtime are in the
     /// cgroup, and they must not count.
@@ -158,7 +159,7 @@ pub struct Cgroup {
     rootless: bool,
     #[serde(default)]
     resources: Box<Resources>,
-    /// The cgroup below it that the container's process was moved to.
+    /// The cgroup below the container's that its process was moved to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delegated: Option<PathBuf>,
 }
@@ -476,7 +477,7 @@ impl Cgroup {
                 .and_then(|old| self.write_all(&old.writes));
             return Err(match old {
                 Ok(()) => error,
-                Err(second) => error.context(format!("limits of before not restored ({second:#})")),
+                Err(second) => error.context(format!("the former limits are not restored ({second:#})")),
             });
         }
         self.resources = new;

@@ -514,3 +514,38 @@ fn without_permission_only_what_was_asked_for_is_missed() {
         assert!(error.ends_with("ermission denied"), "{error}");
     });
 }
+
+#[test]
+fn the_table_of_the_module_names_each_public_function_of_a_cgroup_with_its_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cgroup");
+    let text = |file: &Path| std::fs::read_to_string(file).unwrap();
+    let (mut found, mut named) = (vec![], vec![]);
+    for file in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let Some(name) = file.file_stem().filter(|_| file.extension().is_some_and(|it| it == "rs")) else {
+            continue;
+        };
+        let source = text(&file);
+        for block in source.split("\nimpl Cgroup {\n").skip(1).filter_map(|rest| rest.split("\n}\n").next()) {
+            let functions =
+                block.lines().filter_map(|line| line.strip_prefix("    pub fn ")?.split('(').next());
+            found
+                .extend(functions.map(|function| (function.to_owned(), name.to_string_lossy().into_owned())));
+        }
+    }
+    let source = text(&folder.join("mod.rs"));
+    for row in source.lines().filter_map(|line| line.strip_prefix("//! | ")) {
+        let functions = row.split("[`Cgroup::").skip(1).filter_map(|rest| rest.split('`').next());
+        let file = |function: &&str| {
+            let files = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+            let is_there =
+                |file: &str| found.contains(&((*function).to_owned(), file.trim_matches('`').to_owned()));
+            files.split(", ").find(|file| is_there(file)).map(|file| file.trim_matches('`').to_owned())
+        };
+        named.extend(functions.map(|function| (function.to_owned(), file(&function).unwrap_or_default())));
+    }
+    for list in [&mut found, &mut named] {
+        list.sort();
+        list.dedup();
+    }
+    assert_eq!(found, named);
+}
