@@ -98,7 +98,7 @@ pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended, Error> {
         let exited = status.exit_status().map(Ended::Exited);
         exited.or(status.terminating_signal().map(Ended::Killed))
     };
-    status.and_then(ended).ok_or_else(|| Error::new("waitid", "no end of a process", libc::ECHILD))
+    status.and_then(ended).ok_or_else(|| Error::new("waitid", "without an exit status", libc::ECHILD))
 }
 
 /// Whether it is a child of ours that has not been reaped yet.

@@ -156,7 +156,7 @@ impl Proc {
         self.write(&format!("{}/{name}", pid.as_raw_nonzero()), value)
     }
 
-    /// Writes a file of the calling thread, such as `attr/exec`. It works for any pid in this procfs.
+    /// Writes a file of the calling thread, such as `attr/exec`. The thread's pid in this procfs does not matter.
     pub fn write_self(&self, name: &str, value: &[u8]) -> Result<(), Error> {
         self.write(&format!("thread-self/{name}"), value)
     }

@@ -69,17 +69,11 @@ pub fn reset() -> Result<(), Error> {
 }
 
 /// Gives `signal` its default action.
-///
-/// # Errors
-/// rt_sigaction(2)'s.
 pub fn set_default(signal: i32) -> Result<(), Error> {
     action(signal, Some(&Action { handler: libc::SIG_DFL, ..Action::default() })).map(drop)
 }
 
 /// Whether `signal` is ignored.
-///
-/// # Errors
-/// rt_sigaction(2)'s.
 pub fn is_ignored(signal: i32) -> Result<bool, Error> {
     Ok(action(signal, None)? == libc::SIG_IGN)
 }

@@ -60,7 +60,9 @@ impl Child {
         let pidfd = super::pidfd::open(pid)?;
         match pid != maker && super::pidfd::is_child(pidfd.as_fd()) {
             true => Ok(Self { pid, pidfd }),
-            false => Err(Error::new("waitid", format!("process {pid}, which is none of ours"), libc::ECHILD)),
+            false => {
+                Err(Error::new("waitid", format!("process {pid}, which is not our child"), libc::ECHILD))
+            }
         }
     }
 }

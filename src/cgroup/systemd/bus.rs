@@ -17,7 +17,7 @@ use zbus::{Connection, MatchRule, Message, MessageStream, OwnedObjectPath, Varia
 
 /// The time limit for a whole conversation, including the wait for systemd's job.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The time limit for the bus to accept the connection.
+/// The time limit for the bus to answer a new connection.
 const GREETING: Duration = Duration::from_secs(10);
 
 const SYSTEM: &str = "unix:path=/run/dbus/system_bus_socket";
@@ -32,7 +32,7 @@ pub fn start(bus: &Bus, unit: &str, properties: &[Property], asked: &mut bool) -
         let job = systemd.start(unit, properties, asked).await?;
         match systemd.wait(&mut jobs, &job).await?.as_str() {
             "done" => Ok(()),
-            other => bail!("the job to make it ended as {other:?}"),
+            other => bail!("systemd's job to start it ended as {other:?}"),
         }
     })
 }
@@ -145,7 +145,7 @@ fn unreachable(address: &str, error: &zbus::Error) -> anyhow::Error {
         Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             anyhow!("nobody listens at {address} (is D-Bus running?)")
         }
-        Some(ErrorKind::PermissionDenied) => anyhow!("D-Bus at {address} is not open to us"),
+        Some(ErrorKind::PermissionDenied) => anyhow!("D-Bus at {address} does not let this user connect"),
         _ => anyhow!("D-Bus at {address}: {error}"),
     }
 }
@@ -200,7 +200,8 @@ impl Systemd<'_> {
         self.step.set("the job (JobRemoved)");
         loop {
             let next = std::future::poll_fn(|context| Pin::new(&mut *jobs).poll_next(context)).await;
-            let message = next.context("D-Bus has hung up")?.map_err(|error| said("JobRemoved", error))?;
+            let message =
+                next.context("D-Bus closed the connection")?.map_err(|error| said("JobRemoved", error))?;
             let body = message.body();
             let (_, removed, _, result): (u32, OwnedObjectPath, String, String) =
                 body.deserialize().map_err(|error| said("JobRemoved", error))?;
