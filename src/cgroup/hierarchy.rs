@@ -1,7 +1,7 @@
 //! One directory of a container in one mounted hierarchy, and the only code that touches its files.
 //!
-//! Everything below the mount point is reached by openat2(2) from a directory fd that is verified to be on a cgroup
-//! file system, without symlinks and without crossing mounts.
+//! Everything below the mount point is reached by openat2(2), without symlinks and without crossing mounts. The
+//! directory fd that each path begins at is verified to be on a cgroup file system.
 //! Not for: what the files mean (`v1`, `v2`), the cgroups that a container makes below (`walk`).
 
 use crate::sys::{Called, Error};

@@ -80,8 +80,8 @@ pub fn given(end: RawFd) -> Result<Vec<RawFd>, Error> {
     Ok(given)
 }
 
-/// Occupies the free numbers from 3 up to, not including, `end` until the next exec, so that no other descriptor of
-/// ours gets one of them. Each becomes an eventfd, which leads nowhere.
+/// Occupies the free numbers from 3 up to, not including, `end` until the next exec. So no other descriptor of ours
+/// gets one of them. Each becomes an eventfd, which leads nowhere.
 pub fn occupy_up_to(end: RawFd) -> Result<(), Error> {
     for _ in (3..end).filter(|number| !is_open(*number)) {
         // The kernel takes the lowest free number, which is this one.

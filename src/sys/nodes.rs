@@ -1,9 +1,10 @@
 //! The runtime's own files that it mounts in a container: device nodes, and an empty directory.
 //!
-//! Root of a container can change the mode, owner and times of a file that is mounted from the host, and the host
-//! sees the change. So the runtime mounts no file of the host: it makes these files on a tmpfs for this container
-//! alone. For a container in a user namespace the parent makes them. There, init may not make a device (mknod(2)),
-//! and devices on a tmpfs that init mounts do not work. Init then takes mounts of the files from the tmpfs
+//! Root of a container can change the mode, owner and times of a file that is mounted from the host. The host sees
+//! that change. So the runtime mounts no file of the host: it makes these files on a tmpfs for this container alone.
+//!
+//! For a container in a user namespace the parent makes them. There, init may not make a device (mknod(2)), and
+//! devices on a tmpfs that init mounts do not work. Init then takes mounts of the files from the tmpfs
 //! ([`Nodes::mounts_of`]).
 //! Not for: what is mounted where (see `parts::devices`, `parts::paths`).
 

@@ -1,7 +1,7 @@
 //! The umask (umask(2)): the runtime's own while it makes files, the caller's for programs that it executes.
 //!
-//! With the caller's mask 077, each directory that a mount needs would get the mode 0700, and a container process
-//! that is not root could not pass through it.
+//! With the caller's mask 077, each directory that a mount needs would get the mode 0700. A container process that is
+//! not root could not pass through it.
 //! Not for: which umask the container's process gets (see `parts::user`).
 
 use rustix::fs::Mode;
