@@ -5,12 +5,13 @@
 
 use super::hierarchy::{self, Hierarchy};
 use crate::host::CgroupMode;
+use crate::sys::mountinfo::{self, Mount};
 use crate::sys::{Called, fd};
 use anyhow::{Result, bail, ensure};
 use rustix::fs::OFlags;
 use serde::Serialize;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Where cgroups are mounted.
@@ -179,12 +180,6 @@ struct Mounts {
     table: Option<Vec<Mount>>,
 }
 
-struct Mount {
-    root: PathBuf,
-    point: PathBuf,
-    options: String,
-}
-
 impl Mounts {
     fn usual(&self, controllers: &[String]) -> Option<PathBuf> {
         let joined = controllers.join(",");
@@ -228,34 +223,9 @@ impl Mounts {
     }
 }
 
+/// The mount of a line of mountinfo if it is one of version 1.
 fn mount(line: &[u8]) -> Option<Mount> {
-    // The kernel escapes spaces in names, so each field is a word. A dash ends the optional fields.
-    let mut fields = line.split(|byte| *byte == b' ').skip(3);
-    let (root, point) = (fields.next()?, fields.next()?);
-    let mut device = fields.skip_while(|field| *field != b"-").skip(1);
-    (device.next()? == b"cgroup").then_some(())?;
-    let options = std::str::from_utf8(device.nth(1)?).ok()?.to_owned();
-    Some(Mount { root: unescaped(root), point: unescaped(point), options })
-}
-
-/// Undoes the kernel's escapes, such as `\040`, of space, tab, line break and backslash.
-fn unescaped(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|digits| digits.iter().all(|digit| (b'0'..b'8').contains(digit)));
-        rest = match digits {
-            Some(digits) if *first == b'\\' => {
-                bytes.push(digits.iter().fold(0u8, |number, digit| (number << 3) | (digit - b'0')));
-                after.get(3..).unwrap_or_default()
-            }
-            _ => {
-                bytes.push(*first);
-                after
-            }
-        };
-    }
-    OsString::from_vec(bytes).into()
+    mountinfo::mount(line).filter(|mount| mount.fstype == "cgroup")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::mount_options;
 use crate::sys::mount::{self, Change, Depth, Propagation};
+use crate::sys::mountinfo;
 use crate::sys::path::{Root, as_path, clean};
 use crate::sys::{Called, Error};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -176,9 +177,10 @@ fn place(directory: BorrowedFd<'_>) -> Result<(u64, u64), Error> {
 /// With chroot(2) the host's mounts stay in the namespace, and as long as one of them shows a whole procfs or
 /// sysfs, the kernel lets the container mount another one without the masks. So they go, or are covered.
 fn hide_host_pseudo_file_systems(rootfs: &Path) -> Result<()> {
-    let mounts =
-        std::fs::read_to_string("/proc/thread-self/mountinfo").context("/proc/thread-self/mountinfo")?;
-    for place in mounts.lines().filter_map(whole_pseudo_mount).filter(|place| !place.starts_with(rootfs)) {
+    // Bytes, not text: any user of the host may have a mount whose name is not UTF-8.
+    let mounts = std::fs::read("/proc/thread-self/mountinfo").context("/proc/thread-self/mountinfo")?;
+    let places = mounts.split(|byte| *byte == b'\n').filter_map(whole_pseudo_mount);
+    for place in places.filter(|place| !place.starts_with(rootfs)) {
         let Err(error) = mount::detach(&place) else { continue };
         match error.errno() {
             // Its parent went before it.
@@ -194,26 +196,11 @@ fn hide_host_pseudo_file_systems(rootfs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The mount point of a line of mountinfo (proc_pid_mountinfo(5)) if it is a procfs or sysfs from its root.
-fn whole_pseudo_mount(line: &str) -> Option<PathBuf> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ').skip(3);
-    let (root, place) = (fields.next()?, fields.next()?);
-    let fstype = after.split(' ').next()?;
-    (root == "/" && matches!(fstype, "proc" | "sysfs")).then(|| crate::sys::path::path_of(unescape(place)))
-}
-
-/// Undoes the octal escapes of mountinfo (`\040`).
-fn unescape(text: &str) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let octal = (byte == b'\\').then(|| tail.get(..3)).flatten();
-        let octal = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(octal.unwrap_or(byte));
-        rest = if octal.is_some() { tail.get(3..).unwrap_or_default() } else { tail };
-    }
-    plain
+/// The mount point of a line of mountinfo if the line shows a whole procfs or a whole sysfs.
+fn whole_pseudo_mount(line: impl AsRef<[u8]>) -> Option<PathBuf> {
+    let mount = mountinfo::mount(line.as_ref())?;
+    let is_whole = mount.root == Path::new("/");
+    (is_whole && matches!(mount.fstype.as_str(), "proc" | "sysfs")).then_some(mount.point)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod fd;
 pub mod keyctl;
 pub mod memory;
 pub mod mount;
+pub mod mountinfo;
 pub mod netlink;
 pub mod nodes;
 pub mod ns;
