@@ -10,9 +10,6 @@ use serde::Serialize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// How long an engine may take to accept a connection, in seconds.
-const PATIENCE: i64 = 10;
-
 /// The terminal that the process asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Console {
@@ -60,7 +57,7 @@ pub struct Pty {
 pub fn connect(socket: &Path) -> Result<OwnedFd> {
     let shown = || format!("{socket:?}");
     let address = nix::sys::socket::UnixAddr::new(socket).called("connect", shown)?;
-    Ok(fd::connect(&address, PATIENCE, shown)?)
+    Ok(fd::connect(&address, shown)?)
 }
 
 /// What init has sent as the terminal's master side.

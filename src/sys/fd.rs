@@ -191,20 +191,19 @@ pub fn send(socket: BorrowedFd<'_>, payload: &[u8], fd: Option<BorrowedFd<'_>>) 
     sent.map(drop).called("sendmsg", || format!("{} bytes", payload.len()))
 }
 
-/// A stream that is connected to `address`. The listener has `seconds` to take the connection, and as long for each
-/// message: a listener that does nothing must not stop the runtime for ever.
+/// How many seconds an engine or an agent may take to accept a connection, and then to take each message.
+const PATIENCE: i64 = 10;
+
+/// A stream connected to `address`. Connecting and each later send time out after 10 seconds: a listener that does
+/// nothing must not stop us for ever.
 ///
 /// # Errors
-/// `ETIMEDOUT` if the listener's queue stays full; else those of socket(2) and connect(2).
-pub fn connect(
-    address: &nix::sys::socket::UnixAddr,
-    seconds: i64,
-    shown: impl Fn() -> String,
-) -> Result<OwnedFd, Error> {
+/// `ETIMEDOUT`: the listener's queue stayed full.
+pub fn connect(address: &nix::sys::socket::UnixAddr, shown: impl Fn() -> String) -> Result<OwnedFd, Error> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, connect, setsockopt, socket, sockopt};
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .called("socket", || "(AF_UNIX)".into())?;
-    let patience = nix::sys::time::TimeVal::new(seconds, 0);
+    let patience = nix::sys::time::TimeVal::new(PATIENCE, 0);
     setsockopt(&socket, sockopt::SendTimeout, &patience).called("setsockopt", || "(SO_SNDTIMEO)".into())?;
     match connect(socket.as_raw_fd(), address) {
         Err(nix::errno::Errno::EAGAIN) => Err(Error::new("connect", shown(), libc::ETIMEDOUT)),

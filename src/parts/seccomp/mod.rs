@@ -393,9 +393,6 @@ pub fn send_to_listener(
         .context("linux.seccomp.listenerPath")
 }
 
-/// How long an agent may take to accept a connection, in seconds.
-const PATIENCE: i64 = 10;
-
 fn connect(path: &Path) -> Result<OwnedFd> {
     let address = match path.as_os_str().as_bytes() {
         // As in Go, and so in every agent that was written for runc.
@@ -404,7 +401,7 @@ fn connect(path: &Path) -> Result<OwnedFd> {
     };
     let args = || format!("{path:?}");
     let address = address.called("connect", args)?;
-    Ok(fd::connect(&address, PATIENCE, args)?)
+    Ok(fd::connect(&address, args)?)
 }
 
 /// The fd goes with the first bytes; a stream may take fewer than all.
