@@ -344,10 +344,7 @@ impl<'a> Talk<'a> {
         );
         let asked = sys::signal::end_is_asked();
         fds.extend(asked.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let left = left.map(|left| Timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
         match rustix::event::poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(anyhow!(sys::Error::new("poll", "", errno.raw_os_error()))),
