@@ -3,7 +3,6 @@
 
 use crate::sys::proc::Proc;
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::OFlags;
 use serde::Serialize;
 
 /// A security module that config.json may name a label for.
@@ -104,13 +103,10 @@ impl Labels {
 
     fn apply_apparmor(&self, proc: &Proc) -> Result<()> {
         let command = format!("exec {}", self.apparmor_profile);
-        // The file of AppArmor's own since Linux 5.1; the older one may belong to another module.
-        let file = match proc.open("thread-self/attr/apparmor/exec", OFlags::PATH) {
-            Err(error) if error.errno() == libc::ENOENT => "attr/exec",
-            _ => "attr/apparmor/exec",
-        };
-        proc.write_self(file, command.as_bytes()).context("unable to apply apparmor profile")?;
-        verify(&self.apparmor_profile, &proc.read_self(file)?)
+        // Not attr/exec, which may belong to another security module.
+        const FILE: &str = "attr/apparmor/exec";
+        proc.write_self(FILE, command.as_bytes()).context("unable to apply apparmor profile")?;
+        verify(&self.apparmor_profile, &proc.read_self(FILE)?)
     }
 
     fn apply_selinux(&self, proc: &Proc) -> Result<()> {
