@@ -1,13 +1,13 @@
-//! `process.capabilities`: the five sets that the process has, exactly (capabilities(7)).
+//! `process.capabilities`: the five capability sets of the process (capabilities(7); config.md, "Linux Process").
 //!
-//! A config without the field means no capability at all. Not for: noNewPrivileges, file capabilities.
+//! A configuration without the field gives the process no capability. Not for: noNewPrivileges, file capabilities.
 
 use crate::sys::prctl::{self, CapSets};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A set of capabilities, bit `n` for number `n`.
+/// A set of capabilities. Bit `n` stands for capability number `n`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Set(u64);
 
@@ -20,12 +20,12 @@ impl Set {
         self.0 >> number & 1 == 1
     }
 
-    /// The set as the kernel shows it.
+    /// The set as the kernel's bit mask.
     pub fn bits(self) -> u64 {
         self.0
     }
 
-    /// The set of these bits, to be shown by names.
+    /// Makes a set of the kernel's bit mask.
     pub fn of_bits(bits: u64) -> Self {
         Self(bits)
     }
@@ -35,7 +35,7 @@ impl Set {
     }
 }
 
-/// What a set can hold; the kernel's CAP_LAST_CAP is below.
+/// The numbers that a set can hold. The kernel's CAP_LAST_CAP is lower.
 const NUMBERS: std::ops::Range<u8> = 0..64;
 
 impl fmt::Debug for Set {
@@ -60,7 +60,7 @@ fn number_of(name: &str) -> Option<u8> {
     name.parse::<caps::Capability>().ok().map(|capability| capability.index())
 }
 
-/// The names that we know, in the kernel's order, for `features`.
+/// The names that orlop knows, in the order of their numbers. `features` prints them.
 pub fn known() -> Vec<String> {
     let mut all: Vec<_> = caps::all().into_iter().collect();
     all.sort_by_key(|capability| capability.index());
@@ -71,21 +71,21 @@ pub fn known() -> Vec<String> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Capabilities {
-    /// The most that any exec can give.
+    /// The limit for capabilities that an execve(2) can give.
     pub bounding: Set,
-    /// What permission checks look at.
+    /// The capabilities that the kernel checks.
     pub effective: Set,
-    /// What file capabilities may keep over execve(2).
+    /// The capabilities that a program with matching file capabilities keeps over execve(2).
     pub inheritable: Set,
-    /// What may be made effective.
+    /// The capabilities that the process may make effective.
     pub permitted: Set,
-    /// What a program without file capabilities keeps over execve(2).
+    /// The capabilities that a program without file capabilities keeps over execve(2).
     pub ambient: Set,
-    /// Names that we do not know: for a warning, and otherwise ignored.
+    /// The names that orlop does not know. It warns about them and ignores them.
     pub unknown: Vec<String>,
 }
 
-/// `process.capabilities` as it is said: names, of which some may be unknown to us and to `oci_spec`.
+/// `process.capabilities` as the configuration writes it. Neither orlop nor `oci_spec` may know every name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Said {
@@ -101,10 +101,10 @@ pub struct Said {
     pub ambient: Option<Vec<String>>,
 }
 
-/// Decides the five sets; `added` are the names of `exec --cap`.
+/// Decides the five sets. `added` holds the names of `exec --cap`.
 ///
-/// Added capabilities become bounding, effective and permitted, and ambient where the config has an
-/// inheritable set: an ambient capability without that would be refused.
+/// Added capabilities become bounding, effective and permitted. They become ambient only if the configuration has an
+/// inheritable set: the kernel refuses an ambient capability that is not inheritable.
 pub fn plan(said: Option<&Said>, added: &[String]) -> Capabilities {
     let mut plan = Capabilities::default();
     let nothing = Said::default();
@@ -131,13 +131,13 @@ impl Capabilities {
         })
     }
 
-    /// Cuts the bounding set. Before the user is changed, while CAP_SETPCAP is ours.
+    /// Reduces the bounding set. Must come before the change of the user, which takes CAP_SETPCAP away.
     ///
     /// # Errors
-    /// CAP_SETPCAP is missing.
+    /// `EPERM`: we lack CAP_SETPCAP.
     pub fn bound(&self) -> Result<()> {
         for number in NUMBERS.filter(|&number| !self.bounding.has(number)) {
-            // The numbers have no gap: the first that the kernel does not know is past its last.
+            // The kernel's numbers have no gap, so it knows none above the first that it does not know.
             if !prctl::bounding_drop(number).context("process.capabilities.bounding")? {
                 break;
             }
@@ -145,8 +145,8 @@ impl Capabilities {
         Ok(())
     }
 
-    /// What cannot be had, for the log: names that we do not know, and capabilities beyond `available`, our own permitted
-    /// set. The specification wants a warning for them, and no failure.
+    /// Returns a warning about names that orlop does not know, and about capabilities outside of `available`, our own
+    /// permitted set. The specification asks for a warning here, not for an error.
     pub fn warnings(&self, available: u64) -> Vec<String> {
         let all = self.effective.0 | self.permitted.0 | self.inheritable.0 | self.ambient.0;
         let missing = Set(all & !available).numbers().map(name_of);
@@ -157,18 +157,18 @@ impl Capabilities {
         }
     }
 
-    /// Sets the other four, as far as they are `available`; `kept` are permitted and effective beside them, until
-    /// [`Self::confine`]. After the user is changed, with the permitted set kept. Returns what the kernel refused, for
-    /// the log: an ambient capability that is not inheritable is no error to engines.
+    /// Sets the other four sets, without capabilities that are not `available`. Those of `kept` stay permitted and
+    /// effective until [`Self::confine`]. Must come after the change of the user. Returns a warning for each ambient
+    /// capability that the kernel refuses: engines do not expect an error there.
     ///
     /// # Errors
-    /// A set would hold more than the present ones allow.
+    /// `EPERM`: a set would hold more than the present sets allow.
     pub fn apply(&self, available: u64, kept: u64) -> Result<Vec<String>> {
         let mut sets = self.within(available);
         sets.effective |= kept & available;
         sets.permitted |= kept & available;
         prctl::capset(&sets).context("process.capabilities")?;
-        // The former ambient set is a subset of what is inheritable now.
+        // The kernel keeps the ambient set within the inheritable set: if that is empty, there is nothing to clear.
         if self.inheritable != Set::default() {
             prctl::ambient_clear().context("process.capabilities.ambient")?;
         }
@@ -181,11 +181,11 @@ impl Capabilities {
         Ok(warnings)
     }
 
-    /// Gives up what was `kept`. Behind the container's filter, which may say that it was done when it was not: the
-    /// parent looks.
+    /// Gives up the capabilities that [`Self::apply`] has `kept`. The container's seccomp filter is already loaded and
+    /// may fake success, so the parent checks the sets from outside.
     ///
     /// # Errors
-    /// The filter refuses.
+    /// The seccomp filter refuses capset(2).
     pub fn confine(&self, available: u64, kept: u64) -> Result<()> {
         if kept & available & !(self.effective.0 & self.permitted.0) == 0 {
             return Ok(());
@@ -270,7 +270,7 @@ mod tests {
                 let user = user::plan(&user, OriginalGroups::Drop)?;
                 caps.bound()?;
                 user.apply()?;
-                // What the filter needs is there until the filter is.
+                // CAP_SYS_ADMIN, which loading a filter needs, is there until `confine`.
                 let (available, admin) = (prctl::capget()?.permitted, 1 << 21);
                 ensure!(caps.apply(available, admin)?.is_empty());
                 let is = prctl::capget()?;

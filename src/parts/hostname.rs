@@ -1,14 +1,14 @@
-//! `hostname` and `domainname`: the names of the container's UTS namespace.
+//! `hostname` and `domainname`: the names in the container's UTS namespace (config.md, "Hostname", "Domainname").
 
 use crate::parts::namespaces::{Kind, Namespaces};
 use crate::sys::Called;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-/// What the kernel holds: __NEW_UTS_LEN.
+/// The longest name that the kernel can hold (__NEW_UTS_LEN).
 const LONGEST: usize = 64;
 
-/// The names to set; an empty one is left as it is.
+/// The names to set. Init leaves a name unchanged if it is empty here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Names {
     hostname: String,
@@ -18,7 +18,7 @@ pub struct Names {
 /// Decides the names.
 ///
 /// # Errors
-/// A name without a UTS namespace of the container's own, too long, or with a NUL byte.
+/// A name is given without a UTS namespace of the container's own, is too long, or has a NUL byte.
 pub fn plan(hostname: Option<&str>, domainname: Option<&str>, namespaces: &Namespaces) -> Result<Names> {
     let names = Names {
         hostname: hostname.unwrap_or_default().to_owned(),
@@ -36,10 +36,10 @@ pub fn plan(hostname: Option<&str>, domainname: Option<&str>, namespaces: &Names
 }
 
 impl Names {
-    /// Sets the names; in init, in the UTS namespace of the container.
+    /// Sets the names. Init calls this in the container's UTS namespace.
     ///
     /// # Errors
-    /// CAP_SYS_ADMIN is missing in the owner of the UTS namespace.
+    /// We lack CAP_SYS_ADMIN in the user namespace that owns the UTS namespace.
     pub fn apply(&self) -> Result<()> {
         if !self.hostname.is_empty() {
             rustix::system::sethostname(self.hostname.as_bytes())

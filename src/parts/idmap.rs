@@ -1,4 +1,7 @@
-//! `linux.uidMappings` and `linux.gidMappings`: which host ids the container's ids are (user_namespaces(7)).
+//! `linux.uidMappings` and `linux.gidMappings`: the host ids behind the container's ids (user_namespaces(7);
+//! config-linux.md, "User namespace mappings").
+//!
+//! Not for: the id maps of a mount (`mounts`), which use the types of this file.
 
 use super::namespaces::{Kind, Namespaces};
 use crate::host::Host;
@@ -10,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use std::process::Command;
 use std::time::Duration;
 
-/// How long newuidmap may take: it asks for users, which may be a question to a server.
+/// How long newuidmap may take. It looks up the user, and the answer may come from a server.
 const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 
-/// One row of an id map: `size` ids from `container` on are the host's ids from `host` on.
+/// One row of an id map: the `size` ids that begin at `container` stand for the host ids that begin at `host`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
     /// First id inside the user namespace.
@@ -24,37 +27,37 @@ pub struct Range {
     pub size: u32,
 }
 
-/// A whole id map, as it goes into /proc/PID/uid_map.
+/// A whole id map, as the kernel reads it from /proc/PID/uid_map.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Map(pub Vec<Range>);
 
-/// The maps of a new user namespace, and who may write them.
+/// The id maps of the container's user namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Maps {
     /// User ids.
     pub uid: Map,
     /// Group ids.
     pub gid: Map,
-    /// How they are written.
+    /// The program that writes them.
     pub writer: Writer,
 }
 
-/// Who has the right to write the maps.
+/// The program that writes the maps. It depends on the rights of the runtime's caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Writer {
-    /// We, with CAP_SETUID and CAP_SETGID over the parent namespace.
+    /// The parent, with CAP_SETUID and CAP_SETGID in its user namespace.
     Ourselves,
-    /// We, a single id that is our own; the kernel wants setgroups(2) denied first.
+    /// The parent, which may map its own id alone. The kernel wants setgroups(2) denied first.
     OurselvesWithoutSetgroups,
-    /// newuidmap(1) and newgidmap(1), by the ranges of /etc/subuid and /etc/subgid.
+    /// newuidmap(1) and newgidmap(1), within the ranges of /etc/subuid and /etc/subgid.
     Helpers,
 }
 
-/// Reads the id maps.
+/// Decides the id maps; `None` if the container has no user namespace of its own, or joins one and gives no maps.
 ///
 /// # Errors
-/// Maps without a user namespace and the reverse, empty or overlapping or overflowing ranges.
+/// Maps are given without a user namespace, or a new user namespace without maps; or [`Map::plan`] refuses a map.
 pub fn plan(
     uid: Option<&Vec<LinuxIdMapping>>,
     gid: Option<&Vec<LinuxIdMapping>>,
@@ -72,7 +75,7 @@ pub fn plan(
         return Ok(None);
     }
     if namespaces.joined(Kind::User) {
-        // The namespace has its maps. Those given describe it (idmapped mounts and file ownership need them).
+        // The joined namespace has its maps. The given maps describe them: idmapped mounts and file owners need them.
         return Ok(given.then_some(Maps { uid, gid, writer: Writer::Ourselves }));
     }
     ensure!(
@@ -92,14 +95,15 @@ pub fn plan(
     Ok(Some(Maps { uid, gid, writer }))
 }
 
-/// The kernel's own limit (UID_GID_MAP_MAX_EXTENTS, since Linux 4.15).
+/// The largest number of ranges that the kernel takes (UID_GID_MAP_MAX_EXTENTS).
 const MOST: usize = 340;
 
 impl Map {
-    /// Reads one map of config.json, which stands at `pointer`.
+    /// Decides one map. `pointer` is its place in config.json.
     ///
     /// # Errors
-    /// Too many ranges, an empty one, one past 4294967294, or two that overlap: the kernel would refuse them with EINVAL.
+    /// There are too many ranges, a range is empty or goes past 4294967294, or two overlap. The kernel would refuse such
+    /// a map with EINVAL.
     pub fn plan(rows: Option<&Vec<LinuxIdMapping>>, pointer: &str) -> Result<Self> {
         let mut map = Vec::new();
         let count = rows.map_or(0, Vec::len);
@@ -126,7 +130,7 @@ impl Map {
         Ok(Self(map))
     }
 
-    /// The host id of `container`'s id, or `None` where it is not mapped.
+    /// The host id behind the id `container`; `None` if it is not mapped.
     pub fn host_id(&self, container: u32) -> Option<u32> {
         self.0.iter().find_map(|range| {
             let offset = container.checked_sub(range.container)?;
@@ -134,7 +138,7 @@ impl Map {
         })
     }
 
-    /// The text that the kernel reads: one `container host size` line a row.
+    /// The text that the kernel reads: a line `container host size` for each row.
     pub fn as_proc_text(&self) -> String {
         self.0.iter().map(|r| format!("{} {} {}\n", r.container, r.host, r.size)).collect()
     }
@@ -143,7 +147,7 @@ impl Map {
         let rows = self.0.iter().flat_map(|r| [r.container, r.host, r.size].map(|number| number.to_string()));
         let mut command = Command::new(program);
         let output = match spawn::output(command.arg(pid.to_string()).args(rows), HELPER_PATIENCE) {
-            // Not in the words of the errno, which engines take for a fault of the container's program.
+            // Without the text of ENOENT: engines would take it for a missing program of the container.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 bail!("{pointer}: more ids than our own are asked for, and {program} is not installed")
             }
@@ -156,10 +160,10 @@ impl Map {
 }
 
 impl Maps {
-    /// Writes the maps of process `pid`; run by the parent while init waits.
+    /// Writes the maps of the process `pid`. The parent does so while the hop or init waits.
     ///
     /// # Errors
-    /// The kernel or the helper refuses: no right to these host ids.
+    /// We have no right to these host ids: `EPERM` from the kernel, or the text of the helper program.
     pub fn write(&self, proc: &Proc, pid: i32) -> Result<()> {
         match self.writer {
             Writer::Helpers => {

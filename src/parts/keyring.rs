@@ -1,4 +1,7 @@
-//! The session keyring of the container: without one it would possess the keys of the runtime's caller.
+//! The session keyring of the container (keyrings(7)). Without one of its own, the container would possess the keys of
+//! the runtime's caller.
+//!
+//! The specification says nothing about keyrings; runc makes one too.
 
 use crate::parts::namespaces::{Kind, Namespaces};
 use crate::sys::{Called, keyctl};
@@ -7,32 +10,32 @@ use serde::Serialize;
 use std::ffi::CString;
 use std::fmt::Write;
 
-// keyrings(7). What the kernel gives a new session keyring: everything to the possessor; view, read and
-// link to its user.
+// The permissions that the kernel gives a new session keyring: the possessor may do everything, its user may view, read
+// and link it.
 const NEW: u32 = 0x3f13_0000;
 const USER_SEARCH: u32 = 0x0008_0000;
 const OTHER_SEARCH: u32 = 0x0000_0008;
 
-/// The keyring `_ses.<id>.<random>`, made for the container and joined by every exec into it.
+/// The keyring `_ses.<id>.<random>`. `create` makes it, and every `exec` joins it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Keyring {
     name: CString,
     permissions: Option<u32>,
 }
 
-/// Which process of the container joins.
+/// The kind of process that joins the keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joiner<'a> {
-    /// The first one, which also says who may search the keyring.
+    /// Init, which makes the keyring and sets its permissions.
     Create,
-    /// A later one, and the name in the record; an older orlop wrote none down.
+    /// The process of an `exec`, with the keyring's name from the record. Records of an older orlop hold no name.
     Exec(Option<&'a str>),
 }
 
-/// Decides the name and the permissions. Not called with `--no-new-keyring`.
+/// Decides the name and the permissions. The caller does not call this with `--no-new-keyring`.
 ///
 /// # Errors
-/// The id has a NUL byte, or there are no random numbers.
+/// The id has a NUL byte, or getrandom(2) fails.
 pub fn plan(id: &str, joiner: Joiner<'_>, namespaces: &Namespaces) -> Result<Keyring> {
     let name = match joiner {
         Joiner::Create => unforeseeable(id)?,
@@ -40,7 +43,7 @@ pub fn plan(id: &str, joiner: Joiner<'_>, namespaces: &Namespaces) -> Result<Key
         Joiner::Exec(None) => format!("_ses.{id}"),
     };
     let name = CString::new(name).context("keyring: the id has a NUL byte")?;
-    // In a user namespace the keyring's owner is not the exec's user, so the search is by "other".
+    // In a user namespace the user of an exec does not own the keyring, so "other" needs the right to search.
     let search = if namespaces.private(Kind::User) { OTHER_SEARCH } else { USER_SEARCH };
     let permissions = match joiner {
         Joiner::Create => Some(NEW | search),
@@ -49,8 +52,8 @@ pub fn plan(id: &str, joiner: Joiner<'_>, namespaces: &Namespaces) -> Result<Key
     Ok(Keyring { name, permissions })
 }
 
-/// Joining a name that exists joins the keyring that has it: one that another user has made, for a name that can be
-/// foreseen. Short, for a name counts against the user's quota of keys.
+/// A name that nobody can guess. If a keyring of that name exists, joining joins it, so another user could make one
+/// first under a guessed name. The name is short because its length counts against the user's quota of keys.
 fn unforeseeable(id: &str) -> Result<String> {
     let mut random = [0; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
@@ -61,17 +64,17 @@ fn unforeseeable(id: &str) -> Result<String> {
 }
 
 impl Keyring {
-    /// What later processes join it by.
+    /// The name by which later processes join the keyring.
     pub fn name(&self) -> &str {
         self.name.to_str().unwrap_or_default()
     }
 
-    /// Joins the keyring; first thing in init. Returns what could not be had, for the log: a kernel without
-    /// keys has none to leak, and a full quota of keys (a common one for all containers of a user) is no
-    /// reason not to start. The caller's keyring is possessed then, so it is said.
+    /// Joins the keyring, before init reads anything of the image. Returns a warning if the quota of keys is full: the
+    /// container then starts with the caller's keyring, because all containers of a user share one quota. A kernel
+    /// without keys needs no warning, because it has no keys to leak.
     ///
     /// # Errors
-    /// A keyring of this name is somebody else's.
+    /// `EACCES`: another user owns a keyring of this name, so we cannot set its permissions.
     pub fn apply(&self) -> Result<Option<String>> {
         let key = match keyctl::join_session_keyring(&self.name) {
             Err(error) if error.errno() == libc::ENOSYS => return Ok(None),
@@ -123,7 +126,7 @@ mod tests {
                 return Ok(()); // the quota is full: the warning is the behaviour
             }
             let first = keyctl::join_session_keyring(&created.name);
-            // Another keyring first, so that the second join is one.
+            // Joins another keyring first, so that the next join changes the keyring.
             keyctl::join_session_keyring(c"_ses.orlop-test-other")?;
             plan(&id, Joiner::Exec(Some(created.name())), &Namespaces::default())?.apply()?;
             let second = keyctl::join_session_keyring(&created.name);

@@ -1,11 +1,14 @@
-//! `process.apparmorProfile`, `process.selinuxLabel`, `linux.mountLabel`: what the security modules confine
-//! the process by. The labels wait for execve(2); every write is read back.
+//! `process.apparmorProfile`, `process.selinuxLabel` and `linux.mountLabel`: the labels by which AppArmor and SELinux
+//! confine the container (config.md, "Linux Process"; config-linux.md, "Mount Label").
+//!
+//! The kernel changes the label of the process at execve(2). Each label is read back after it is written.
+//! Not for: the label of a mount, which `mounts` passes to the file system.
 
 use crate::sys::proc::Proc;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
-/// A security module that config.json may name a label for.
+/// A security module for which config.json may hold a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Module {
     /// AppArmor.
@@ -14,7 +17,7 @@ pub enum Module {
     Selinux,
 }
 
-/// Whether the module is enabled on this host: one or two system calls, made only for a label that is set.
+/// Returns true if the module is enabled on this host. `plan` asks only for a label that is set.
 pub fn host_has(module: Module) -> bool {
     match module {
         Module::AppArmor => std::fs::read("/sys/module/apparmor/parameters/enabled")
@@ -27,20 +30,20 @@ pub fn host_has(module: Module) -> bool {
 
 const SELINUX_MAGIC: rustix::fs::FsWord = 0xf97c_ff8c;
 
-/// The labels of a process; an empty one is not set.
+/// The labels of a container. An empty label is not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Labels {
     apparmor_profile: String,
     selinux_label: String,
-    /// `context=` of the container's filesystems, for `mounts`.
+    /// The mount option `context=` of the container's file systems, for `mounts`.
     pub mount_label: String,
 }
 
-/// Decides the labels. `enabled` tells whether the host has a module ([`host_has`]).
+/// Decides the labels. `enabled` is [`host_has`].
 ///
 /// # Errors
-/// A label for a module that the host does not have, or with a NUL byte or a line break.
+/// A label is for a module that the host does not have, or has a NUL byte or a line break.
 pub fn plan(
     apparmor_profile: Option<&str>,
     selinux_label: Option<&str>,
@@ -64,18 +67,16 @@ pub fn plan(
 }
 
 impl Labels {
-    /// Labels the session keyring that is joined next; [`Self::end_keyring`] follows.
+    /// Makes the SELinux label that of every key made next. The caller then makes the session keyring, and ends with
+    /// [`Self::end_keyring`].
     ///
     /// # Errors
-    /// The policy does not allow the label.
+    /// `EACCES`: the SELinux policy does not allow the label.
     pub fn begin_keyring(&self, proc: &Proc) -> Result<()> {
         self.set_key_label(proc, self.selinux_label.as_bytes())
     }
 
-    /// Keys that are made later have the label of their maker again.
-    ///
-    /// # Errors
-    /// The policy does not allow it.
+    /// Undoes [`Self::begin_keyring`]: a new key gets the label of the process that makes it.
     pub fn end_keyring(&self, proc: &Proc) -> Result<()> {
         self.set_key_label(proc, b"\0")
     }
@@ -87,10 +88,11 @@ impl Labels {
         proc.write_self("attr/keycreate", label).context("process.selinuxLabel")
     }
 
-    /// Asks for both labels at the next execve(2); in init, by the thread that will execute.
+    /// Asks the kernel to set both labels at the next execve(2) of the calling thread.
     ///
     /// # Errors
-    /// The profile is not loaded, the policy does not allow the label, or the kernel took another.
+    /// `ENOENT`: the AppArmor profile is not loaded. `EACCES` or `EINVAL`: the SELinux policy does not allow the label.
+    /// Without an errno: the kernel shows another label than the one written.
     pub fn apply(&self, proc: &Proc) -> Result<()> {
         if !self.apparmor_profile.is_empty() {
             self.apply_apparmor(proc).context("process.apparmorProfile")?;
@@ -115,12 +117,12 @@ impl Labels {
     }
 }
 
-/// Compares what a module says with what it was told: AppArmor adds the mode, `docker-default (enforce)`.
+/// Compares the label that the kernel shows with the one written. AppArmor adds its mode: `docker-default (enforce)`.
 fn verify(wanted: &str, is: &[u8]) -> Result<()> {
     let is = String::from_utf8_lossy(is);
     let is = is.trim_end_matches(['\0', '\n']);
     let bare = is.rsplit_once(" (").map_or(is, |(label, _mode)| label);
-    // A stack or a namespace ("a//&b", ":ns:a") is shown in another order than it is written.
+    // The kernel shows a stack of profiles ("a//&b") and a namespace (":ns:a") in another form than the one written.
     let composed = wanted.contains("//&") || wanted.starts_with(':');
     if bare == wanted || is == wanted || (composed && !is.is_empty()) {
         return Ok(());

@@ -1,6 +1,8 @@
-//! `linux.netDevices`: network devices of the host that become the container's, with their addresses.
+//! `linux.netDevices`: network devices of the host that move into the container with their addresses (config-linux.md,
+//! "Network Devices").
 //!
-//! They are not given back: the kernel does that, or deletes them, when the network namespace ends.
+//! Orlop does not move them back. When the network namespace ends, the kernel moves physical devices back to the host
+//! and deletes virtual ones.
 
 use crate::parts::namespaces::{Kind, Namespaces};
 use crate::sys::Called;
@@ -14,7 +16,7 @@ use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// One device, by its names outside and inside; `%d` in the second is a number that the kernel chooses.
+/// One device, by its names on the host and in the container. The kernel replaces `%d` in the second by a number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Device {
     host: String,
@@ -26,19 +28,20 @@ struct Device {
 #[serde(transparent)]
 pub struct NetDevices(BTreeSet<Device>);
 
-/// Who runs the runtime.
+/// The user who runs the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runner {
     /// Root of the host.
     Root,
-    /// Somebody else, who may not move the host's devices.
+    /// Another user, who may not move the host's devices.
     Rootless,
 }
 
 /// Decides which devices move.
 ///
 /// # Errors
-/// No network namespace of the container's own, a rootless runtime, or a name that is none.
+/// The container has no network namespace of its own, the runtime is rootless, a name is malformed, or two devices get
+/// the same name.
 pub fn plan(
     spec: &HashMap<String, LinuxNetDevice>,
     namespaces: &Namespaces,
@@ -72,23 +75,23 @@ pub fn plan(
     Ok(NetDevices(devices))
 }
 
-/// As the kernel's dev_valid_name(): IFNAMSIZ is 16 with the NUL.
+/// Returns true if the kernel takes `name` (dev_valid_name()). IFNAMSIZ is 16, with the NUL.
 fn is_name(name: &str) -> bool {
     let strange = |c: char| matches!(c, '/' | ':' | '\0') || c.is_ascii_whitespace() || c == '\x0b';
     (1..16).contains(&name.len()) && name != "." && name != ".." && !name.contains(strange)
 }
 
 impl NetDevices {
-    /// Whether there is nothing to move.
+    /// Returns true if there is no device to move.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Moves the devices into the network namespace of init, gives them the addresses that they had, and
-    /// sets them up. In the parent, which enters that namespace for one socket(2).
+    /// Moves the devices into the network namespace of init, restores their addresses, and sets them up. The parent
+    /// calls this, and enters that namespace only to open a socket.
     ///
     /// # Errors
-    /// A device is not there or cannot move, or its name is taken in the container.
+    /// `ENODEV`: no such device. `EINVAL`: it cannot move. `EEXIST`: the container has a device of that name.
     pub fn apply_from_parent(&self, init: Pid, init_pidfd: BorrowedFd<'_>) -> Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -103,9 +106,10 @@ impl NetDevices {
     }
 }
 
-/// A netlink socket of the network namespace of `process`; `ours` leads back.
+/// Opens a netlink socket in the network namespace of `process`. `ours` is a socket of our own namespace, by which we
+/// return.
 fn route_of(process: BorrowedFd<'_>, ours: &Route) -> Result<Route> {
-    // Not a pidfd of ourselves: that would lead to where we are by then.
+    // Not by a pidfd of our own process: it stands for the namespace that we are in at that moment.
     let home = ours.namespace()?;
     move_into_thread_name_spaces(process, ThreadNameSpaceType::NETWORK)
         .called("setns", || "CLONE_NEWNET of init".into())?;
@@ -119,7 +123,7 @@ fn move_one(device: &Device, init: Pid, outside: &mut Route, inside: &mut Route)
     let index = outside.index_of(&device.host).context("link not found on runtime namespace")?;
     // Before the move, which takes all addresses from the device.
     let addresses = outside.addresses(index)?;
-    // Only the kernel knows what it makes of a pattern: the device is the one that was not there before.
+    // The kernel does not tell which name it makes of a pattern: the moved device is the one that was not there before.
     let before = if device.container.contains('%') { Some(inside.indices()?) } else { None };
     outside.move_to(index, init, &device.container)?;
     let index = match before {
@@ -185,7 +189,7 @@ mod tests {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    // The child is a host of its own: its devices, and the container's, end with it.
+    // The child has a network namespace of its own and stands for the host. All devices end with it.
     fn with_container(test: &str, body: impl FnOnce(Pid, BorrowedFd<'_>) -> Result<()>) {
         if !privileged(test) || sh("command -v ip nsenter unshare").is_err() {
             eprintln!("{test}: skipped, needs root, ip, nsenter and unshare");

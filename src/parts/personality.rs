@@ -1,4 +1,5 @@
-//! `linux.personality`: the execution domain (personality(2)), which is what uname(2) calls the machine.
+//! `linux.personality`: the execution domain (personality(2)), which decides the machine that uname(2) reports
+//! (config-linux.md, "Personality").
 
 use crate::sys::prctl;
 use anyhow::{Context, Result, ensure};
@@ -9,9 +10,9 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Personality {
-    /// The machine as it is.
+    /// uname(2) reports the real machine.
     Linux,
-    /// A 32-bit machine.
+    /// uname(2) reports a 32-bit machine.
     Linux32,
 }
 
@@ -29,10 +30,7 @@ pub fn plan(spec: &LinuxPersonality) -> Result<Personality> {
 }
 
 impl Personality {
-    /// Sets the domain; before seccomp, which may forbid it.
-    ///
-    /// # Errors
-    /// The kernel cannot.
+    /// Sets the domain. Init calls this before it loads the seccomp filter, which may forbid personality(2).
     pub fn apply(self) -> Result<()> {
         prctl::set_personality(match self {
             Self::Linux => 0,   // PER_LINUX

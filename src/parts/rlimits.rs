@@ -1,7 +1,7 @@
-//! `process.rlimits`: the resource limits of the process (getrlimit(2)).
+//! `process.rlimits`: the resource limits of the process (getrlimit(2); config.md, "POSIX process").
 //!
-//! Set by the parent, by prlimit(2): to raise a hard limit takes CAP_SYS_RESOURCE in the first user
-//! namespace, which init has given up when it has a user namespace of its own.
+//! The process sets its limits itself. If the kernel answers EPERM, it asks the parent, which sets them by prlimit(2):
+//! raising a hard limit takes CAP_SYS_RESOURCE in the initial user namespace.
 
 use crate::sys::Called;
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use oci_spec::runtime::{PosixRlimit, PosixRlimitType as Type};
 use rustix::process::{Pid, Resource, Rlimit};
 use serde::Serialize;
 
-/// One limit, both values in the unit of its resource; `u64::MAX` is no limit.
+/// One limit, with both values in the unit of the resource. `u64::MAX` means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limit {
     #[serde(serialize_with = "as_name")]
@@ -22,7 +22,7 @@ fn as_name<S: serde::Serializer>(resource: &Resource, serializer: S) -> Result<S
     serializer.serialize_str(name_of(*resource))
 }
 
-/// All limits that config.json names, in its order.
+/// All limits that config.json names, in the order of config.json.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Rlimits(Vec<Limit>);
@@ -70,7 +70,7 @@ pub fn plan(spec: &[PosixRlimit]) -> Result<Rlimits> {
 }
 
 impl Rlimits {
-    /// Whether there are none.
+    /// Returns true if config.json names no limit.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -99,11 +99,11 @@ impl Rlimits {
         Some((found.soft, found.hard))
     }
 
-    /// Sets the limits of `process`, or of the caller where it is `None`. In the parent, when init is about
-    /// to execute: a low RLIMIT_AS or RLIMIT_NOFILE must not hit our own code in it.
+    /// Sets the limits of `process`, or of the caller if it is `None`. Called when the process opens no more files:
+    /// a low RLIMIT_NOFILE must not hit our own code.
     ///
     /// # Errors
-    /// EPERM where a hard limit would be raised without CAP_SYS_RESOURCE, or RLIMIT_NOFILE is above nr_open.
+    /// `EPERM`: a hard limit would rise and we lack CAP_SYS_RESOURCE, or RLIMIT_NOFILE is above fs.nr_open.
     pub fn apply(&self, process: Option<Pid>) -> Result<()> {
         for limit in &self.0 {
             let finite = |value: u64| (value != u64::MAX).then_some(value);

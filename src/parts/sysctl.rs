@@ -1,6 +1,6 @@
-//! `linux.sysctl`: kernel parameters of the container's own namespaces, and no others.
+//! `linux.sysctl`: kernel parameters of the container's own namespaces (config-linux.md, "Sysctl").
 //!
-//! What is not known to be namespaced is refused: it would change the host.
+//! A parameter that is not known to belong to such a namespace is refused: writing it would change the host.
 
 use crate::parts::namespaces::{Kind, Namespaces};
 use crate::sys::proc::Proc;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// One parameter: its path below /proc and what is written there.
+/// One parameter: its name in config.json, its path below /proc, and the value to write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Parameter {
     name: String,
@@ -21,8 +21,8 @@ struct Parameter {
 #[serde(transparent)]
 pub struct Sysctl(Vec<Parameter>);
 
-/// Whether the container's network namespace is that of the runtime although config.json names one: a
-/// `path` may lead to our own. Found out by the caller, as it takes two stat(2).
+/// The owner of the container's network namespace. Config.json may name a namespace by a path that leads to the
+/// runtime's own. The caller of [`plan`] finds that out, because it takes two stat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     /// The runtime's own.
@@ -42,10 +42,10 @@ const IPC: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 
-/// Decides what is written from `linux.sysctl`.
+/// Decides the parameters.
 ///
 /// # Errors
-/// A parameter that is not of a namespace of the container's own, or that is no parameter.
+/// A parameter belongs to no namespace of the container's own, its name is malformed, or its value has a NUL byte.
 pub fn plan(spec: &HashMap<String, String>, namespaces: &Namespaces, network: Network) -> Result<Sysctl> {
     let mut parameters = Vec::with_capacity(spec.len());
     for (name, value) in spec {
@@ -63,8 +63,8 @@ pub fn plan(spec: &HashMap<String, String>, namespaces: &Namespaces, network: Ne
     Ok(Sysctl(parameters))
 }
 
-/// The name with `.` between its parts. As in sysctl(8), the first separator says which of the two is
-/// meant: in `net/ipv4/conf/eno2.100/rp_filter` the dot belongs to the interface.
+/// The name with `.` as the separator. As in sysctl(8), the first `.` or `/` in the name is its separator: in
+/// `net/ipv4/conf/eno2.100/rp_filter` the dot belongs to the interface.
 fn dotted(name: &str) -> String {
     match name.find(['.', '/']).and_then(|at| name.get(at..)) {
         Some(rest) if rest.starts_with('/') => swapped(name),
@@ -102,10 +102,11 @@ fn check(name: &str, namespaces: &Namespaces, network: Network) -> Result<()> {
 }
 
 impl Sysctl {
-    /// Writes the parameters; in init, in all namespaces of the container: the kernel looks at the writer's.
+    /// Writes the parameters. Init calls this in the container's namespaces, because the kernel changes the parameter of
+    /// the writer's namespace.
     ///
     /// # Errors
-    /// The kernel has no such parameter, or refuses the value.
+    /// `ENOENT`: the kernel has no such parameter. `EINVAL`: it refuses the value.
     pub fn apply(&self, proc: &Proc) -> Result<()> {
         for parameter in &self.0 {
             proc.write(&parameter.path, parameter.value.as_bytes())
@@ -114,7 +115,7 @@ impl Sysctl {
         Ok(())
     }
 
-    /// Whether there is nothing to write, and so no procfs needed.
+    /// Returns true if there is nothing to write, so that init needs no procfs for it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
