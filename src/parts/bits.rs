@@ -1,10 +1,12 @@
-//! Lists of numbers such as `0-3,7`: CPUs and memory nodes, as cpuset(7) writes them. Vocabulary of several parts.
+//! Lists of numbers such as `0-3,7` (cpuset(7), "List format"): CPUs for `scheduling`, NUMA nodes for `memory_policy`.
+//!
+//! Not for: the cpuset of a cgroup, which gets its list as the configuration writes it.
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::ffi::c_ulong;
 
-/// Numbers of CPUs or nodes, bit `n` for number `n`.
+/// A set of CPU or node numbers. Bit `n` stands for number `n`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bits(pub(crate) Vec<c_ulong>);
 
@@ -12,7 +14,7 @@ impl Bits {
     /// Parses a list such as `0-3,7`; spaces and empty elements are allowed.
     ///
     /// # Errors
-    /// Something that is no number or range, or a number above `last`.
+    /// An element is neither a number nor a range, or a number is above `last`.
     pub fn parse(text: &str, last: u32) -> Result<Self> {
         let mut bits = Vec::new();
         let number = |text: &str| -> Result<u32> {
@@ -46,7 +48,7 @@ impl Bits {
     }
 }
 
-/// As a hexadecimal mask, the notation of runc's debug log.
+/// Prints a hexadecimal mask, as runc's debug log does.
 impl std::fmt::Display for Bits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits: String = self

@@ -1,7 +1,8 @@
-//! `process.terminal`, `process.consoleSize`: a pseudo terminal of the container's own devpts (pty(7)).
+//! `process.terminal` and `process.consoleSize`: a pseudo terminal of the container's own devpts (pty(7)).
 //!
-//! Init opens it, sends the master side away (console socket, or the foreground runtime) and takes the slave
-//! side as its controlling terminal. Not for: copying between the master side and the user (`foreground.rs`).
+//! Init (for `exec`, the hop) opens it and sends the master side to the console socket or to the parent. The slave side
+//! becomes the controlling terminal of the process. Not for: copying between the master side and the user's terminal
+//! (`foreground.rs`).
 
 use crate::sys::{self, Called, fd, mount, path::Root, tty};
 use anyhow::{Context, Result, bail};
@@ -13,16 +14,16 @@ use std::path::Path;
 /// The terminal that the process asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Console {
-    /// Columns and rows; `None` leaves the kernel's 0 × 0.
+    /// Columns and rows; `None` if the configuration gives no size.
     pub size: Option<(u16, u16)>,
-    /// The user it belongs to, in the container's ids.
+    /// The container's user id that owns the terminal.
     pub owner: u32,
 }
 
-/// Reads the terminal.
+/// Decides the terminal; `None` if the process has none.
 ///
 /// # Errors
-/// A size that no terminal can have.
+/// The width or the height is above 65535.
 pub fn plan(process: &crate::spec::Process) -> Result<Option<Console>> {
     if !process.terminal.unwrap_or(false) {
         return Ok(None);
@@ -42,28 +43,28 @@ pub fn plan(process: &crate::spec::Process) -> Result<Option<Console>> {
 /// Both sides of an open terminal.
 #[derive(Debug)]
 pub struct Pty {
-    /// Ours.
+    /// The side that the engine or the parent reads and writes.
     pub master: OwnedFd,
-    /// The container's.
+    /// The side that the container's process uses.
     pub slave: OwnedFd,
     /// `/dev/pts/N`, as the container sees it.
     pub name: String,
 }
 
-/// The console socket that an engine listens on (`--console-socket`), connected before anything is made.
+/// Connects to the engine's `--console-socket`. The parent does so before it makes anything.
 ///
 /// # Errors
-/// Nobody listens there.
+/// `ECONNREFUSED`: nobody listens there.
 pub fn connect(socket: &Path) -> Result<OwnedFd> {
     let shown = || format!("{socket:?}");
     let address = nix::sys::socket::UnixAddr::new(socket).called("connect", shown)?;
     Ok(fd::connect(&address, shown)?)
 }
 
-/// What init has sent as the terminal's master side.
+/// Checks that init has sent the master side of a terminal.
 ///
 /// # Errors
-/// It sent nothing, or something else.
+/// Init sent no descriptor, or one that is not a terminal's master side.
 pub fn master(sent: Option<OwnedFd>) -> Result<OwnedFd> {
     let master = sent.context("process.terminal: init sent no descriptor")?;
     tty::number(master.as_fd()).context("process.terminal: init sent something else")?;
@@ -73,8 +74,8 @@ pub fn master(sent: Option<OwnedFd>) -> Result<OwnedFd> {
 impl Console {
     /// Opens a new terminal of the container.
     ///
-    /// The master is opened by a path inside the container, but trusted only as what it is: a ptmx device. The
-    /// slave is the master's own peer (TIOCGPTPEER), never a path (CVE-2025-52565).
+    /// Opens the master side by a path inside the container, and then checks that it is a ptmx device. Gets the slave
+    /// side from the master side (TIOCGPTPEER), never by a path (CVE-2025-52565).
     ///
     /// # Errors
     /// The container has no devpts.
@@ -87,14 +88,14 @@ impl Console {
         tty::unlock(master.as_fd())?;
         let slave = tty::peer(master.as_fd())?;
         let name = format!("/dev/pts/{}", tty::number(master.as_fd())?);
-        // As in runc: a program behind the pty gets its line ends as they are.
+        // As in runc: the output of the process keeps its line ends.
         tty::keep_newlines(master.as_fd())?;
         if let Some((columns, rows)) = self.size {
             tty::set_size(master.as_fd(), columns, rows)?;
         }
         let owner = rustix::process::Uid::from_raw(self.owner);
         match rustix::fs::fchown(&slave, Some(owner), None) {
-            // A user that is not mapped here, or a file system that says no: runc goes on as well.
+            // The user is not mapped in our user namespace, or the file system refuses. runc goes on as well.
             Ok(()) | Err(rustix::io::Errno::PERM | rustix::io::Errno::INVAL | rustix::io::Errno::ROFS) => {}
             Err(errno) => Err(errno).called("fchown", || format!("{name} {}", self.owner))?,
         }
@@ -126,7 +127,7 @@ fn open_ptmx(root: &Root) -> Result<OwnedFd> {
     }
 }
 
-/// Looked at again once open: the path may mean something else by now.
+/// Checks the opened file again: the path may lead to another file by now.
 fn check_ptmx(master: OwnedFd, path: &str) -> Result<OwnedFd, sys::Error> {
     match tty::number(master.as_fd()) {
         Ok(_) => Ok(master),
@@ -135,7 +136,7 @@ fn check_ptmx(master: OwnedFd, path: &str) -> Result<OwnedFd, sys::Error> {
 }
 
 impl Pty {
-    /// Shows the slave side as /dev/console of a new container: by a mount of the descriptor, not of a path.
+    /// Mounts the slave side on /dev/console of a new container. The source is the descriptor, not a path.
     ///
     /// # Errors
     /// /dev/console is a link, or cannot be made.
@@ -146,18 +147,15 @@ impl Pty {
             .context("process.terminal: /dev/console")
     }
 
-    /// Sends the master side to the engine behind `socket`: one message, the name, one descriptor.
+    /// Sends the master side to the engine: one message with the terminal's name and one descriptor.
     ///
     /// # Errors
-    /// The engine is gone.
+    /// The engine has closed its end, or does not read for 10 seconds.
     pub fn send_to(&self, socket: BorrowedFd<'_>) -> Result<()> {
         fd::send(socket, self.name.as_bytes(), Some(self.master.as_fd())).context("--console-socket")
     }
 
-    /// Makes the slave side the three standard streams, and closes the master side.
-    ///
-    /// # Errors
-    /// Those of dup2(2).
+    /// Makes the slave side the three standard streams, and closes our copy of the master side.
     pub fn become_stdio(self) -> Result<()> {
         fd::dup_to_stdio(self.slave.as_fd()).context("process.terminal")
     }

@@ -1,13 +1,15 @@
-//! Which file applies which property of config.json, and which property is not applied, and why.
+//! Two tables of the properties of config.json: the file that applies a property, or why no file does.
 //!
-//! `fields.txt` beside this lists the properties of runtime-spec 1.3 with an example value each, as
-//! `tools/schema-fields` reads them from the published JSON schema. Tests hold the two together: here each listed
-//! property has a row, and in `plan` each one is seen by the types and changes what is planned.
+//! `fields.txt` lists every property of runtime-spec 1.3 with an example value. `tools/schema-fields` writes it from
+//! the published JSON schema. A test here checks that each listed property has a row. A test in `plan` checks that each
+//! applied property is read and changes the plan.
+//! Not for: reading the properties (`spec`).
 
-/// A path (`*` stands for an element or a key) with all that is below it → where it is applied, below src/.
-/// The longest path that fits counts.
+/// Each row: the path of a property, and the file below src/ that applies it and everything below it. `*` stands for an
+/// element or a key. If several rows fit a property, the longest path counts.
 pub const APPLIED: &[(&str, &str)] = &[
-    ("annotations", "launch.rs"), // recorded; those that ask for something: the part that they ask
+    // The record holds them all. A few also change the plan: the file of the property that they change reads them.
+    ("annotations", "launch/intent.rs"),
     ("domainname", "parts/hostname.rs"),
     ("hooks", "parts/hooks.rs"),
     ("hostname", "parts/hostname.rs"),
@@ -39,8 +41,8 @@ pub const APPLIED: &[(&str, &str)] = &[
     ("process.env", "parts/process.rs"),
     ("process.execCPUAffinity", "parts/scheduling.rs"),
     ("process.ioPriority", "parts/scheduling.rs"),
-    ("process.noNewPrivileges", "init.rs"),
-    ("process.oomScoreAdj", "launch.rs"),
+    ("process.noNewPrivileges", "init/identity.rs"),
+    ("process.oomScoreAdj", "launch/conversation.rs"),
     ("process.rlimits", "parts/rlimits.rs"),
     ("process.scheduler", "parts/scheduling.rs"),
     ("process.selinuxLabel", "parts/lsm.rs"),
@@ -49,18 +51,18 @@ pub const APPLIED: &[(&str, &str)] = &[
     ("root", "parts/rootfs.rs"),
 ];
 
-/// What becomes of a property that is not applied.
+/// What orlop does with a property that it does not apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// A configuration that has it is an error.
+    /// Orlop refuses a configuration that has it.
     Refused,
-    /// It is read past, as runc does.
+    /// Orlop ignores it, as runc does.
     Ignored,
 }
 
 const OTHER_PLATFORM: &str = "another platform's";
 
-/// Properties that are not applied, and why.
+/// The properties that orlop does not apply, and why.
 pub const UNSUPPORTED: &[(&str, Fate, &str)] = &[
     ("freebsd", Fate::Ignored, OTHER_PLATFORM),
     ("linux.personality.flags", Fate::Refused, "the specification defines no flag"),
@@ -77,13 +79,13 @@ pub const UNSUPPORTED: &[(&str, Fate, &str)] = &[
 
 const LIST: &str = include_str!("fields.txt");
 
-/// Every property that has a value of its own, and an example of one as JSON.
+/// Every property that has a value of its own, with an example value as JSON.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     LIST.lines().filter_map(|line| line.split_once(' '))
 }
 
-/// The known property that is nearest to an unknown one: the same name elsewhere, or a name in the same place that
-/// a slip of the finger leads to. `path` has dots between names, and numbers for elements.
+/// Returns the known property that is nearest to the unknown one at `path`: a similar name in the same object, or the
+/// same name in another object. `path` has dots between names, and numbers for elements.
 pub fn nearest_known(path: &str) -> Option<&'static str> {
     let (place, name) = path.rsplit_once('.').unwrap_or(("", path));
     let known = |candidate: &'static str| {
@@ -96,7 +98,7 @@ pub fn nearest_known(path: &str) -> Option<&'static str> {
     names().filter_map(known).min().map(|(_, _, candidate)| candidate)
 }
 
-/// Every property and every object that has some: `linux`, `linux.resources`, `linux.resources.pids` …
+/// Every property and every object that holds properties: `linux`, `linux.resources`, `linux.resources.pids` …
 fn names() -> impl Iterator<Item = &'static str> {
     let levels = |path: &'static str| {
         let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
@@ -117,7 +119,7 @@ fn same_place(path: &str, known: &str) -> bool {
     }
 }
 
-/// How many letters must be put in, taken out or changed, whatever their case (Levenshtein).
+/// The number of letters to insert, delete or replace to turn one word into the other, ignoring case (Levenshtein).
 fn distance(one: &str, other: &str) -> usize {
     let (one, other) = (one.to_ascii_lowercase(), other.to_ascii_lowercase());
     let mut row: Vec<usize> = (0..=other.chars().count()).collect();

@@ -1,4 +1,6 @@
-//! `linux.memoryPolicy`: which NUMA nodes the process's memory comes from (set_mempolicy(2)).
+//! `linux.memoryPolicy`: which NUMA nodes the process's memory comes from (set_mempolicy(2); config-linux.md).
+//!
+//! Not for: the memory nodes of the cgroup (`resources.cpu.mems`).
 
 use super::bits::Bits;
 use crate::sys::sched;
@@ -6,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::ffi::c_int;
 
-/// Which NUMA nodes the process's memory comes from (set_mempolicy(2)).
+/// The memory policy of the process, with names as config.json writes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryPolicy {
     mode: &'static str,
@@ -14,13 +16,14 @@ pub struct MemoryPolicy {
     nodes: Bits,
 }
 
+/// How many nodes a mode needs.
 enum Nodes {
     None,
     Some,
     Any,
 }
 
-/// The modes of `linux.memoryPolicy`, for `features` too.
+/// The modes of `linux.memoryPolicy`, at the index that is their number (linux/mempolicy.h). `features` prints them.
 pub const MODES: [&str; 7] = [
     "MPOL_DEFAULT",
     "MPOL_PREFERRED",
@@ -31,7 +34,7 @@ pub const MODES: [&str; 7] = [
     "MPOL_WEIGHTED_INTERLEAVE",
 ];
 
-/// The flags of `linux.memoryPolicy`, for `features` too.
+/// The flags of `linux.memoryPolicy`. `features` prints them.
 pub const FLAGS: [(&str, c_int); 3] = [
     ("MPOL_F_STATIC_NODES", 1 << 15),
     ("MPOL_F_RELATIVE_NODES", 1 << 14),
@@ -41,7 +44,7 @@ pub const FLAGS: [(&str, c_int); 3] = [
 /// The greatest node number that a kernel can be built for (CONFIG_NODES_SHIFT).
 const LAST_NODE: u32 = 1023;
 
-/// `linux.memoryPolicy` as it is said.
+/// `linux.memoryPolicy` as the configuration writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Said {
@@ -56,7 +59,7 @@ pub struct Said {
 /// Decides the memory policy.
 ///
 /// # Errors
-/// An unknown mode or flag, or nodes that the mode has no use for or lacks.
+/// The mode or a flag is unknown, or the mode needs nodes and has none, or must have none and has some.
 pub fn plan(said: &Said) -> Result<MemoryPolicy> {
     let mode = said.mode.as_str();
     let known = MODES.into_iter().find(|known| *known == mode);
@@ -83,10 +86,10 @@ pub fn plan(said: &Said) -> Result<MemoryPolicy> {
 }
 
 impl MemoryPolicy {
-    /// Sets the policy of the calling thread, which execve(2) and fork(2) hand on.
+    /// Sets the policy of the calling thread. It survives fork(2) and execve(2).
     ///
     /// # Errors
-    /// A node is not there, or the kernel knows no such mode.
+    /// `EINVAL`: a node does not exist, or the kernel does not know the mode. `ENOSYS`: a kernel without NUMA.
     pub fn apply(&self) -> Result<()> {
         let mode = MODES.iter().position(|mode| *mode == self.mode).unwrap_or_default() as c_int;
         let flags: c_int = FLAGS.iter().filter(|row| self.flags.contains(&row.0)).map(|row| row.1).sum();

@@ -1,5 +1,7 @@
-//! One file per area of config.json: `plan` (pure) says what will be done, `apply` does it in init.
-//! Which property is applied where: the table in [`fields`].
+//! One file per area of config.json. `plan` decides from the configuration; `apply` acts, in init or in the parent.
+//!
+//! The table in [`fields`] says which file applies which property.
+//! Not for: the order of the steps (`init` and `launch`).
 
 pub mod bits;
 pub mod capabilities;

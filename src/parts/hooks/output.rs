@@ -1,4 +1,6 @@
-//! The annotations `run.oci.hooks.stdout` and `run.oci.hooks.stderr`: files of the host for what hooks print.
+//! The annotations `run.oci.hooks.stdout` and `run.oci.hooks.stderr` name host files that get the output of hooks.
+//!
+//! The specification does not define them; crun does.
 
 use super::Hooks;
 use crate::sys::{self, Called};
@@ -7,18 +9,19 @@ use rustix::fs::{Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-/// Where hooks print to, opened while the host is seen; what is `None` is kept for the error of a hook that fails.
+/// The files that hooks print to, opened while host paths can still be reached. If a field is `None`, the runtime keeps
+/// the hook's output for the error message.
 #[derive(Debug, Default)]
 pub struct Output {
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
 }
 
-/// The directory for what hooks print where we are root. Annotations may come from the author of an image or of a pod: as
-/// root they must not name any file of the host. Root allows it by making this directory.
+/// The only directory whose files the annotations may name if we are root. The author of an image or a pod may have
+/// written the annotations, so they must not reach other files of the host. Root allows them by making this directory.
 const OUTPUT: &str = "/var/log/orlop";
 
-/// NONBLOCK, but only for the moment: a fifo that nobody reads must not stop us.
+/// NONBLOCK keeps open(2) from waiting at a fifo that nobody reads. It is taken off again after the open.
 const OUTPUT_FLAGS: OFlags = OFlags::CREATE
     .union(OFlags::WRONLY)
     .union(OFlags::APPEND)
@@ -26,7 +29,7 @@ const OUTPUT_FLAGS: OFlags = OFlags::CREATE
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// Whether we may write to any file of the host. In doubt we may.
+/// Returns true if we may write to any file of the host, or if we cannot tell.
 fn is_root_of_host() -> bool {
     let mapped = |map: Vec<u8>| {
         !map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).eq([
@@ -38,14 +41,14 @@ fn is_root_of_host() -> bool {
     rustix::process::geteuid().is_root() && !sys::fd::read_proc("/proc/self/uid_map").is_ok_and(mapped)
 }
 
-/// An ordinary user's hooks print to whatever file the user may write to.
+/// Opens any file that an ordinary user may write to.
 fn open_any(path: &Path) -> Result<OwnedFd> {
     let opened = rustix::fs::open(path, OUTPUT_FLAGS, Mode::from_raw_mode(0o600));
     let opened = opened.and_then(|file| rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map(|()| file));
     Ok(opened.called("open", || format!("{path:?}"))?)
 }
 
-/// A file in [`OUTPUT`], which is root's alone: nobody else can have put a link there.
+/// Opens a file in [`OUTPUT`]. Only root may write to that directory, so nobody else can have put a link there.
 fn open_in_directory(path: &Path) -> Result<OwnedFd> {
     let is_name = |name: &&Path| matches!(*name.components().collect::<Vec<_>>(), [Component::Normal(_)]);
     let name = path.strip_prefix(OUTPUT).ok().filter(is_name);
@@ -70,10 +73,10 @@ fn open_in_directory(path: &Path) -> Result<OwnedFd> {
 }
 
 impl Hooks {
-    /// Opens the files that hooks print to, if there are hooks and files.
+    /// Opens the files that hooks print to. Opens nothing if there are no hooks or no annotations.
     ///
     /// # Errors
-    /// A file cannot be opened.
+    /// A file cannot be opened, or we are root and the file is not in /var/log/orlop.
     pub fn open_output(&self) -> Result<Output> {
         if self.lists.is_empty() {
             return Ok(Output::default());

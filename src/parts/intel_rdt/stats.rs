@@ -1,10 +1,10 @@
-//! What resctrl tells of a group, in the shape of runc's `events`: `data.intel_rdt`.
+//! The statistics of a resctrl group, in the shape of `data.intel_rdt` in runc's `events`.
 
 use super::{Group, MOUNT_POINT};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// The statistics of `group`; what the host does not have is left out.
+/// The statistics of `group`, without those that the host does not provide.
 pub fn stats(group: &Group) -> Map<String, Value> {
     of(Path::new(MOUNT_POINT), group)
 }
@@ -17,7 +17,8 @@ fn of(root: &Path, group: &Group) -> Map<String, Value> {
         text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
     };
     let (everyones, ours) = (lines(root), lines(&group.dir));
-    //   resource  its directory's files                                              info, root's share, group's share
+    // One row a resource: its directory in info/, the files there, and the keys of runc for these files, for the root
+    // group's line of schemata, and for this group's line.
     const RESOURCES: [(&str, &[&str], [&str; 3]); 2] = [
         (
             "L3",
@@ -60,7 +61,7 @@ fn of(root: &Path, group: &Group) -> Map<String, Value> {
     stats
 }
 
-/// A list with a row for each domain that is monitored: caches in one, memory bandwidth in the other.
+/// Adds two lists, one of memory bandwidth and one of cache occupancy, with a row for each monitored domain.
 fn monitored(root: &Path, group: &Group, stats: &mut Map<String, Value>) {
     let features = std::fs::read_to_string(root.join("info/L3_MON/mon_features")).unwrap_or_default();
     let has = |feature: &str| features.lines().any(|line| line.trim() == feature);
@@ -69,7 +70,7 @@ fn monitored(root: &Path, group: &Group, stats: &mut Map<String, Value>) {
         std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     domains.sort();
     let number = |path: &Path| -> u64 {
-        // "Unavailable" is a word that the kernel may say.
+        // The kernel may answer "Unavailable" or "Error" instead of a number.
         std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default()
     };
     for (list, files) in
