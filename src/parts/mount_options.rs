@@ -1,8 +1,8 @@
 //! The mount options of config.json, one row each (config.md, "Linux mount options").
 //!
-//! [`parse`] reads them from [`TABLE`]; `features` prints [`names`] of the same table. A word that is not in the
-//! table is an option of the file system itself.
-//! Not for: making mounts (see `parts::mounts`).
+//! [`parse`] looks each option up in [`TABLE`]. An option that is not in the table goes to the file system. `features`
+//! prints the [`names`] of the same table.
+//! Not for: making mounts (`mounts`).
 
 use crate::sys::mount::{
     ATIME_MASK, Depth, NOATIME, NODEV, NODIRATIME, NOEXEC, NOSUID, NOSYMFOLLOW, Propagation, RDONLY,
@@ -10,44 +10,44 @@ use crate::sys::mount::{
 };
 use serde::Serialize;
 
-/// What an option does.
+/// The effect of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Sets an attribute of the mount.
     Set(u64),
     /// Clears an attribute of the mount.
     Clear(u64),
-    /// Sets an attribute of the mount and of all below it.
+    /// Sets an attribute of the mount and of all mounts below it.
     SetTree(u64),
-    /// Clears an attribute of the mount and of all below it.
+    /// Clears an attribute of the mount and of all mounts below it.
     ClearTree(u64),
-    /// Chooses how access times are kept.
+    /// Chooses when access times are updated.
     Atime(u64),
-    /// Takes back a way of keeping access times; alone it names the default way, and changes nothing.
+    /// Undoes an earlier [`Effect::Atime`] of the same value. Without one it changes nothing.
     AtimeNot(u64),
-    /// As [`Effect::Atime`], for the mount and all below it.
+    /// Chooses when access times are updated, for the mount and all mounts below it.
     AtimeTree(u64),
-    /// A flag of the superblock, by its fsconfig(2) name; no effect on a bind mount.
+    /// Sets a flag of the superblock, by its fsconfig(2) name. A bind mount ignores it.
     Superblock(&'static str),
-    /// A flag of mount(2) that fsconfig(2) cannot say: it counts as an option, and changes nothing.
+    /// Changes nothing: fsconfig(2) has no word for this flag of mount(2). It counts as an attribute, though.
     Unsayable,
     /// Changes the propagation after the mount is made.
     Propagate(Propagation, Depth),
-    /// Makes it a bind mount.
+    /// Makes the mount a bind mount.
     Bind(Depth),
-    /// Changes a mount that is there.
+    /// Changes the mount that is at the destination.
     Remount,
-    /// Says nothing.
+    /// Has no effect.
     Nothing,
-    /// A tmpfs starts with a copy of what it hides.
+    /// Fills a new tmpfs with a copy of the directory that it hides.
     CopyUp,
-    /// Id maps for the mount, or also for those below it.
+    /// Maps the ids of the mount, or of all mounts in its tree.
     IdMap(Depth),
-    /// A source that is a symbolic link becomes a link of the container.
+    /// If the source is a symbolic link, makes a copy of the link in the container.
     CopySymlink,
-    /// A source that is a symbolic link is bound itself.
+    /// If the source is a symbolic link, binds the link itself.
     SourceNoFollow,
-    /// A symbolic link at the destination is mounted on, not followed.
+    /// If the destination is a symbolic link, mounts on the link itself.
     DestinationNoFollow,
 }
 
@@ -56,12 +56,12 @@ use Effect::{
     Nothing, Propagate, Remount, Set, SetTree, SourceNoFollow, Superblock, Unsayable,
 };
 
-/// Every option, in the order of their names.
+/// Every option, sorted by name.
 pub const TABLE: &[(&str, Effect)] = &[
     ("async", Superblock("async")),
     ("atime", AtimeNot(NOATIME)),
     ("bind", Bind(Depth::One)),
-    // This, "src-nofollow" and "dest-nofollow" are crun's (crun(1)); podman's no-dereference sends this one.
+    // crun(1) defines this option, "src-nofollow" and "dest-nofollow". Podman sends this one for "no-dereference".
     ("copy-symlink", CopySymlink),
     ("defaults", Nothing),
     ("dest-nofollow", DestinationNoFollow),
@@ -70,10 +70,10 @@ pub const TABLE: &[(&str, Effect)] = &[
     ("dirsync", Superblock("dirsync")),
     ("exec", Clear(NOEXEC)),
     ("idmap", IdMap(Depth::One)),
-    // Kernels that have a use for it set it themselves; fsconfig has no common word for MS_I_VERSION.
+    // MS_I_VERSION: fsconfig(2) has no common word for it. A file system that needs it sets it by itself.
     ("iversion", Unsayable),
     ("lazytime", Superblock("lazytime")),
-    // MS_SILENT is about the kernel's log, and fsconfig(2) answers by its own log.
+    // MS_SILENT keeps messages out of the kernel's log. fsconfig(2) has a log of its own.
     ("loud", Unsayable),
     ("mand", Superblock("mand")),
     ("noatime", Atime(NOATIME)),
@@ -128,12 +128,12 @@ pub const TABLE: &[(&str, Effect)] = &[
     ("unbindable", Propagate(Propagation::Unbindable, Depth::One)),
 ];
 
-/// The names that `features` prints: runc leaves the two of id maps out, and engines compare.
+/// The names that `features` prints. As in runc's list, which engines compare, the two options for id maps are missing.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().filter(|(_, effect)| !matches!(effect, IdMap(_))).map(|(name, _)| *name)
 }
 
-/// The propagation that `linux.rootfsPropagation` names, from the same table.
+/// The propagation that `linux.rootfsPropagation` names; `None` for an unknown name.
 pub fn propagation(name: &str) -> Option<(Propagation, Depth)> {
     match lookup(name)? {
         Propagate(propagation, depth) => Some((propagation, depth)),
@@ -146,22 +146,22 @@ fn lookup(name: &str) -> Option<Effect> {
     TABLE.get(at).map(|(_, effect)| *effect)
 }
 
-/// The options of one mount, taken together; a later option wins over an earlier one.
+/// All options of one mount together. A later option wins over an earlier one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Options {
-    /// A bind mount, of one mount or of a tree.
+    /// Makes it a bind mount, of one mount or of a tree.
     pub bind: Option<Depth>,
-    /// Change the mount that is at the destination.
+    /// Changes the mount that is at the destination.
     pub remount: bool,
-    /// Some attribute was set or cleared: a bind mount then loses those of its source that were not mentioned.
+    /// An option names an attribute. A bind mount then drops the attributes of its source that no option names.
     pub mentions_attributes: bool,
-    /// Attributes to set, access times included.
+    /// Attributes to set, including those of access times.
     pub set: u64,
-    /// Attributes that must not be set.
+    /// Attributes to clear.
     pub clear: u64,
-    /// Access times were chosen (else a bind mount keeps its source's way).
+    /// An option chooses when access times are updated. Otherwise a bind mount keeps its source's choice.
     pub chooses_atime: bool,
-    /// Attributes for the whole tree.
+    /// Attributes to set in the whole tree.
     pub tree_set: u64,
     /// Attributes to clear in the whole tree.
     pub tree_clear: u64,
@@ -169,17 +169,17 @@ pub struct Options {
     pub superblock: Vec<&'static str>,
     /// Propagation changes, in order.
     pub propagation: Vec<(Propagation, Depth)>,
-    /// tmpcopyup
+    /// `tmpcopyup`: [`Effect::CopyUp`].
     pub copy_up: bool,
-    /// idmap, ridmap
+    /// `idmap` and `ridmap`: [`Effect::IdMap`].
     pub idmap: Option<Depth>,
-    /// copy-symlink
+    /// `copy-symlink`: [`Effect::CopySymlink`].
     pub copy_symlink: bool,
-    /// src-nofollow
+    /// `src-nofollow`: [`Effect::SourceNoFollow`].
     pub source_nofollow: bool,
-    /// dest-nofollow
+    /// `dest-nofollow`: [`Effect::DestinationNoFollow`].
     pub destination_nofollow: bool,
-    /// Options of the file system itself, in order.
+    /// Options for the file system, in order.
     pub data: Vec<String>,
 }
 
@@ -219,12 +219,12 @@ impl Options {
             }
             AtimeTree(value) => {
                 self.tree_set = self.tree_set & !ATIME_MASK | value;
-                // The kernel wants the whole mask cleared when one of the three values is given.
+                // mount_setattr(2) takes a value of this mask only if the whole mask is cleared too.
                 self.tree_clear |= ATIME_MASK;
             }
             Superblock(name) => self.superblock.push(name),
             Propagate(propagation, depth) => self.propagation.push((propagation, depth)),
-            // rbind after bind, and the other way round: mount(2) would see both flags, so a tree it is.
+            // "bind" and "rbind" together, in any order, bind the tree: mount(2) would get both flags.
             Bind(Depth::Tree) => self.bind = Some(Depth::Tree),
             Bind(Depth::One) => self.bind = self.bind.or(Some(Depth::One)),
             Remount => self.remount = true,

@@ -1,9 +1,9 @@
-//! `linux.maskedPaths` and `linux.readonlyPaths` (config-linux.md).
+//! `linux.maskedPaths` and `linux.readonlyPaths` (config-linux.md, "Masked Paths", "Readonly Paths").
 //!
-//! What hides paths is ours, never the host's (see `sys::nodes`): [`Paths::hold`] makes it in the parent,
-//! [`Paths::hold_in_init`] in init if the parent has not, and [`Paths::apply`] uses it after the pivot, in the container's
-//! root.
-//! Not for: mounts that are read-only (see `mounts`).
+//! A mask is an empty file or directory that orlop mounts on a masked path. Orlop makes its own masks (`sys::nodes`):
+//! [`Paths::hold`] in the parent, or [`Paths::hold_in_init`] in init. If neither process may make a node, init uses the
+//! host's /dev/null for files. [`Paths::apply`] mounts the masks in the container's root after the pivot.
+//! Not for: read-only mounts (`mounts`).
 
 use crate::log;
 use crate::sys::mount::{self, Change, Depth, NOEXEC, NOSUID, RDONLY};
@@ -19,26 +19,26 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
-/// Both lists.
+/// Both lists, as the configuration orders them.
 #[derive(Debug, Serialize)]
 pub struct Paths {
-    /// To be hidden, each once.
+    /// The paths to mask, without repetitions.
     pub masked: Vec<CString>,
-    /// To be made read-only.
+    /// The paths to make read-only.
     pub readonly: Vec<CString>,
-    /// An SELinux context for what hides paths.
+    /// The SELinux context of the masks.
     pub label: Option<CString>,
 }
 
-/// What hides paths.
+/// The two masks.
 #[derive(Debug)]
 pub struct Masks {
     file: Mask,
     directory: Mask,
 }
 
-/// A detached mount that hides many places. Before Linux 6.15 only what is attached can be cloned: the first place gets the
-/// mount itself, the others get clones of it.
+/// A detached mount that masks many paths. Before Linux 6.15 the kernel clones attached mounts only, so the first path
+/// gets the mount itself and the others get clones of it.
 #[derive(Debug)]
 struct Mask {
     mount: OwnedFd,
@@ -49,10 +49,10 @@ const NULL: Device = Device { kind: FileType::CharacterDevice, number: (1, 3), m
 const NULL_NAME: &CStr = c"null";
 const EMPTY_NAME: &CStr = c"empty";
 
-/// Decides what is hidden and what is read-only.
+/// Decides which paths are masked and which are read-only.
 ///
 /// # Errors
-/// A path is empty, has a NUL byte, or masks the root; or there is no mount namespace to do it in.
+/// A path is empty, has a NUL byte, or masks the root; or the container has no mount namespace of its own.
 pub fn plan(
     masked: &[String],
     readonly: &[String],
@@ -69,7 +69,7 @@ pub fn plan(
     }
     let mut masked = planned("linux.maskedPaths", masked)?;
     let mut seen = BTreeSet::new();
-    // Not cleaned of "..": a link may decide where it leads. As bytes: paths are compared name by name.
+    // ".." stays: a link before it decides where it leads. OsString compares bytes, which is faster than Path's way.
     masked.retain(|path| seen.insert(as_path(path).components().collect::<PathBuf>().into_os_string()));
     let label = label.filter(|label| !label.is_empty());
     Ok(Paths {
@@ -83,7 +83,7 @@ fn planned(list: &str, paths: &[String]) -> Result<Vec<CString>> {
     let one = |(index, path): (usize, &String)| {
         ensure!(!path.is_empty(), "{list}[{index}]: empty");
         if !path.starts_with('/') {
-            // As runc, for which the working directory is the root by then.
+            // As in runc, whose working directory is the root when it masks paths.
             log::warn(format!(
                 "{list}[{index}] {path:?}: not an absolute path, taken as relative to the root"
             ));
@@ -95,11 +95,11 @@ fn planned(list: &str, paths: &[String]) -> Result<Vec<CString>> {
 }
 
 impl Paths {
-    /// Makes what hides the paths, in the parent: for a container in a user namespace, whose init may not. Gives nothing
-    /// if we may not either.
+    /// Makes the masks in the parent. The parent calls this for a container with a user namespace, whose init may not
+    /// make nodes. Returns `None` if the parent may not make them either.
     ///
     /// # Errors
-    /// The kernel refuses for another reason.
+    /// A call fails with another errno than `EPERM` or `EACCES`.
     pub fn hold(&self) -> Result<Option<Nodes>> {
         if self.masked.is_empty() {
             return Ok(None);
@@ -116,11 +116,11 @@ impl Paths {
         }
     }
 
-    /// Mounts what hides the paths, in init and before the pivot: what the parent has made ([`Paths::hold`]), or our own.
-    /// Never from the container's /dev, where anything could be (CVE-2025-31133).
+    /// Opens the masks as detached mounts. Init calls this before the pivot, with the masks of [`Paths::hold`]; without
+    /// them it makes its own. No mask comes from the container's /dev, which the image controls (CVE-2025-31133).
     ///
     /// # Errors
-    /// /dev/null of the host, which hides files if we may not make a node, is not the null device.
+    /// Init may not make a node, and the host's /dev/null, which it uses instead, is not the null device.
     pub fn hold_in_init(&self, root: &Root, held: Option<Nodes>) -> Result<Option<Masks>> {
         if self.masked.is_empty() {
             return Ok(None);
@@ -148,15 +148,16 @@ impl Paths {
 
     fn nodes(&self) -> Result<Nodes, Error> {
         let nodes = Nodes::new(2, self.label.as_deref())?;
-        // The mode of a tmpfs.
+        // The default mode of the root of a tmpfs, which runc mounts on a masked directory.
         nodes.directory(EMPTY_NAME, 0o1777)?;
         Ok(nodes)
     }
 
-    /// Makes paths read-only, then hides the masked ones. `root` is the container's, and `/` by now.
+    /// Makes paths read-only, then masks the masked ones. Init calls this after the pivot, when `root` is `/`. Paths
+    /// that do not exist are skipped.
     ///
     /// # Errors
-    /// Anything but a path that is not there.
+    /// A masked path leads to the root.
     pub fn apply(&self, root: &Root, masks: Option<Masks>) -> Result<()> {
         let top = Identity::of(root.as_fd())?;
         for (index, path) in self.readonly.iter().enumerate() {
@@ -180,12 +181,12 @@ impl Paths {
     }
 }
 
-/// Whether we lack a right, as an ordinary user or in a user namespace.
+/// Returns true if a call failed because we lack a right, as an ordinary user or in a user namespace.
 fn may_not(error: &Error) -> bool {
     matches!(error.errno(), libc::EPERM | libc::EACCES)
 }
 
-/// The host's null device, which is not to be changed by way of this mount.
+/// A read-only mount of the host's null device.
 fn host_null() -> Result<Mask> {
     let mount = mount::clone_private(CWD, c"/dev/null", Depth::One, RDONLY | NOSUID | NOEXEC)?;
     let stat = rustix::fs::fstat(&mount).called("fstat", || "\"/dev/null\"".to_owned())?;
@@ -213,7 +214,7 @@ impl Mask {
     }
 }
 
-/// The place of a path, unless there is none.
+/// Opens a path; `None` if it does not exist.
 fn find(root: &Root, path: &CString) -> Result<Option<OwnedFd>, Error> {
     match root.find(as_path(path)) {
         Ok(found) => Ok(Some(found.fd)),
@@ -222,7 +223,7 @@ fn find(root: &Root, path: &CString) -> Result<Option<OwnedFd>, Error> {
     }
 }
 
-/// What tells one place in the tree of mounts from another.
+/// The mount and the inode of an opened path. Two paths with the same pair lead to the same place.
 struct Identity {
     mount: u64,
     inode: u64,
@@ -243,14 +244,14 @@ impl Identity {
     }
 }
 
-/// Attaches the tree of mounts at `target` once more on itself: read-only from its first moment. The root itself becomes
-/// read-only instead: no path leads to a mount on top of it.
+/// Mounts a copy of the tree of mounts at `target` on itself. The copy is read-only before it is attached. The root
+/// gets no copy, because no path would lead to it: the root mount itself becomes read-only.
 fn make_readonly(target: BorrowedFd<'_>, is_root: bool) -> Result<(), Error> {
     let change = Change { set: RDONLY, ..Change::default() };
     if is_root {
         return mount::set_attributes(target, Depth::One, change);
     }
-    // It keeps the propagation of the mount below, which may be one that the configuration asks for.
+    // Tied: the copy keeps the propagation of the mount below it, which the configuration may have asked for.
     let tree = mount::clone_tied(target, c"", Depth::Tree)?;
     mount::set_attributes(tree.as_fd(), Depth::One, change)?;
     mount::attach(tree.as_fd(), target)
@@ -288,7 +289,7 @@ mod tests {
     #[test]
     fn a_path_is_masked_once() {
         assert_eq!(paths(&["/a", "//./a/"], &[]).unwrap().masked, [c"/a".to_owned()]);
-        // Where that leads, a link at /x decides.
+        // A link at /x decides where /x/../a leads.
         assert_eq!(paths(&["/a", "/x/../a"], &[]).unwrap().masked.len(), 2);
     }
 
@@ -298,7 +299,7 @@ mod tests {
         assert!(plan(&[], &[], None, false).is_ok());
     }
 
-    /// A root with a place for each kind, entered as in init.
+    /// Runs `test` with a root that has a file and a directory of each kind, opened as in init.
     fn inside(test: impl FnOnce(&Path, &Root) + Send + 'static) {
         private::run(|directory| {
             for name in ["secret/deep", "secret2", "conf", "dev"] {
@@ -307,7 +308,7 @@ mod tests {
             for name in ["secret/file", "key", "key2", "conf/set"] {
                 std::fs::write(directory.join("rootfs").join(name), "text").unwrap();
             }
-            // What the image says is the null device must not matter.
+            // The image's own "null device" must have no effect.
             std::fs::write(directory.join("rootfs/dev/null"), "fake").unwrap();
             let rootfs =
                 crate::parts::rootfs::plan(directory, Path::new("rootfs"), true, None, true, false).unwrap();

@@ -1,6 +1,7 @@
-//! `process.args`, `env`, `cwd`: what is executed, found as execvp(3) would, and the execve itself.
+//! `process.args`, `process.env` and `process.cwd`: finding the program, entering its directory and executing it
+//! (config.md, "Process").
 //!
-//! Not for: its identity, limits and rights (user, rlimits, capabilities, seccomp).
+//! Not for: the identity, the limits and the rights of the process (`user`, `rlimits`, `capabilities`, `seccomp`).
 
 use crate::sys::path::Root;
 use crate::sys::{self, Called};
@@ -18,18 +19,18 @@ use std::path::{Path, PathBuf};
 pub struct Program {
     /// The arguments; never empty.
     pub args: Vec<CString>,
-    /// `KEY=value`; each key once.
+    /// Entries `KEY=value`; no key occurs twice.
     pub env: Vec<CString>,
-    /// Absolute.
+    /// The working directory; an absolute path.
     pub cwd: PathBuf,
-    /// HOME is to be looked up in the container's passwd.
+    /// The configuration has no HOME, so init looks it up in the container's /etc/passwd.
     wants_home: bool,
 }
 
-/// Reads the program.
+/// Decides the program.
 ///
 /// # Errors
-/// No arguments, a relative cwd, an environment entry without `=`, a NUL byte anywhere.
+/// There are no arguments, cwd is empty or relative, an environment entry is not `KEY=value`, or there is a NUL byte.
 pub fn plan(process: &crate::spec::Process) -> Result<Program> {
     let args = process.args.as_deref().unwrap_or_default();
     ensure!(!args.is_empty(), "process.args: args must not be empty");
@@ -39,7 +40,7 @@ pub fn plan(process: &crate::spec::Process) -> Result<Program> {
     ensure!(!cwd.to_string_lossy().contains('\0'), "process.cwd: a NUL byte");
     let args = strings("process.args", args.iter().map(String::as_str))?;
     let mut env = environment(process.env.as_deref().unwrap_or_default())?;
-    // As in runc, an empty HOME is none.
+    // As in runc, an empty HOME counts as no HOME.
     env.retain(|entry| entry.to_bytes() != b"HOME=");
     let wants_home = !env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME="));
     Ok(Program { args, env, cwd: cwd.clone(), wants_home })
@@ -51,7 +52,7 @@ fn strings<'a>(pointer: &str, all: impl Iterator<Item = &'a str>) -> Result<Vec<
         .collect()
 }
 
-/// The last of entries with the same key wins, at the place of the first, as in runc.
+/// Checks the environment. If a key occurs twice, its last value takes the place of the first, as in runc.
 fn environment(entries: &[String]) -> Result<Vec<CString>> {
     let mut kept: Vec<&str> = Vec::with_capacity(entries.len());
     let mut place = std::collections::HashMap::with_capacity(entries.len());
@@ -75,12 +76,12 @@ fn environment(entries: &[String]) -> Result<Vec<CString>> {
 }
 
 impl Program {
-    /// Whether the configuration has no HOME.
+    /// Returns true if the configuration has no HOME.
     pub fn wants_home(&self) -> bool {
         self.wants_home
     }
 
-    /// The environment as pairs.
+    /// The environment as pairs of key and value.
     pub fn environment(&self) -> Vec<(String, String)> {
         let pair = |entry: &CString| {
             let text = entry.to_string_lossy();
@@ -96,11 +97,11 @@ impl Program {
         self.env.extend(CString::new(start + value));
     }
 
-    /// Goes to the working directory, below `root`, and proves that it lies inside the container: a leaked descriptor of a
-    /// host directory must not become the cwd (CVE-2024-21626).
+    /// Enters the working directory below `root`. Then checks that it lies inside the container: a leaked descriptor of
+    /// a host directory must not become the cwd (CVE-2024-21626).
     ///
     /// # Errors
-    /// It is no directory, may not be entered, or is outside.
+    /// The cwd is not a directory, may not be entered, or lies outside of the container.
     pub fn enter_cwd(&self, root: &Root) -> Result<()> {
         let enter = || -> Result<(), sys::Error> {
             let directory = root.open(&self.cwd, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -108,27 +109,29 @@ impl Program {
         };
         enter()
             .map_err(|error| match error.errno() {
-                // A link of /proc that jumps (self/fd/3, 1/root): it is for the process to follow, with its own rights.
+                // We do not follow magic links of /proc (self/fd/3, 1/root). This error names our call, openat2(2).
                 libc::ELOOP => error,
-                // In the words that engines know.
+                // Engines match the text that runc has for chdir(2).
                 errno => sys::Error::new("chdir", format!("{:?}", self.cwd), errno),
             })
             .with_context(|| format!("chdir to cwd ({:?}) set in config.json failed", self.cwd))?;
         verify_cwd()
     }
 
-    /// Makes the working directory if it is missing, as runc does; while we are still root in the container. That it
-    /// could not be made is reported by [`Program::enter_cwd`].
+    /// Makes the working directory if it is missing, as runc does. Init calls this while it is still root in the
+    /// container. If this fails, [`Program::enter_cwd`] reports the missing directory.
     pub fn make_cwd(&self, root: &Root) {
         let _ = root.create_dir_all(&self.cwd, 0o755);
     }
 
-    /// Finds the program's file, as runc does: a name with a slash as it is, another in the container's PATH. Without
-    /// a PATH there is nowhere to look; execvp(3) would go on with a list of the C library's.
-    /// With the rights of the container's process, at create, so that a missing program fails `create`.
+    /// Finds the program's file, as runc does: a name with a slash is a path, any other name is searched in the
+    /// container's PATH. Without a PATH nothing is found, though execvp(3) would search a default list.
+    ///
+    /// Init calls this at `create`, so that `create` fails if the program is missing. It has only the rights of the
+    /// container's process by then.
     ///
     /// # Errors
-    /// In runc's words, which engines turn into exit codes 126 and 127.
+    /// The texts are those of runc: engines turn them into exit codes 126 and 127.
     pub fn resolve(&self) -> Result<CString> {
         let name = self.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
         if name.contains('/') {
@@ -145,7 +148,7 @@ impl Program {
         let path = path.map_or_else(Default::default, String::from_utf8_lossy);
         let mut denied = false;
         for directory in path.split(':') {
-            // An empty entry is the current directory, which Go's lookup refuses to use; so do we.
+            // An empty or relative entry means the current directory. Go's lookup, and so runc, does not use it.
             if directory.is_empty() || !directory.starts_with('/') {
                 continue;
             }
@@ -162,22 +165,23 @@ impl Program {
         bail!("process.args[0]: exec: {name:?}: executable file not found in $PATH")
     }
 
-    /// Replaces this process by the program; returns only an error.
+    /// Replaces this process by the program. Returns only if that fails.
     pub fn execve(&self, file: &CStr) -> anyhow::Error {
         anyhow::Error::from(sys::spawn::execve(file, &self.args, &self.env)).context("process.args[0]")
     }
 }
 
+/// Why a file cannot be executed.
 enum Refused {
     Missing(i32),
     Directory,
     Permission,
 }
 
-/// Whether `file` can be executed with the rights that we have now.
+/// Checks that our present rights let us execute `file`.
 fn executable(file: &Path) -> Result<(), Refused> {
-    // Seen from the working directory; nothing of the host is open any more, and links of /proc that jump are not
-    // followed. The kernel's own look at execve(2) has no such rule, and then finds what the process itself could find.
+    // A relative path starts at the working directory. No host descriptor is open any more, and magic links of /proc
+    // are not followed. execve(2) does follow them, but reaches only what the process itself could reach.
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let opened = rustix::fs::openat2(CWD, file, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS);
     let found = opened.and_then(|file| rustix::fs::fstat(&file).map(|stat| (file, stat)));
@@ -191,18 +195,18 @@ fn executable(file: &Path) -> Result<(), Refused> {
     }
     match sys::spawn::may_execute(file.as_fd()) {
         Ok(()) => Ok(()),
-        // We are in somebody's sandbox, which does not know the call. Then the bits must do.
+        // A seccomp filter around the runtime may refuse faccessat2(2). Then the permission bits decide.
         Err(Errno::PERM | Errno::NOSYS) if stat.st_mode & 0o111 != 0 => Ok(()),
         Err(_) => Err(Refused::Permission),
     }
 }
 
-/// Proves that the current directory is inside our root.
+/// Checks that the current directory lies inside our root.
 ///
 /// # Errors
-/// getcwd(2) cannot name it.
+/// getcwd(2) cannot name the directory from our root.
 fn verify_cwd() -> Result<()> {
-    // Outside of our root the kernel answers "(unreachable)/…", which is not absolute.
+    // For a directory outside of our root the kernel answers "(unreachable)/…", which is not absolute.
     match rustix::process::getcwd(Vec::new()) {
         Ok(cwd) if cwd.to_bytes().starts_with(b"/") => Ok(()),
         Ok(cwd) => bail!(

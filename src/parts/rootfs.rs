@@ -1,8 +1,8 @@
 //! `root` and `linux.rootfsPropagation` (config.md, "Root"; config-linux.md, "Rootfs Mount Propagation").
 //!
-//! [`Rootfs::open`] makes the root a mount of its own and gives the one descriptor through which everything below
-//! it is reached; [`Rootfs::pivot`] makes it `/`.
-//! Not for: what is mounted in it (see `mounts`).
+//! [`Rootfs::open`] makes the root a mount of its own, and returns a descriptor of it. Init reaches everything in the
+//! root through that descriptor. [`Rootfs::pivot`] makes the root `/`.
+//! Not for: the mounts in the root (`mounts`).
 
 use super::mount_options;
 use crate::sys::mount::{self, Change, Depth, Propagation};
@@ -21,12 +21,12 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Enter {
-    /// pivot_root(2): nothing of the host stays reachable.
+    /// By pivot_root(2): no host mount stays reachable.
     Pivot,
-    /// `--no-pivot`: on an initramfs pivot_root(2) does not work; the mount is moved over `/`.
+    /// By moving the mount over `/`, for `--no-pivot`: pivot_root(2) does not work on an initramfs.
     Move,
-    /// No mount namespace of its own: chroot(2) only. Its mounts stay on the host, all below the one on the root,
-    /// until somebody unmounts that one with all that is in it.
+    /// By chroot(2) alone: the container has no mount namespace of its own. Its mounts stay on the host, below the
+    /// mount on the root, until somebody unmounts that tree.
     Chroot,
 }
 
@@ -35,18 +35,19 @@ pub enum Enter {
 pub struct Rootfs {
     /// Its absolute path on the host.
     pub path: CString,
-    /// It becomes read-only as the last step.
+    /// True if the root becomes read-only.
     pub readonly: bool,
-    /// How it becomes `/`.
+    /// How the root becomes `/`.
     pub enter: Enter,
-    /// The propagation of `/` in the end, and whether the mounts of the host below it have it too.
+    /// The propagation that `/` has when the container starts. The depth says whether the mounts that came with the
+    /// root from the host get it too.
     pub propagation: (Propagation, Depth),
 }
 
-/// Decides what the root is.
+/// Decides the root.
 ///
 /// # Errors
-/// `/` as root, a NUL byte, an unknown propagation.
+/// The path is empty, is `/`, or has a NUL byte; or the propagation is unknown, or is private without pivot_root(2).
 pub fn plan(
     bundle: &Path,
     path: &Path,
@@ -61,11 +62,11 @@ pub fn plan(
     let enter = match (own_mount_namespace, no_pivot) {
         (true, true) => Enter::Move,
         (true, false) => Enter::Pivot,
-        // Whatever is asked: to move a mount over "/" would be to move it over the host's.
+        // `--no-pivot` has no effect: moving a mount over "/" would move it over the host's root.
         (false, _) => Enter::Chroot,
     };
     let propagation = match propagation.filter(|name| !name.is_empty()) {
-        // As in runc.
+        // The default of runc.
         None => (Propagation::Slave, Depth::Tree),
         Some(name) => match mount_options::propagation(name) {
             None => bail!("linux.rootfsPropagation: {name:?} is not supported"),
@@ -81,34 +82,35 @@ pub fn plan(
 }
 
 impl Rootfs {
-    /// Opens the root in init, in the container's mount namespace.
+    /// Makes the root a mount of its own and opens it. Init calls this in the container's mount namespace.
     ///
     /// # Errors
-    /// It is not there, no directory, or the host's root; or the mount namespace is not ours to change.
+    /// `ENOENT`, `ENOTDIR`: there is no such directory. `EPERM`: we may not change the mount namespace. Without an
+    /// errno: the path leads to the host's root.
     pub fn open(&self) -> Result<Root> {
         self.open_mount().context("root.path")
     }
 
     fn open_mount(&self) -> Result<Root> {
-        // Before any mount is made: with a shared "/" it would show up on the host. Whatever rootfsPropagation says:
-        // mounts that shall travel back come as descriptors from the parent.
+        // Before any mount: below a shared "/" the mount would appear on the host too. This holds for any
+        // rootfsPropagation: mounts that are to propagate to the host come from the parent as descriptors.
         if self.enter != Enter::Chroot {
             mount::set_propagation(c"/", Propagation::Slave, Depth::Tree)?;
         }
         let directory = Root::open_host(as_path(&self.path))?;
-        // plan() has seen no more than the text; links may lead there.
+        // plan() has compared the path as text. Symbolic links in it may lead to "/".
         ensure!(
             place(directory.as_fd())? != place(Root::open_host(Path::new("/"))?.as_fd())?,
             "is the host's root"
         );
         let tree = mount::clone_tied(directory.as_fd(), c"", Depth::Tree)?;
         let private = match (self.enter, self.propagation) {
-            // Our mounts in it would show up beside it.
+            // Otherwise our mounts in it would also appear in the host's other copies of these mounts.
             (Enter::Chroot, _) => Some(Depth::Tree),
-            // It is a slave already. Mounts that the host makes below the root later arrive.
+            // The mount is a slave already. Mounts that the host makes below the root later still arrive.
             (_, (Propagation::Slave, _)) => None,
             (_, (Propagation::Private, depth)) => Some(depth),
-            // Until it is "/": what is mounted in the meantime is ours alone.
+            // Private until set_propagation(): no mount that init makes before that may appear elsewhere.
             (_, (Propagation::Shared | Propagation::Unbindable, _)) => Some(Depth::One),
         };
         if let Some(depth) = private {
@@ -119,10 +121,10 @@ impl Rootfs {
         Ok(Root::from(tree))
     }
 
-    /// Makes the root `/`. From here on no path of the host can be named.
+    /// Makes the root `/`. From here on no path leads to the host.
     ///
     /// # Errors
-    /// pivot_root(2), move_mount(2) or chroot(2) fails.
+    /// `EINVAL` from pivot_root(2): `/` is an initramfs, which needs `--no-pivot`.
     pub fn pivot(&self, root: &Root) -> Result<()> {
         match self.enter {
             Enter::Pivot => mount::pivot(root.as_fd())?,
@@ -136,11 +138,8 @@ impl Rootfs {
         Ok(())
     }
 
-    /// Gives `/` the propagation that it has not had from the start: after everything that clones a mount in it, which an
-    /// unbindable one refuses.
-    ///
-    /// # Errors
-    /// The kernel refuses.
+    /// Makes `/` shared or unbindable if the configuration says so. Must come after every clone of a mount in the root:
+    /// the kernel does not clone an unbindable mount.
     pub fn set_propagation(&self, root: &Root) -> Result<()> {
         match self.propagation {
             (said @ (Propagation::Shared | Propagation::Unbindable), depth)
@@ -153,10 +152,7 @@ impl Rootfs {
         }
     }
 
-    /// Makes `/` read-only if the config asks for it: after everything that writes into it.
-    ///
-    /// # Errors
-    /// The kernel refuses.
+    /// Makes `/` read-only if the configuration says so. Must come after every write into the root.
     pub fn set_readonly(&self, root: &Root) -> Result<()> {
         if !self.readonly {
             return Ok(());
@@ -166,7 +162,7 @@ impl Rootfs {
     }
 }
 
-/// The mount and the inode of a place.
+/// The mount id and the inode number of a directory.
 fn place(directory: BorrowedFd<'_>) -> Result<(u64, u64), Error> {
     let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
     let found =
@@ -174,8 +170,9 @@ fn place(directory: BorrowedFd<'_>) -> Result<(u64, u64), Error> {
     Ok((found.stx_mnt_id, found.stx_ino))
 }
 
-/// With chroot(2) the host's mounts stay in the namespace, and as long as one of them shows a whole procfs or
-/// sysfs, the kernel lets the container mount another one without the masks. So they go, or are covered.
+/// Unmounts every whole procfs and sysfs of the host, or covers it with an empty directory. Without pivot_root(2) the
+/// host's mounts stay in the namespace. As long as one of them shows a whole procfs or sysfs, the kernel lets the
+/// container mount a new one, without the masks.
 fn hide_host_pseudo_file_systems(rootfs: &Path) -> Result<()> {
     // Bytes, not text: any user of the host may have a mount whose name is not UTF-8.
     let mounts = std::fs::read("/proc/thread-self/mountinfo").context("/proc/thread-self/mountinfo")?;
@@ -183,7 +180,7 @@ fn hide_host_pseudo_file_systems(rootfs: &Path) -> Result<()> {
     for place in places.filter(|place| !place.starts_with(rootfs)) {
         let Err(error) = mount::detach(&place) else { continue };
         match error.errno() {
-            // Its parent went before it.
+            // It was below a mount that is already unmounted.
             libc::ENOENT => {}
             libc::EINVAL | libc::EPERM => {
                 let empty = mount::empty_directory(None)?;
@@ -275,8 +272,8 @@ mod tests {
     ];
     const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-    /// The whole root of a container as `spec` prints it. Between its two calls of getppid(2), `strace -f` counts
-    /// what that costs.
+    /// Makes the whole root of a container from the bundle that `spec` prints. The two calls of getppid(2) mark where
+    /// `strace -f` begins and ends to count the system calls.
     fn default_root(directory: &Path, user_namespace: bool) {
         use crate::parts::{devices, idmap::Map, mounts, paths};
         std::fs::create_dir(directory.join("rootfs")).unwrap();
@@ -320,7 +317,7 @@ mod tests {
         let masks = paths.hold_in_init(&root, None).unwrap();
         rootfs.pivot(&root).unwrap();
         if user_namespace {
-            // There, the process is the test's own.
+            // Only there does this test run in a process of its own.
             devices.reopen_null(&root).unwrap();
         }
         late.set_readonly().unwrap();
@@ -355,7 +352,7 @@ mod tests {
             rootfs.set_readonly(&root).unwrap();
             assert!(std::fs::write(directory.join("rootfs/new"), "").is_err());
             std::fs::write(directory.join("beside"), "").unwrap();
-            // Whoever made the container can undo it all with one call.
+            // One call undoes all mounts.
             mount::detach(&directory.join("rootfs")).unwrap();
             std::fs::write(directory.join("rootfs/new"), "").unwrap();
         });
@@ -369,7 +366,7 @@ mod tests {
 
     #[test]
     fn in_a_user_namespace_the_root_is_complete_too() {
-        // With and without a network namespace: without one the host's /sys has to serve.
+        // Without a network namespace the container gets the host's /sys.
         for namespaces in ["-Urmpfni", "-Urmpfi"] {
             let directory = tempfile::tempdir().unwrap();
             let may = std::process::Command::new("unshare").args([namespaces, "true"]).output();

@@ -1,7 +1,7 @@
-//! `process.user`: the ids that the process runs with, its groups and its umask (config.md, "User").
+//! `process.user`: the user and group ids of the process, its groups, its umask and its HOME (config.md, "User").
 //!
-//! Ids are numbers from config.json: nothing here looks a name up. Not for: the id maps of the user
-//! namespace (`idmap`), nor the capabilities that the change of ids would take (`capabilities`).
+//! All ids are numbers from config.json. Only the home directory is looked up, in the container's /etc/passwd.
+//! Not for: the id maps of the user namespace (`idmap`) and the capability sets (`capabilities`).
 
 use crate::log;
 use crate::sys::path::Root;
@@ -15,14 +15,14 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-/// A user or group id that set*id(2) takes as one: `u32::MAX` means "leave unchanged" there, and a config
-/// that holds it would keep the runtime's own.
+/// A user or group id. It is never `u32::MAX`, which means "leave unchanged" to setresuid(2): with it the process would
+/// keep the runtime's own id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Id(u32);
 
 impl Id {
-    /// The id, unless it is the one that stands for none.
+    /// Makes an id of a number.
     ///
     /// # Errors
     /// `value` is 4294967295.
@@ -43,22 +43,22 @@ impl fmt::Display for Id {
     }
 }
 
-/// Which supplementary groups the process has.
+/// The supplementary groups of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Groups {
-    /// Exactly these.
+    /// Exactly these groups.
     Set(Vec<Id>),
-    /// Those of the runtime (podman's `--group-add keep-groups`).
+    /// The groups of the runtime (podman's `--group-add keep-groups`).
     Keep,
 }
 
-/// What to do with the supplementary groups of the runtime.
+/// Whether the process keeps the supplementary groups of the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OriginalGroups {
-    /// The container does not have them: the rule.
+    /// It drops them. This is the default.
     Drop,
-    /// The container has them: annotation `run.oci.keep_original_groups`.
+    /// It keeps them: annotation `run.oci.keep_original_groups`.
     Keep,
 }
 
@@ -78,13 +78,13 @@ pub struct User {
 
 const DEFAULT_UMASK: u32 = 0o022;
 
-/// CAP_SETGID
+/// CAP_SETGID, as a bit of a capability set.
 const SETGID: u64 = 1 << 6;
 
 /// Decides ids, groups and umask from `process.user`.
 ///
 /// # Errors
-/// An id is 4294967295, or the umask has other bits than permissions.
+/// An id is 4294967295, or the umask is more than 0777.
 pub fn plan(user: &runtime::User, original: OriginalGroups) -> Result<User> {
     let uid = Id::new(user.uid()).context("process.user.uid")?;
     let gid = Id::new(user.gid()).context("process.user.gid")?;
@@ -96,7 +96,7 @@ pub fn plan(user: &runtime::User, original: OriginalGroups) -> Result<User> {
         OriginalGroups::Drop => Groups::Set(gids),
         OriginalGroups::Keep => {
             if !gids.is_empty() {
-                // Docker always gives some; the annotation is the user's own word. As in crun.
+                // As in crun. Docker always sets additionalGids, but a user sets the annotation on purpose.
                 log::debug(|| {
                     format!(
                         "process.user.additionalGids {gids:?}: the groups of the caller are kept, ignoring"
@@ -112,17 +112,17 @@ pub fn plan(user: &runtime::User, original: OriginalGroups) -> Result<User> {
 }
 
 impl User {
-    /// Becomes this user. Before: the bounding set is cut. After: the capabilities are set, which this
-    /// keeps permitted. Returns what could not be had, for the log.
+    /// Becomes this user. Must come after the bounding set is reduced, which needs CAP_SETPCAP. The permitted set
+    /// stays, so that the other capability sets can be set afterwards. Returns a warning if the groups cannot be set.
     ///
     /// # Errors
-    /// An id is not mapped in the user namespace, or CAP_SETUID or CAP_SETGID is missing.
+    /// An id is not mapped in the user namespace. `EPERM`: we lack CAP_SETUID or CAP_SETGID.
     pub fn apply(&self) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         sys::umask::set(self.umask);
         self.own_stdio().context("process.user.uid")?;
         if self.uid.get() != 0 {
-            // For uid 0 the kernel clears nothing, so nothing has to be kept.
+            // Not for uid 0: a change to it clears no capability.
             prctl::set_keepcaps()?;
         }
         warnings.extend(self.set_groups().context("process.user.additionalGids")?);
@@ -140,8 +140,8 @@ impl User {
         let gids: Vec<u32> = groups.iter().map(|gid| gid.get()).collect();
         match prctl::setgroups(&gids) {
             Ok(()) => Ok(None),
-            // A rootless user namespace: nobody can set groups there, and nothing is to be done about it. Whoever has
-            // CAP_SETGID and is refused is refused by the namespace (user_namespaces(7), /proc/PID/setgroups).
+            // We have CAP_SETGID, so it is the user namespace that denies setgroups(2) (user_namespaces(7),
+            // /proc/PID/setgroups). A rootless user namespace denies it to every process, so we go on without groups.
             Err(error) if error.errno() == libc::EPERM && prctl::capget()?.effective & SETGID != 0 => {
                 let text =
                     "process.user.additionalGids: setgroups(2) is denied in the user namespace, ignoring";
@@ -151,8 +151,8 @@ impl User {
         }
     }
 
-    // The pipes and terminals of stdio were made outside: without this a process that is not root cannot
-    // reopen /dev/stdout. The null device is nobody's to own.
+    /// Gives the standard streams to the user. The caller of the runtime made them: without this, a process that is not
+    /// root cannot reopen /dev/stdout.
     fn own_stdio(&self) -> Result<()> {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
@@ -162,15 +162,15 @@ impl User {
                 stat => stat.called("fstat", args)?,
             };
             let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-            // Not what others use too: a device is the host's, be it the null device, a disk or a terminal. The
-            // container's own terminal has its owner already; another one is that of whoever runs us.
+            // Devices keep their owner: the host uses the null device, a disk or the caller's terminal too. The
+            // container's own terminal already belongs to the user.
             if stat.st_uid == self.uid.get() || kind.is_char_device() || kind.is_block_device() {
                 continue;
             }
             match rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(self.uid.get())), None) {
-                // The owner is not mapped in our user namespace, or /dev is read-only: it stays as it is.
+                // The owner is not mapped in our user namespace, or the file system is read-only: the owner stays.
                 Err(rustix::io::Errno::PERM | rustix::io::Errno::ROFS) => {}
-                // An unmapped uid: setresuid(2) below says so better.
+                // The new uid is not mapped: setresuid(2) fails next, with a better message.
                 Err(rustix::io::Errno::INVAL | rustix::io::Errno::OVERFLOW) => {}
                 result => result.called("fchown", args)?,
             }
@@ -183,14 +183,14 @@ fn unmapped(error: sys::Error, text: String) -> anyhow::Error {
     if error.errno() == libc::EINVAL { anyhow::anyhow!("{text} in user namespace") } else { error.into() }
 }
 
-/// Where /etc/passwd may end: a bigger one is not read further.
+/// How much of /etc/passwd is read, in bytes. The image may contain an endless file.
 const LONGEST_PASSWD: u64 = 1 << 20;
 
-/// The home directory of `uid` in the container's /etc/passwd, for a process without HOME. With the rights of the
-/// container's process: the image supplies this file.
+/// Looks up the home directory of `uid` in the container's /etc/passwd, for a process without HOME. The image supplies
+/// this file, so the caller must have given up all rights that the container's process lacks.
 ///
 /// # Errors
-/// The file is there and cannot be read.
+/// /etc/passwd exists and cannot be opened or read.
 pub fn home_dir(root: &Root, uid: Id) -> Result<Option<String>> {
     let passwd = Path::new("etc/passwd");
     let is_file = |fd: BorrowedFd<'_>| -> Result<bool, sys::Error> {
@@ -199,14 +199,14 @@ pub fn home_dir(root: &Root, uid: Id) -> Result<Option<String>> {
     };
     match root.open(passwd, OFlags::PATH) {
         Err(error) if matches!(error.errno(), libc::ENOENT | libc::ENOTDIR) => return Ok(None),
-        // Not opened to be read before it is known to be a file: to open a device can do something.
+        // Opening a device for reading can have an effect, so we first check that it is a regular file.
         found => {
             if !is_file(found?.as_fd())? {
                 return Ok(None);
             }
         }
     }
-    // Should it have become a fifo meanwhile, this does not wait for a writer.
+    // NONBLOCK: the file may have become a fifo, at which open(2) would wait for a writer.
     let file = root.open(passwd, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     if !is_file(file.as_fd())? {
         return Ok(None);
@@ -219,7 +219,7 @@ pub fn home_dir(root: &Root, uid: Id) -> Result<Option<String>> {
     Ok(home_in(&content, uid))
 }
 
-/// The sixth field of the first line of passwd(5) whose third is `uid`; none where it is empty.
+/// The home directory (sixth field of passwd(5)) in the first line for `uid` (third field) that has one.
 fn home_in(passwd: &[u8], uid: Id) -> Option<String> {
     let wanted = uid.to_string();
     passwd.split(|&byte| byte == b'\n').find_map(|line| {
@@ -299,7 +299,7 @@ mod tests {
             std::fs::create_dir("/etc/passwd")?;
             ensure!(home()?.is_none(), "a directory");
             std::fs::remove_dir("/etc/passwd")?;
-            // Longer than is read: the line behind is not found, and nothing grows without end.
+            // The line stands behind the part that is read.
             let late = format!("{}\nu:x:7:7::/home/u:/bin/sh\n", "#".repeat(1 << 20));
             std::fs::write("/etc/passwd", late)?;
             ensure!(home()?.is_none(), "an endless file");
