@@ -1,8 +1,8 @@
-//! `hooks`: programs of the operator that run at six points of a container's life (config.md, "POSIX-platform
-//! Hooks").
+//! `hooks`: programs that run at six points of a container's life (config.md, "POSIX-platform Hooks").
 //!
-//! Not for: when each kind runs and what its failure means (`launch`, `init`, `delete`), nor what the state
-//! JSON holds (`state`).
+//! This file decides the hooks and runs those of one kind.
+//! Not for: when each kind runs and what its failure means (`launch`, `init`, `destroy`), and the state JSON
+//! (`oci_state`).
 
 mod output;
 
@@ -22,25 +22,25 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// When a hook runs.
+/// The point at which a hook runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
-    /// As `CreateRuntime`, before it; deprecated by the spec.
+    /// Directly before the `CreateRuntime` hooks; deprecated by the spec.
     Prestart,
-    /// In `create`, before the change of root, in the namespaces of the runtime.
+    /// At `create`, before the pivot, in the runtime's namespaces.
     CreateRuntime,
-    /// In `create`, before the change of root, in those of the container.
+    /// At `create`, before the pivot, in the container's namespaces.
     CreateContainer,
-    /// In `start`, before the process, in the namespaces of the container.
+    /// At `start`, before the process is executed, in the container's namespaces.
     StartContainer,
-    /// In `start`, after the process has begun, in the namespaces of the runtime.
+    /// At `start`, after the process is executed, in the runtime's namespaces.
     Poststart,
-    /// In `delete`, in the namespaces of the runtime.
+    /// At `delete`, in the runtime's namespaces.
     Poststop,
 }
 
-/// All kinds by their name in config.json, in the order in which they run.
+/// All kinds with their names in config.json, in the order in which they run.
 pub const KINDS: [(Kind, &str); 6] = [
     (Kind::Prestart, "prestart"),
     (Kind::CreateRuntime, "createRuntime"),
@@ -65,12 +65,12 @@ pub struct Hook {
     timeout: Option<Duration>,
 }
 
-/// The hooks of a container. Serialisable both ways: `start` and `delete` find theirs in the record.
+/// The hooks of a container. The record holds them, for `start` and `delete`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hooks {
     #[serde(flatten)]
     lists: BTreeMap<Kind, Vec<Hook>>,
-    /// Files of the host that are given all that hooks print (crun's annotations).
+    /// Host files that get the output of the hooks, from crun's annotations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stdout: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ pub struct Hooks {
 /// Decides all hooks.
 ///
 /// # Errors
-/// A path is not absolute, a timeout is not positive, an environment entry has no `=`, or a NUL byte.
+/// A path is not absolute, a timeout is not positive, an environment entry is not NAME=value, or there is a NUL byte.
 pub fn plan(spec: Option<&runtime::Hooks>, annotations: &HashMap<String, String>) -> Result<Hooks> {
     let file = |name: &str| -> Result<Option<PathBuf>> {
         let Some(path) = annotations.get(name).map(PathBuf::from) else { return Ok(None) };
@@ -89,7 +89,7 @@ pub fn plan(spec: Option<&runtime::Hooks>, annotations: &HashMap<String, String>
     };
     let (stdout, stderr) = (file("run.oci.hooks.stdout")?, file("run.oci.hooks.stderr")?);
     let Some(spec) = spec else { return Ok(Hooks::default()) };
-    #[allow(deprecated)] // prestart: deprecated by the spec, to be honoured all the same
+    #[allow(deprecated)] // The spec deprecates prestart, and engines still use it.
     let lists = [
         spec.prestart(),
         spec.create_runtime(),
@@ -142,14 +142,14 @@ fn split(env: &[String]) -> Result<Vec<(String, String)>> {
         .enumerate()
         .map(|(index, entry)| match entry.split_once('=') {
             Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-            // Not the entry itself: it may be a secret.
+            // Without the entry's text, which may be a secret.
             _ => bail!("env[{index}]: not NAME=value"),
         })
         .collect()
 }
 
 impl Output {
-    /// The descriptors.
+    /// The descriptors of both files, for a caller that closes all others.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [&self.stdout, &self.stderr].into_iter().flatten().map(AsFd::as_fd)
     }
@@ -161,12 +161,12 @@ impl Hooks {
         self.lists.get(&kind).map_or(&[], Vec::as_slice)
     }
 
-    /// Runs the hooks of one kind, and stops at the first that fails. They begin in our working directory, with
-    /// `state` (JSON) on stdin. A hook without an environment of its own gets ours in the runtime's namespaces, and `env`
-    /// in the container's, as with runc.
+    /// Runs the hooks of one kind, and stops at the first that fails. A hook starts in our working directory and reads
+    /// `state` (JSON) from stdin. If the configuration gives it no environment, it gets ours in the runtime's
+    /// namespaces, and `env` in the container's namespaces, as in runc.
     ///
     /// # Errors
-    /// A hook could not be run, did not end with 0, or outlived its timeout.
+    /// A hook could not be executed, did not exit with 0, ran longer than its timeout, or we were asked to end.
     pub fn run(&self, kind: Kind, state: &[u8], env: &[(String, String)], output: &Output) -> Result<()> {
         for (index, hook) in self.of(kind).iter().enumerate() {
             hook.run(kind, state, env, output)
@@ -176,7 +176,7 @@ impl Hooks {
         Ok(())
     }
 
-    /// Runs all hooks of one kind whatever each of them does, and returns the failures.
+    /// Runs all hooks of one kind, even if some fail, and returns the failures.
     pub fn run_all(
         &self,
         kind: Kind,
@@ -192,26 +192,26 @@ impl Hooks {
     }
 }
 
-/// How long a hook without a timeout may run. The specification sets no limit, and runc waits for ever: an engine that
-/// waits for us then hangs with it, and nobody learns which hook it was. Engines give up on a container in minutes, so
-/// that no hook of theirs is known to need this long; one that does says so by `timeout`, and then that is what counts.
+/// How long a hook without a `timeout` may run. The specification sets no limit. runc waits for ever: an engine that
+/// waits for runc then hangs too, and nobody learns which hook is at fault. Engines give up on a container after
+/// minutes, so no hook of theirs needs this long. A hook that needs longer can have a `timeout`.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// How much of what a hook prints we keep for the error.
+/// How many bytes of each output stream of a hook we keep for the error message.
 const KEPT: usize = 16 << 10;
 
 impl Hook {
     fn run(&self, kind: Kind, state: &[u8], env: &[(String, String)], output: &Output) -> Result<()> {
         let mut child = self.spawn(kind, env, output)?;
         let timeout = self.timeout.unwrap_or(LONGEST);
-        // A timeout past the end of the clock is none.
+        // A timeout that the clock cannot express means no timeout.
         let deadline = Instant::now().checked_add(timeout);
         let ended = Talk::new(&mut child, state).and_then(|mut talk| {
             let end = talk.until_end(deadline)?;
             Ok((end, talk))
         });
         if !matches!(ended, Ok((End::Exited, _))) {
-            // Not yet reaped, so the pid is still the hook's: it may have ended meanwhile.
+            // The hook may have ended meanwhile. It is not reaped yet, so its pid is not another process's.
             let _ = child.kill();
         }
         let status = child.wait().called("waitid", || self.path.display().to_string())?;
@@ -256,7 +256,7 @@ impl Hook {
         command.stdin(Stdio::piped()).stdout(to(&output.stdout)?).stderr(to(&output.stderr)?);
         sys::spawn::without_inherited(&mut command);
         if kind != Kind::StartContainer {
-            // Init has done it for itself; it may be behind a filter that forbids it now.
+            // Init has reset its signals already. A loaded seccomp filter may forbid these calls now.
             sys::signal::reset_in(&mut command);
         }
         Ok(command.spawn().called("execve", || format!("{:?}", self.path))?)
@@ -266,22 +266,22 @@ impl Hook {
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        // The kernel's word for what a seccomp filter has done.
+        // SIGSYS is the signal of a seccomp filter. "bad system call" is the C library's text for it.
         (None, Some(libc::SIGSYS)) => "killed by SIGSYS (bad system call)".into(),
         (None, Some(signal)) => format!("killed by {}", sys::signal::name(signal)),
         (None, None) => status.to_string(),
     }
 }
 
-/// Why a hook is not waited for any longer.
+/// Why we stop waiting for a hook.
 enum End {
     Exited,
     OutOfTime,
-    /// The runtime was asked to end, by this signal.
+    /// The runtime got this signal, which asks it to end.
     Asked(i32),
 }
 
-/// The three pipes and the life of a running hook, served by one poll(2).
+/// The three pipes and the pidfd of a running hook. One poll(2) waits for all of them.
 struct Talk<'a> {
     pidfd: OwnedFd,
     stdin: Option<OwnedFd>,
@@ -290,6 +290,7 @@ struct Talk<'a> {
     stderr: Captured,
 }
 
+/// An output stream of the hook, and the bytes kept of it.
 struct Captured {
     pipe: Option<OwnedFd>,
     kept: Vec<u8>,
@@ -314,8 +315,8 @@ impl<'a> Talk<'a> {
         Ok(talk)
     }
 
-    /// Talks until the hook has ended, the time is over, or somebody wants us to end. Not until the pipes are closed: a
-    /// hook may leave a daemon behind that holds them.
+    /// Feeds and reads the pipes until the hook has ended, its time is over, or a signal asks us to end. Does not wait
+    /// for the pipes to close: a hook may leave a daemon behind that holds them.
     fn until_end(&mut self, deadline: Option<Instant>) -> Result<End> {
         loop {
             self.send();
@@ -352,7 +353,7 @@ impl<'a> Talk<'a> {
         Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty()))
     }
 
-    // A hook that never reads its stdin, or closes it, is none of our business.
+    // Stops without an error if the hook closes its stdin: a hook need not read the state.
     fn send(&mut self) {
         let Some(pipe) = &self.stdin else { return };
         while !self.unsent.is_empty() {
@@ -372,7 +373,7 @@ impl Captured {
     fn drain(&mut self) {
         let Some(pipe) = &self.pipe else { return };
         let mut chunk = [0; 4096];
-        // A full pipe at most: a hook that prints without end must not keep us from its deadline.
+        // At most one full pipe (64 KiB): a hook that prints without end must not keep us from checking its deadline.
         for _ in 0..16 {
             match rustix::io::read(pipe.as_fd(), &mut chunk) {
                 Ok(0) => return self.pipe = None,
@@ -530,7 +531,7 @@ mod tests {
             unshare(nix::sched::CloneFlags::CLONE_NEWUTS | nix::sched::CloneFlags::CLONE_NEWPID)?;
             rustix::system::sethostname(b"inside").called("sethostname", String::new)?;
             std::env::set_current_dir("/usr")?;
-            // The hook is pid 1 of the new pid namespace: what we know it by must not be that number.
+            // The hook is pid 1 of the new pid namespace. We must not take that number for its pid in ours.
             let hooks = shell("echo $$ $(uname -n) $(pwd); exit 1", "");
             let lists = [(Kind::CreateContainer, hooks.of(Kind::CreateRuntime)[1..].to_vec())].into();
             let hooks = Hooks { lists, ..Hooks::default() };

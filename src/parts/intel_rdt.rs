@@ -1,7 +1,8 @@
-//! `linux.intelRdt`: the share of caches and memory bandwidth, by a group of the resctrl filesystem.
+//! `linux.intelRdt`: the container's share of caches and memory bandwidth, set by a group of the resctrl file system
+//! (config-linux.md, "IntelRdt").
 //!
-//! Like a cgroup it is made and left by the parent, and it outlives the command: the record holds [`Group`].
-//! Not for: mounting resctrl, which is the administrator's, at /sys/fs/resctrl and nowhere else.
+//! The parent makes the group at `create`, and the record holds it as [`Group`]. `exec` joins it, `delete` removes it.
+//! Not for: mounting resctrl. The administrator does that, and only /sys/fs/resctrl is used.
 
 mod stats;
 
@@ -16,23 +17,23 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Where the kernel makes a directory for it.
+/// The directory that the kernel provides as the mount point of resctrl.
 pub const MOUNT_POINT: &str = "/sys/fs/resctrl";
 
 const RDTGROUP_SUPER_MAGIC: rustix::fs::FsWord = 0x0765_5821;
 
-/// What the host's resctrl offers.
+/// The features of the host's resctrl.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resctrl {
     /// The mount point.
     pub root: PathBuf,
-    /// Whether it allocates level 3 cache.
+    /// True if it allocates level 3 cache.
     pub l3_cache: bool,
-    /// Whether it allocates memory bandwidth.
+    /// True if it allocates memory bandwidth.
     pub memory_bandwidth: bool,
 }
 
-/// Looks for resctrl, for a config that asks for it. `None`: the host has none, or has not mounted it.
+/// Looks for resctrl; `None` if the host has none or has not mounted it. Called only if the configuration asks for it.
 pub fn probe() -> Option<Resctrl> {
     let found = rustix::fs::statfs(MOUNT_POINT).ok()?;
     let info = |name: &str| Path::new(MOUNT_POINT).join("info").join(name).exists();
@@ -43,7 +44,7 @@ pub fn probe() -> Option<Resctrl> {
     })
 }
 
-/// The group of the container and what it may use.
+/// The group of the container, and the share to set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IntelRdt {
@@ -51,31 +52,31 @@ pub struct IntelRdt {
     dir: PathBuf,
     owner: Owner,
     monitoring: Option<PathBuf>,
-    /// Lines for `schemata`, in the order in which they are to be written.
+    /// The lines to write into `schemata`, in this order.
     schemata: Vec<String>,
-    /// Those of them that a group that is there must have already.
+    /// The lines that an existing group must already have.
     to_match: Vec<String>,
 }
 
-/// Whose the group is.
+/// The owner of the group, which decides who makes and who removes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Owner {
-    /// Named after the container, and removed with it.
+    /// The group has the name of the container. `create` makes it, `delete` removes it.
     Container,
-    /// Named by `closID`: made where it is missing, never removed.
+    /// `closID` names the group. `create` makes it if it is missing; nobody removes it.
     Shared,
-    /// Named by `closID` and nothing said of its share: it must be there.
+    /// `closID` names the group, and the configuration gives no share. The group must exist.
     Administrator,
 }
 
-/// Names that resctrl has for itself in every group.
+/// The names that resctrl itself uses in every group.
 const RESERVED: [&str; 5] = [".", "..", "info", "mon_groups", "mon_data"];
 
-/// Decides the group. `resctrl` is what [`probe`] found.
+/// Decides the group. `resctrl` is the result of [`probe`].
 ///
 /// # Errors
-/// The host has no resctrl or not the feature, or a name or line that is none.
+/// The host lacks resctrl or the feature, or `closID` or a line of the share is malformed.
 pub fn plan(spec: &LinuxIntelRdt, id: &str, resctrl: Option<&Resctrl>) -> Result<IntelRdt> {
     let resctrl = resctrl.context("intelRdt is specified in config, but Intel RDT is not enabled")?;
     let text = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
@@ -112,7 +113,7 @@ pub fn plan(spec: &LinuxIntelRdt, id: &str, resctrl: Option<&Resctrl>) -> Result
     Ok(IntelRdt { root: resctrl.root.clone(), dir, owner, monitoring, schemata, to_match })
 }
 
-/// A group that exists: what `exec` joins and `delete` removes.
+/// A group that exists. `exec` joins it and `delete` removes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Group {
@@ -120,7 +121,7 @@ pub struct Group {
     pub dir: PathBuf,
     /// Its monitoring group for this container.
     pub monitoring: Option<PathBuf>,
-    /// The directory to remove with the container: only one that we made.
+    /// The directory that `delete` removes; always one that `create` made for this container.
     pub remove: Option<PathBuf>,
 }
 
@@ -130,10 +131,11 @@ impl IntelRdt {
         &self.dir
     }
 
-    /// Makes the group where it is missing. In the parent, which records the result before anything else.
+    /// Makes the group if it is missing. The parent calls this, and records the result before its next step.
     ///
     /// # Errors
-    /// The hardware has no class of service left, or a pre-configured group is not there or has another share.
+    /// `ENOSPC`: the hardware has no class of service left. Without an errno: a group that must exist is missing, or
+    /// has another share.
     pub fn create(&self) -> Result<Group> {
         let made = match self.owner {
             Owner::Administrator => {
@@ -153,28 +155,28 @@ impl IntelRdt {
         let ours = made && self.owner == Owner::Container;
         let monitored = self.monitoring.iter().try_for_each(|dir| self.make(dir).map(drop));
         if monitored.is_err() && ours {
-            // Not recorded yet, and so nobody else's to remove.
+            // The group is not recorded yet, so `delete` would not find it.
             let _ = std::fs::remove_dir(&self.dir);
         }
         monitored?;
-        // The kernel removes the monitoring groups of a group with it.
+        // If the kernel removes a group, it also removes the group's monitoring groups.
         let remove = if ours { Some(self.dir.clone()) } else { self.monitoring.clone() };
         Ok(Group { dir: self.dir.clone(), monitoring: self.monitoring.clone(), remove })
     }
 
-    /// Writes the shares, and puts `process` into the group. In the parent.
+    /// Writes the share and puts `process` into the group. The parent calls this.
     ///
     /// # Errors
-    /// The kernel refuses a line; its reason is in the error.
+    /// The kernel refuses a line. The error contains `last_cmd_status`, the kernel's reason.
     pub fn apply_from_parent(&self, group: &Group, process: Pid) -> Result<()> {
         self.set(group)?;
         group.join(process).map_err(|error| self.with_status(error))
     }
 
-    /// Writes the shares alone: `update`.
+    /// Writes the share alone, for `update`.
     ///
     /// # Errors
-    /// The kernel refuses a line; its reason is in the error.
+    /// The kernel refuses a line. The error contains `last_cmd_status`, the kernel's reason.
     pub fn set(&self, group: &Group) -> Result<()> {
         if self.schemata.is_empty() {
             return Ok(());
@@ -183,7 +185,7 @@ impl IntelRdt {
         write(&group.dir.join("schemata"), &lines).map_err(|error| self.with_status(error))
     }
 
-    /// Makes a directory; whether it was not there.
+    /// Makes a directory. Returns false if it already exists.
     fn make(&self, dir: &Path) -> Result<bool> {
         match std::fs::create_dir(dir) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
@@ -201,7 +203,8 @@ impl IntelRdt {
         }
     }
 
-    /// A shared group has the share that the config says, or it is another one than the config means.
+    /// Checks that an existing shared group has the share of the configuration. Otherwise the configuration means
+    /// another group.
     fn check_share(&self) -> Result<()> {
         if self.to_match.is_empty() || self.owner != Owner::Shared {
             return Ok(());
@@ -224,7 +227,7 @@ impl IntelRdt {
     }
 }
 
-/// Splits `L3:0=0ff;1=c0` into the resource and its shares, without the zeros and spaces that the kernel adds.
+/// Splits `L3:0=0ff;1=c0` into the resource and its shares, without the kernel's leading zeros and spaces.
 fn parse_line(line: &str) -> (&str, BTreeMap<&str, String>) {
     let (resource, shares) = line.split_once(':').unwrap_or((line, ""));
     let shares = shares.split(';').filter_map(|entry| {
@@ -238,17 +241,14 @@ impl Group {
     /// Puts `process` into the group and its monitoring group.
     ///
     /// # Errors
-    /// The group is gone, or the process is.
+    /// `ENOENT`: the group is gone. `ESRCH`: the process is gone.
     pub fn join(&self, process: Pid) -> Result<()> {
         let pid = process.as_raw_nonzero().to_string();
         write(&self.dir.join("tasks"), &pid)?;
         self.monitoring.iter().try_for_each(|dir| write(&dir.join("tasks"), &pid))
     }
 
-    /// Removes what was made for the container; what is gone already is no error.
-    ///
-    /// # Errors
-    /// The kernel refuses.
+    /// Removes the directory that was made for the container. A directory that is already gone is no error.
     pub fn remove(&self) -> Result<()> {
         let Some(dir) = &self.remove else { return Ok(()) };
         match std::fs::remove_dir(dir) {
@@ -280,7 +280,7 @@ mod tests {
         plan(&serde_json::from_str(json).unwrap(), "web", Some(&resctrl(root)))
     }
 
-    // What the kernel puts into a directory when it is made; a plain filesystem does not.
+    // Makes the files that the kernel provides in a new directory of resctrl.
     fn group(dir: &Path, schemata: &str) {
         std::fs::create_dir_all(dir.join("mon_groups")).unwrap();
         std::fs::write(dir.join("tasks"), "").unwrap();

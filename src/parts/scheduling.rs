@@ -1,5 +1,7 @@
-//! When and where the process runs: `process.scheduler`, `process.ioPriority`, `process.execCPUAffinity`.
-//! Not for: the limits of the cgroup (`resources.cpu`), nor memory (`memory_policy`).
+//! `process.scheduler`, `process.ioPriority` and `process.execCPUAffinity`: when and on which CPUs the process runs
+//! (config.md, "Linux Process").
+//!
+//! Not for: the CPU limits of the cgroup (`resources.cpu`) and memory (`memory_policy`).
 
 use super::bits::Bits;
 use crate::sys::sched;
@@ -19,7 +21,7 @@ pub struct Scheduler {
     runtime: u64,
     deadline: u64,
     period: u64,
-    /// Whether the cgroup is limited to some CPUs, which explains a refusal of SCHED_DEADLINE.
+    /// True if the cgroup is limited to some CPUs. The kernel then refuses SCHED_DEADLINE.
     allowed_cpus: bool,
 }
 
@@ -43,37 +45,37 @@ const FLAGS: [(&str, u64); 7] = [
     ("SCHED_FLAG_UTIL_CLAMP_MAX", 0x40),
 ];
 
-// The name in a type of oci-spec that differs from the spec's.
+// The name that a type of oci-spec has for a flag, and the name in the specification.
 const FLAG_ALIAS: (&str, &str) = ("SCHED_RESET_ON_FORK", "SCHED_FLAG_RESET_ON_FORK");
 
 fn row<T: Copy>(table: &[(&'static str, T)], name: &str) -> Option<(&'static str, T)> {
     table.iter().find(|row| row.0 == name).copied()
 }
 
-/// `process.scheduler` as it is said. The type of `oci_spec` has no name for two of the spec's flags.
+/// `process.scheduler` as the configuration writes it. The type of `oci_spec` has no name for two of the flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct SaidScheduler {
-    /// SCHED_OTHER and its like.
+    /// A policy such as SCHED_OTHER.
     pub policy: String,
-    /// For SCHED_OTHER and SCHED_BATCH.
+    /// The nice value, for SCHED_OTHER and SCHED_BATCH.
     pub nice: i32,
-    /// For SCHED_FIFO and SCHED_RR.
+    /// The static priority, for SCHED_FIFO and SCHED_RR.
     pub priority: i32,
-    /// SCHED_FLAG_RESET_ON_FORK and its like.
+    /// Flags such as SCHED_FLAG_RESET_ON_FORK.
     pub flags: Option<Vec<String>>,
-    /// For SCHED_DEADLINE, in nanoseconds, as are the two below.
+    /// The runtime for SCHED_DEADLINE, in nanoseconds.
     pub runtime: u64,
-    /// For SCHED_DEADLINE.
+    /// The deadline for SCHED_DEADLINE, in nanoseconds.
     pub deadline: u64,
-    /// For SCHED_DEADLINE.
+    /// The period for SCHED_DEADLINE, in nanoseconds; 0 means as long as the deadline.
     pub period: u64,
 }
 
-/// Decides the scheduling policy; `allowed_cpus`: whether `resources.cpu.cpus` is set.
+/// Decides the scheduling policy. `allowed_cpus` is true if `resources.cpu.cpus` is set.
 ///
 /// # Errors
-/// An unknown policy or flag, or a value that the policy has no use for.
+/// The policy or a flag is unknown, or a value is out of range or not used by the policy.
 pub fn plan_scheduler(said: &SaidScheduler, allowed_cpus: bool) -> Result<Scheduler> {
     ensure!(!said.policy.is_empty(), "scheduler policy is required");
     let (policy, _) =
@@ -98,7 +100,7 @@ pub fn plan_scheduler(said: &SaidScheduler, allowed_cpus: bool) -> Result<Schedu
     );
     let priority =
         u32::try_from(priority).with_context(|| format!("invalid scheduler.priority: {priority}"))?;
-    // With these flags the kernel takes the policy, or the numbers, that the process has already.
+    // With these flags the kernel keeps the policy or the numbers that the process already has.
     let keeps = ["SCHED_FLAG_KEEP_POLICY", "SCHED_FLAG_KEEP_PARAMS"];
     if policy == "SCHED_DEADLINE" && !flags.iter().any(|flag| keeps.contains(flag)) {
         check_deadline(runtime, deadline, period)?;
@@ -106,7 +108,7 @@ pub fn plan_scheduler(said: &SaidScheduler, allowed_cpus: bool) -> Result<Schedu
     Ok(Scheduler { policy, flags, nice, priority, runtime, deadline, period, allowed_cpus })
 }
 
-/// The rule of sched(7), by the number that breaks it.
+/// Checks the rule of sched(7) for SCHED_DEADLINE. The error names the number that breaks the rule.
 fn check_deadline(runtime: u64, deadline: u64, period: u64) -> Result<()> {
     const LEAST: u64 = 1024;
     const RULE: &str = "SCHED_DEADLINE wants 1024 ns <= runtime <= deadline <= period < 2^63";
@@ -118,7 +120,7 @@ fn check_deadline(runtime: u64, deadline: u64, period: u64) -> Result<()> {
     );
     ensure!(is_signed(deadline), "process.scheduler.deadline: {deadline} is 2^63 or more ({RULE})");
     ensure!(is_signed(period), "process.scheduler.period: {period} is 2^63 or more ({RULE})");
-    // No period: the deadline is the period.
+    // Without a period, the kernel takes the deadline as the period.
     ensure!(
         period == 0 || deadline <= period,
         "process.scheduler.deadline: {deadline} is more than the period, {period} ({RULE})"
@@ -127,11 +129,12 @@ fn check_deadline(runtime: u64, deadline: u64, period: u64) -> Result<()> {
 }
 
 impl Scheduler {
-    /// Sets the policy of `process`, which execve(2) keeps. From the parent: a process under SCHED_DEADLINE may not fork,
-    /// as the hop must, and init may have given up CAP_SYS_NICE.
+    /// Sets the policy of `process`, which execve(2) keeps. The parent calls this: a process with SCHED_DEADLINE may
+    /// not fork, as the hop must, and init may have given up CAP_SYS_NICE.
     ///
     /// # Errors
-    /// CAP_SYS_NICE is missing, or the kernel cannot keep the promise of a deadline.
+    /// `EPERM`: we lack CAP_SYS_NICE, or a SCHED_DEADLINE process is limited to some CPUs. `EBUSY`: the CPUs have no
+    /// time left for the deadline.
     pub fn apply(&self, process: Pid) -> Result<()> {
         let attr = sched::Attr {
             policy: row(&POLICIES, self.policy).map_or(0, |row| row.1),
@@ -143,7 +146,7 @@ impl Scheduler {
             period: self.period,
         };
         match sched::set_attr(process, &attr) {
-            // sched(7): a deadline process must be allowed on all CPUs of its root domain.
+            // The kernel wants a SCHED_DEADLINE process allowed on all CPUs of its root domain.
             Err(error) if error.errno() == libc::EPERM && self.allowed_cpus => {
                 Err(error).context("process scheduler can't be used together with AllowedCPUs")
             }
@@ -170,20 +173,20 @@ pub struct IoPriority {
 const IO_CLASSES: [(&str, u8); 3] =
     [("IOPRIO_CLASS_RT", 1), ("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3)];
 
-/// `process.ioPriority` as it is said.
+/// `process.ioPriority` as the configuration writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct SaidIoPriority {
-    /// IOPRIO_CLASS_BE and its like.
+    /// A class such as IOPRIO_CLASS_BE.
     pub class: String,
-    /// 0, the highest, to 7.
+    /// The level, from 0 (highest) to 7.
     pub priority: i64,
 }
 
-/// Decides class and level.
+/// Decides the class and the level.
 ///
 /// # Errors
-/// An unknown class, or a level that is not in 0..=7.
+/// The class is unknown, or the level is not in 0..=7.
 pub fn plan_io_priority(said: &SaidIoPriority) -> Result<IoPriority> {
     let level = u8::try_from(said.priority).ok().filter(|level| *level <= 7);
     let level = level.with_context(|| format!("invalid ioPriority.Priority: {}", said.priority))?;
@@ -193,28 +196,28 @@ pub fn plan_io_priority(said: &SaidIoPriority) -> Result<IoPriority> {
 }
 
 impl IoPriority {
-    /// Sets class and level of the calling thread.
+    /// Sets the class and the level of the calling thread.
     ///
     /// # Errors
-    /// The real-time class without CAP_SYS_NICE.
+    /// `EPERM`: the real-time class needs CAP_SYS_NICE or CAP_SYS_ADMIN.
     pub fn apply(self) -> Result<()> {
         let class = row(&IO_CLASSES, self.class).map_or(0, |row| row.1);
         sched::set_io_priority(class, self.level).context("process.ioPriority")
     }
 }
 
-/// On which CPUs the process runs, before and after it is in the container's cgroup.
+/// The CPUs on which the process runs, before and after it joins the container's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Affinity {
-    /// On all that the cgroup allows, whatever the caller's affinity is: every `create`, and an `exec`
-    /// without `execCPUAffinity`.
+    /// All CPUs that the cgroup allows, even if the caller may use fewer. For every `create`, and for an `exec` without
+    /// `execCPUAffinity`.
     Reset,
-    /// As `execCPUAffinity` says; where it says nothing of a stage, nothing is changed there.
+    /// The CPUs of `execCPUAffinity`. A stage that is `None` changes nothing.
     Stages {
-        /// While the cgroup is joined.
+        /// The CPUs while the process joins the cgroup.
         initial: Option<Bits>,
-        /// For the process.
+        /// The CPUs after that.
         r#final: Option<Bits>,
     },
 }
@@ -222,22 +225,22 @@ pub enum Affinity {
 /// The greatest CPU number that a kernel can be built for (CONFIG_NR_CPUS).
 const LAST_CPU: u32 = 8191;
 
-/// `process.execCPUAffinity` as it is said.
+/// `process.execCPUAffinity` as the configuration writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SaidAffinity {
-    /// A list such as `0-3,7`.
+    /// The CPUs while the process joins the cgroup; a list such as `0-3,7`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial: Option<String>,
-    /// Another one.
+    /// The CPUs after that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#final: Option<String>,
 }
 
-/// Decides the affinity of an `exec`; `create` has [`Affinity::Reset`].
+/// Decides the affinity of an `exec`. For `create` it is always [`Affinity::Reset`].
 ///
 /// # Errors
-/// A list is not one, or has no member.
+/// A list is malformed or names no CPU.
 pub fn plan_exec_affinity(said: Option<&SaidAffinity>) -> Result<Affinity> {
     let Some(said) = said else { return Ok(Affinity::Reset) };
     let stage = |text: &Option<String>, name: &str| {
@@ -256,11 +259,11 @@ pub fn plan_exec_affinity(said: Option<&SaidAffinity>) -> Result<Affinity> {
 }
 
 impl Affinity {
-    /// In the parent, before the process is made: the initial CPUs are lent to it by being ours for that moment,
-    /// so that it has them before it is in any cgroup of the container's.
+    /// Sets the initial CPUs on the parent itself, before it makes the process, which inherits them. So the process has
+    /// them before it joins a cgroup of the container. The parent then calls [`Lent::take_back`].
     ///
     /// # Errors
-    /// None of the CPUs is there.
+    /// `EINVAL`: none of the CPUs exists.
     pub fn lend(&self) -> Result<Option<Lent>> {
         match self {
             Self::Reset | Self::Stages { initial: None, .. } => Ok(None),
@@ -272,14 +275,14 @@ impl Affinity {
         }
     }
 
-    /// After the cgroup is joined. Returns what could not be had, for the log: an affinity that was not
-    /// asked for is no reason not to start.
+    /// Sets the CPUs of `process` (`None`: the caller) after it has joined the cgroup. Returns a warning if a
+    /// [`Affinity::Reset`] fails, because the configuration did not ask for it.
     ///
     /// # Errors
-    /// None of the final CPUs is there and allowed by the cgroup.
+    /// `EINVAL`: none of the final CPUs exists and is allowed by the cgroup.
     pub fn after_cgroup(&self, process: Option<Pid>) -> Result<Option<String>> {
         match self {
-            // The kernel takes away what does not exist and what the cpuset does not allow.
+            // The kernel removes CPUs that do not exist or that the cpuset does not allow.
             Self::Reset => Ok(sched::set_affinity(process, &ALL_CPUS)
                 .err()
                 .map(|error| format!("cpu affinity of the caller is kept: {error}, ignoring"))),
@@ -291,16 +294,16 @@ impl Affinity {
     }
 }
 
-/// The CPUs that were ours before [`Affinity::lend`].
+/// The CPUs that the parent had before [`Affinity::lend`].
 #[derive(Debug)]
 #[must_use]
 pub struct Lent(Vec<c_ulong>);
 
 impl Lent {
-    /// Has them again.
+    /// Gives the parent its CPUs again.
     ///
     /// # Errors
-    /// All of them have gone.
+    /// `EINVAL`: all of them are offline by now.
     pub fn take_back(self) -> Result<()> {
         Ok(sched::set_affinity(None, &self.0)?)
     }
