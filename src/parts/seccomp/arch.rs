@@ -1,7 +1,7 @@
-//! Architectures of seccomp: what a kernel of one machine can be called as, and the system call numbers.
+//! The calling conventions of each machine, and their system call numbers.
 //!
-//! A machine has several calling conventions ([`Abi`]): an x86_64 kernel answers x86_64, 32-bit x86 and x32.
-//! Architectures that the machine's kernel cannot be called as need no code in the filter.
+//! A machine has one or more calling conventions ([`Abi`]): an x86_64 kernel serves x86_64, 32-bit x86 and x32. The
+//! filter needs no code for architectures that the machine's kernel does not serve.
 //! Not for: rules (`compile.rs`).
 
 use oci_spec::runtime::Arch;
@@ -9,54 +9,54 @@ use oci_spec::runtime::Arch;
 /// One calling convention of a machine.
 #[derive(Debug)]
 pub struct Abi {
-    /// What the kernel puts into `seccomp_data.arch` (`AUDIT_ARCH_*` of linux/audit.h).
+    /// The value that the kernel puts into `seccomp_data.arch` (`AUDIT_ARCH_*` of linux/audit.h).
     pub audit: u32,
-    /// Set in every number of this convention: x32 shares its audit value with x86_64.
+    /// A bit that is set in every number of this convention. x32 has one, as it shares its audit value with x86_64.
     pub bit: u32,
-    /// Names to numbers, without `bit`. A name is looked up in the first table that has it.
+    /// The numbers of names, without `bit`. The first table that has a name decides.
     pub numbers: &'static [&'static Table],
-    /// Numbers from here on are set apart for the architecture, they are not "newer" calls.
+    /// The first number that is reserved for the architecture. Such numbers never count as newer than the profile.
     pub private: u32,
-    /// Whether `socketcall` (102) and `ipc` (117) exist, which carry many calls in their first argument.
+    /// True if `socketcall` (102) and `ipc` (117) exist. Their first argument selects one of many calls.
     pub multiplexed: bool,
-    /// Calls that take one pointer to all their arguments.
+    /// The calls whose only argument is a pointer to their arguments.
     pub packed: &'static [u32],
 }
 
-/// A call that is made through another one.
+/// A call that a multiplexer (`socketcall` or `ipc`) carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
     /// The number of the multiplexer.
     pub number: u32,
-    /// The bits of its first argument that the kernel looks at.
+    /// The bits of its first argument that the kernel uses.
     pub mask: u64,
-    /// What these bits are for this call.
+    /// The value of these bits for this call.
     pub value: u64,
 }
 
-/// The calling conventions of a kernel, the native one first.
+/// A machine, by the calling conventions that its kernel serves.
 #[derive(Debug)]
 pub struct Machine {
-    /// The spec's name and the convention.
+    /// Each architecture of the spec with its convention; the native one first.
     pub abis: &'static [(Arch, &'static Abi)],
 }
 
-/// The bit that tells x32 from x86_64.
+/// The bit that distinguishes x32 from x86_64.
 pub const X32_BIT: u32 = 0x4000_0000;
 /// In `AUDIT_ARCH_*`: registers have 64 bits.
 const WIDE: u32 = 0x8000_0000;
 /// In `AUDIT_ARCH_*`: little endian.
 const LITTLE: u32 = 0x4000_0000;
-/// No numbers are private.
+/// For [`Abi::private`]: no number is reserved.
 const NONE_PRIVATE: u32 = u32::MAX;
 
 impl Abi {
-    /// Whether arguments are compared in 64 bits. x32 and the 32-bit conventions compare the low half.
+    /// Returns true if arguments are compared in 64 bits. x32 and the 32-bit conventions compare the low half.
     pub fn wide(&self) -> bool {
         self.audit & WIDE != 0 && self.bit == 0
     }
 
-    /// Whether the low half of an argument comes first in memory.
+    /// Returns true if the low half of an argument comes first in memory.
     pub fn little_endian(&self) -> bool {
         self.audit & LITTLE != 0
     }
@@ -66,24 +66,24 @@ impl Abi {
         self.numbers.iter().find_map(|table| table.get(hash)).map(|number| number | self.bit)
     }
 
-    /// How the call is also made through a multiplexer.
+    /// The multiplexer that carries the call whose name has this [`hash`]; `None` if none does.
     pub fn carried(&self, hash: u64) -> Option<Carried> {
         let found = if self.multiplexed { MULTIPLEXED.get(hash) } else { None };
         found.map(|found| {
             let (number, value) = (found >> 8, u64::from(found & 0xff));
-            // Both take a 32-bit integer, on machines of 64 bits, too. The upper half of ipc's is a version.
+            // Both take a 32-bit integer, even on 64-bit machines. ipc(2) has a version in the upper 16 bits.
             let mask = if number == IPC { 0xffff } else { 0xffff_ffff };
             Carried { number, mask, value }
         })
     }
 
-    /// Whether a filter can see the arguments of the call `number`.
+    /// Returns true if a filter can read the arguments of the call `number`.
     pub fn shows_arguments(&self, number: u32) -> bool {
         !self.packed.contains(&number)
     }
 }
 
-/// FNV-1a with 64 bits.
+/// The FNV-1a hash of a name, with 64 bits.
 #[allow(clippy::indexing_slicing, reason = "const fn has no other way, and `at` is below the length")]
 pub const fn hash(name: &str) -> u64 {
     let (bytes, mut hash, mut at) = (name.as_bytes(), 0xcbf2_9ce4_8422_2325_u64, 0);
@@ -94,11 +94,10 @@ pub const fn hash(name: &str) -> u64 {
     hash
 }
 
-/// Names to numbers, by the hash of the name: an open-addressed table that the compiler fills.
+/// A map from the hash of a name to a number. The compiler fills this open-addressed table.
 ///
-/// The names themselves are not kept: as `&str` each would be a relocation to be done at every start of a
-/// static-pie program. No two known names have the same hash (a test looks at all), and a name that nobody
-/// knows takes the place of a known one with a chance of 2⁻⁵⁴.
+/// The table does not hold the names: each `&str` would need a relocation at every start of the static PIE. The build
+/// fails if two known names have the same hash. An unknown name has the hash of a known one with a probability of 2⁻⁵⁴.
 #[derive(Debug)]
 pub struct Table {
     hashes: [u64; SLOTS],
@@ -107,7 +106,7 @@ pub struct Table {
 
 const SLOTS: usize = 1024;
 
-// Evaluated by the compiler, which refuses an index that is too big; `get` is the one function for run time.
+// The compiler evaluates these functions, and refuses an index that is too big. Only `get` runs in the product.
 #[allow(clippy::indexing_slicing, reason = "slots are taken modulo their number")]
 impl Table {
     const EMPTY: Self = Self { hashes: [0; SLOTS], numbers: [0; SLOTS] };
@@ -168,8 +167,8 @@ macro_rules! table {
 /// The number of `ipc`, the multiplexer of System V's interprocess communication.
 const IPC: u32 = 117;
 
-/// What goes through `socketcall` (102) and `ipc` (117) on 32-bit x86, s390 and PowerPC: multiplexer << 8 | value
-/// of the first argument (linux/net.h, linux/ipc.h).
+/// The calls that `socketcall` (102) and `ipc` (117) carry on 32-bit x86, s390 and PowerPC. The number of the
+/// multiplexer is shifted left by 8; the low bits are the value of its first argument (linux/net.h, linux/ipc.h).
 static MULTIPLEXED: Table = {
     const SOCKETCALL: u32 = 102 << 8;
     const IPC: u32 = self::IPC << 8;
@@ -230,7 +229,7 @@ mod x86_64 {
         multiplexed: false,
         packed: &[],
     };
-    /// Calls whose x32 form has a number of its own, as its arguments are laid out differently.
+    /// The calls that have another number for x32, because their arguments have another layout there.
     static X32_OWN: Table = Table::of(&[
         ("rt_sigaction", 512),
         ("rt_sigreturn", 513),
@@ -288,7 +287,7 @@ mod x86 {
         numbers: &[table!(x86)],
         private: NONE_PRIVATE,
         multiplexed: true,
-        packed: &[82, 90], // select and mmap; the newer ones are called _newselect and mmap2
+        packed: &[82, 90], // select and mmap; their successors are _newselect and mmap2
     };
     #[cfg(target_arch = "x86")]
     pub static MACHINE: super::Machine = super::Machine { abis: &[(super::Arch::ScmpArchX86, &X86)] };
@@ -357,11 +356,11 @@ macro_rules! machine {
 
 machine!(riscv64, "riscv64", ScmpArchRiscv64, 243 | WIDE | LITTLE, false, []);
 machine!(loongarch64, "loongarch64", ScmpArchLoongarch64, 258 | WIDE | LITTLE, false, []);
-// The 31-bit convention of s390x and the 32-bit one of ppc64 have no code: they get the bad-arch action.
+// The filter has no code for the 31-bit convention of s390x and the 32-bit one of ppc64: calls get KILL_THREAD.
 machine!(s390x, "s390x", ScmpArchS390x, 22 | WIDE, true, [90]); // mmap
 machine!(powerpc64, "powerpc64", ScmpArchPpc64le, 21 | WIDE | LITTLE, true, []);
 
-/// The machine that orlop is built for.
+/// The machine for which orlop is built.
 pub fn native() -> &'static Machine {
     #[cfg(target_arch = "x86_64")]
     return &x86_64::MACHINE;

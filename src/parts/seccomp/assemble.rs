@@ -1,9 +1,9 @@
-//! Classic BPF, put together from the end, as jumps go forward only.
+//! An assembler for classic BPF. Programs are built from the end to the start, because BPF jumps go forward only: the
+//! target of a jump exists before the jump.
 //!
-//! Why not the generator of the `seccompiler` crate: it lays an argument's halves out for little endian only,
-//! always compares both halves, enters each rule through two more jumps, and its rules end in one action.
-//! With labels the same conditions cost a third of the instructions, and denied calls run all of them.
-//! Not for: what the filter should decide (`compile.rs`).
+//! The `seccompiler` crate cannot express most profiles: its filters have one architecture, and one action for all
+//! rules. They also compare the number with each known call in turn, where we use a binary search.
+//! Not for: what the filter decides (`compile.rs`).
 
 use crate::sys::seccomp::Instruction;
 
@@ -12,7 +12,7 @@ const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
 const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
-/// A conditional jump on the loaded word.
+/// The condition of a jump, about the word that was loaded last.
 #[derive(Clone, Copy, Debug)]
 pub enum Test {
     /// Equal to the operand.
@@ -21,7 +21,7 @@ pub enum Test {
     Greater = 0x25,
     /// Greater than or equal to the operand.
     AtLeast = 0x35,
-    /// Has any bit of the operand.
+    /// Has at least one bit of the operand set.
     AnyBit = 0x45,
 }
 
@@ -32,7 +32,7 @@ pub type Label = usize;
 #[derive(Debug, Default)]
 pub struct Assembler {
     reversed: Vec<Instruction>,
-    /// The nearest `return` of each value.
+    /// The `return` of each value that is nearest to the front.
     returns: Vec<(u32, Label)>,
 }
 
@@ -42,12 +42,12 @@ impl Assembler {
         self.reversed.len()
     }
 
-    /// How far a jump that is put in front now, after `more` instructions, would have to reach.
+    /// The distance from a jump to `to`, if the jump is put in front after `more` other instructions.
     fn distance(&self, to: Label, more: usize) -> usize {
         self.reversed.len() + more - to
     }
 
-    /// Ends with `value`.
+    /// Returns the label of a `return` of `value`, which it adds if there is none.
     pub fn ret(&mut self, value: u32) -> Label {
         match self.returns.iter().find(|(known, _)| *known == value) {
             Some(&(_, label)) => label,
@@ -59,7 +59,7 @@ impl Assembler {
         }
     }
 
-    /// Puts something in front that does what `to` does: a copy of a `return`, or a jump.
+    /// Puts in front a copy of `to` if that is a `return`, and otherwise a jump to it.
     fn repeat(&mut self, to: Label) -> Label {
         let code = to.checked_sub(1).and_then(|at| self.reversed.get(at)).copied();
         let Some(Instruction { code: RETURN, k, .. }) = code else {
@@ -72,7 +72,7 @@ impl Assembler {
         label
     }
 
-    /// A place that does what `to` does, within the reach of the two jumps to be put in front next.
+    /// Returns a label equivalent to `to`, near enough for the next two instructions to reach.
     fn nearer(&mut self, to: Label) -> Label {
         let copies = &self.returns;
         let value = to.checked_sub(1).and_then(|at| self.reversed.get(at)).map(|found| (found.code, found.k));
@@ -83,19 +83,19 @@ impl Assembler {
         }
     }
 
-    /// Makes `to`, or what does the same, the very next instruction.
+    /// Makes `to`, or an equivalent of it, the instruction at the front.
     fn follow(&mut self, to: Label) {
         if to != self.reversed.len() {
             self.repeat(to);
         }
     }
 
-    /// Goes to `yes` if the loaded word passes the test, else to `no`.
+    /// Puts in front a jump to `yes` if the loaded word passes the test, else to `no`.
     pub fn branch(&mut self, test: Test, k: u32, mut yes: Label, mut no: Label) -> Label {
         if yes == no {
             return yes;
         }
-        // Bringing one nearer moves the other one instruction away.
+        // Bringing one label nearer adds an instruction, so the other label moves away by one.
         if self.distance(yes, 1) > usize::from(u8::MAX) {
             yes = self.nearer(yes);
         }
@@ -106,19 +106,19 @@ impl Assembler {
         self.push(test as u16, jt, jf, k)
     }
 
-    /// Loads the word at `offset` of `seccomp_data`, then goes on at `next`.
+    /// Puts in front a load of the word at `offset` of `seccomp_data`, which goes on at `next`.
     pub fn load(&mut self, offset: u32, next: Label) -> Label {
         self.follow(next);
         self.push(LOAD, 0, 0, offset)
     }
 
-    /// Keeps the bits of `mask`, then goes on at `next`.
+    /// Puts in front an instruction that keeps only the bits of `mask`, and goes on at `next`.
     pub fn mask(&mut self, mask: u32, next: Label) -> Label {
         self.follow(next);
         self.push(AND, 0, 0, mask)
     }
 
-    /// The finished program, which starts with what was put in front last.
+    /// The finished program. It starts with the instruction that was put in front last.
     pub fn finish(self) -> Vec<Instruction> {
         let mut program = self.reversed;
         program.reverse();

@@ -1,88 +1,88 @@
-//! From the rules of a profile to a filter program.
+//! Compiles the rules of a profile into a filter program.
 //!
-//! The program asks for the architecture, then finds the number by binary search over runs of numbers that have
-//! the same outcome: O(log n) for every call. Only calls with conditions look at arguments, so the kernel's
-//! cache of always-allowed calls (since Linux 5.11) holds for all others.
+//! The program first checks the architecture. Then it finds the system call number by binary search over ranges of
+//! numbers that have the same outcome: O(log n) for every call. It reads arguments only for calls with conditions. For
+//! all other calls that are allowed, the kernel caches the answer.
 //!
-//! Where the spec is silent, the outcome is what runc gets from libseccomp:
-//! * a rule whose action is the default action is as if absent;
-//! * of several rules without conditions the first wins, and it wins over rules with conditions, wherever those
-//!   stand; rules with conditions are tried in the order of the profile (libseccomp sorts them by argument
-//!   and value; only profiles whose rules overlap with different actions can tell);
-//! * 32-bit conventions and x32 compare the low halves of arguments and values;
-//! * a call that 32-bit x86 can also make through `socketcall` or `ipc` has its rule there too, for that value
-//!   of the first argument (a profile that names the multiplexer itself says what becomes of all that it carries);
-//! * an architecture that is not listed, and x32 where it is not listed, gets `KILL_THREAD`; the number -1 of
-//!   x86_64 does not, as tracers use it to skip a call;
-//! * numbers above every one that the profile names are newer than the profile: ENOSYS, so that programs fall
-//!   back, unless the default action lets calls through.
+//! The spec does not settle every case. These are settled as runc does by libseccomp:
+//! * A rule whose action is the default action has no effect.
+//! * The first rule without conditions wins over all other rules for the same call, in any order. Rules with conditions
+//!   are tried in the order of the profile. (libseccomp sorts them by argument and value. The difference shows only if
+//!   rules with different actions overlap.)
+//! * 32-bit conventions and x32 compare only the low halves of arguments and values.
+//! * A call that 32-bit x86 can also make through `socketcall` or `ipc` gets its rule there too, for its value of the
+//!   first argument. A rule for `socketcall` or `ipc` itself covers all calls that go through it.
+//! * A call by an architecture that the profile does not list gets `KILL_THREAD`. So does x32 if it is not listed,
+//!   except for the number -1, by which tracers of x86_64 skip a call.
+//! * A number above every number that the profile names belongs to a call newer than the profile. It gets ENOSYS, so
+//!   that programs use an older call, unless the default action lets calls through.
 //!
-//! Where arguments are in memory (`socketcall`, `ipc`, 32-bit x86's `mmap` and `select`), a filter cannot ask the
-//! conditions of a rule. Such a call gets the strictest of the outcomes that its arguments could have led to. Here
-//! libseccomp compares registers that the call does not use.
+//! A filter cannot read arguments in memory: those of `socketcall`, of `ipc`, and of 32-bit x86's `mmap` and `select`.
+//! Such a call gets the strictest of the outcomes that its rules allow. (libseccomp compares registers here that the
+//! call does not use.)
 //!
-//! Not for: words of config.json (`mod.rs`).
+//! Not for: the names in config.json (`mod.rs`).
 
 use super::arch::{self, Abi, Carried, Machine, X32_BIT};
 use super::assemble::{Assembler, Label, Test};
 use crate::sys::seccomp::Instruction;
 use oci_spec::runtime::{Arch, LinuxSeccompOperator as Operator};
 
-/// Kill the calling thread (`SECCOMP_RET_KILL_THREAD`): for architectures that are not listed.
+/// The filter's answer that kills the calling thread (`SECCOMP_RET_KILL_THREAD`).
 pub const KILL_THREAD: u32 = 0;
-/// Fail with ENOSYS.
+/// The filter's answer that makes the call fail with ENOSYS.
 const NOT_IMPLEMENTED: u32 = 0x0005_0000 | libc::ENOSYS as u32;
-/// Where `seccomp_data` has the number, the architecture and the first argument.
+/// The offsets of the number, the architecture and the first argument in `seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// What one argument must be.
+/// A condition about one argument.
 #[derive(Clone, Copy, Debug)]
 pub struct Condition {
     /// Which argument, 0 to 5.
     pub index: u32,
     /// How it is compared.
     pub operator: Operator,
-    /// With what; the mask of `MASKED_EQ`.
+    /// The value to compare with; for `MASKED_EQ` the mask.
     pub value: u64,
-    /// What the masked value must be.
+    /// For `MASKED_EQ`, the value that the masked argument must have.
     pub masked: u64,
 }
 
-/// An action (a return value of the filter) and the conditions that must all hold.
+/// An action, and the conditions under which it applies: all of them must hold.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// `SECCOMP_RET_*` with its data.
+    /// The return value of the filter: `SECCOMP_RET_*` with its data.
     pub action: u32,
-    /// None: always.
+    /// If this is empty, the rule always applies.
     pub conditions: Vec<Condition>,
 }
 
-/// The rules of a profile, free of its words.
+/// A profile with numbers in place of names.
 #[derive(Debug)]
 pub struct Profile<'a> {
-    /// What calls without a rule get.
+    /// The action for calls without a rule.
     pub default: u32,
-    /// Whether calls that are newer than the profile get ENOSYS.
+    /// True if calls that are newer than the profile get ENOSYS.
     pub newer_not_implemented: bool,
-    /// The architectures besides the native one.
+    /// The architectures that the profile lists. The native one counts as listed.
     pub architectures: &'a [Arch],
-    /// Hashes of names, in the order of the profile, with the rules of each.
+    /// The hash of each name and the range of its rules in `rules`, in the order of the profile.
     pub calls: Vec<(u64, std::ops::Range<usize>)>,
     /// The rules, in the order of the profile.
     pub rules: Vec<Rule>,
 }
 
-/// What becomes of a system call.
+/// The decision about a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Return(u32),
-    /// The rules of this index in [`Compiler::lists`], tried in order.
+    /// The rules at this index of [`Compiler::lists`] are tried in order.
     Ask(usize),
 }
 
-/// The outcome from this number up to the next range.
+/// The first number of a range, and the outcome for all numbers up to the next range.
 type Range = (u32, Outcome);
 
 struct Compiler {
@@ -90,14 +90,14 @@ struct Compiler {
     newer_not_implemented: bool,
     calls: Vec<(u64, std::ops::Range<usize>)>,
     rules: Vec<Rule>,
-    /// Distinct lists of rules, so that calls with the same conditions share their code.
+    /// Distinct lists of rules. Calls with the same list share their code.
     lists: Vec<Vec<usize>>,
-    /// Code that is there already: list, wide, place.
+    /// The code that exists already: the list, whether it compares 64 bits, and its label.
     emitted: Vec<(usize, bool, Label)>,
     out: Assembler,
 }
 
-/// The program for `profile` on `machine`.
+/// Compiles the program for `profile` on `machine`.
 pub fn compile(profile: Profile, machine: &Machine) -> Vec<Instruction> {
     let listed = |arch: Arch| profile.architectures.contains(&arch);
     let native = machine.abis.first().map(|(arch, _)| *arch);
@@ -127,7 +127,7 @@ pub fn compile(profile: Profile, machine: &Machine) -> Vec<Instruction> {
 }
 
 impl Compiler {
-    /// Every number of a convention, in runs of the same outcome.
+    /// Divides all numbers of a convention into ranges with the same outcome.
     fn ranges(&mut self, abi: &Abi) -> Vec<Range> {
         let (named, newest) = self.numbered(abi);
         let default = Outcome::Return(self.default);
@@ -145,8 +145,8 @@ impl Compiler {
         let mut rows = named.chunk_by(|a, b| a.0 == b.0).peekable();
         loop {
             let number = rows.peek().and_then(|rows| rows.first()).map_or(u32::MAX, |row| row.0);
-            // What no rule is about, up to there. A multiplexer may come after the newest number, and after it that
-            // goes on.
+            // The numbers up to `number` have no rule. A multiplexer may be above the newest number; the numbers
+            // after it still count as newer.
             if number > expected {
                 set(expected, if is_newer(expected) { NEWER } else { default });
             }
@@ -160,14 +160,14 @@ impl Compiler {
             set(number, outcome);
             expected = number.saturating_add(1);
         }
-        // setup(2), number 0, is what s390 makes of numbers that its kernel does not know.
+        // s390 reports numbers that its kernel does not know as number 0, setup(2).
         if newer.is_some() && abi.audit == AUDIT_S390X {
             ranges.splice(0..1, [(0, Outcome::Return(NOT_IMPLEMENTED)), (1, default)]);
         }
         ranges
     }
 
-    /// The rules of each number: (number, order, rule), sorted; and the newest number that the profile names.
+    /// Returns the rules of each number as (number, order, rule), sorted, and the newest number that is named.
     fn numbered(&mut self, abi: &Abi) -> (Vec<(u32, usize, usize)>, Option<u32>) {
         let mut named = Vec::with_capacity(self.calls.len());
         let mut carried: Vec<(Carried, usize, Vec<usize>)> = Vec::new();
@@ -204,19 +204,19 @@ impl Compiler {
             }
         }
         named.sort_unstable();
-        // As in runc, a profile that names nothing but number 0 says nothing about what is new.
+        // As in runc, no call counts as newer if the profile names only number 0.
         (named, Some(newest).filter(|newest| *newest & !abi.bit != 0))
     }
 
-    /// The action for a call whose arguments cannot be seen: of those that the rules, and the default, have for it, the
-    /// one that the kernel would prefer between two filters. A rule without conditions leaves no choice.
+    /// The action for a call whose arguments the filter cannot read: the strictest of the default action and the
+    /// actions of its rules, in the kernel's order of actions. A rule without conditions decides alone.
     fn strictest(&self, rules: &[usize]) -> u32 {
         let rules = || rules.iter().filter_map(|rule| self.rules.get(*rule));
         if let Some(always) = rules().find(|rule| rule.conditions.is_empty()) {
             return always.action;
         }
         let actions = std::iter::once(self.default).chain(rules().map(|rule| rule.action));
-        // SECCOMP_RET_ACTION_FULL, compared with its sign: KILL_PROCESS is the lowest, ALLOW the highest.
+        // The kernel compares these bits as a signed number: KILL_PROCESS is the lowest, ALLOW the highest.
         actions.min_by_key(|action| (action & 0xffff_0000).cast_signed()).unwrap_or(self.default)
     }
 
@@ -239,11 +239,11 @@ impl Compiler {
         Outcome::Ask(self.lists.len() - 1)
     }
 
-    /// Code that loads the number and finds its range.
+    /// Emits code that loads the number and jumps to the outcome of its range.
     fn search(&mut self, ranges: &[Range], wide: bool, little: bool) -> Label {
         let mut places = Vec::with_capacity(ranges.len());
         for &(from, outcome) in ranges {
-            // The x32 half of the x86_64 ranges compares as x32 does.
+            // x32 shares the search with x86_64. Its numbers have X32_BIT, and its arguments have 32 bits.
             let wide = wide && from & X32_BIT == 0;
             places.push((from, self.place(outcome, wide, little)));
         }
@@ -251,7 +251,7 @@ impl Compiler {
         self.out.load(NUMBER, root)
     }
 
-    /// A binary search. Between equal neighbours, a single number is one test for equality.
+    /// Emits a binary search. A single number between two ranges of equal outcome takes one test for equality.
     fn tree(&mut self, places: &[(u32, Label)]) -> Label {
         match *places {
             [] => self.out.ret(self.default),
@@ -268,7 +268,7 @@ impl Compiler {
         }
     }
 
-    /// Code for an outcome, made once.
+    /// Emits the code for an outcome, or returns its label if the code exists.
     fn place(&mut self, outcome: Outcome, wide: bool, little: bool) -> Label {
         let list = match outcome {
             Outcome::Return(value) => return self.out.ret(value),
@@ -295,19 +295,19 @@ impl Compiler {
 
 const AUDIT_S390X: u32 = 0x8000_0016;
 
-/// The condition by which a multiplexer carries a call.
+/// The condition on a multiplexer's first argument under which it carries the call.
 fn is_carried(by: Carried) -> Condition {
     Condition { index: 0, operator: Operator::ScmpCmpMaskedEq, value: by.mask, masked: by.value }
 }
 
-/// One half of an argument and what it is compared with.
+/// One half of an argument: its offset in `seccomp_data`, and the halves of the condition's values.
 struct Half {
     offset: u32,
     value: u32,
     masked: u32,
 }
 
-/// Code that goes to `yes` if the condition holds, else to `no`.
+/// Emits code that goes to `yes` if the condition holds, else to `no`.
 fn ask(
     out: &mut Assembler,
     condition: &Condition,
@@ -349,7 +349,7 @@ fn equal(out: &mut Assembler, low: &Half, high: Option<Half>, yes: Label, no: La
     out.load(high.offset, test)
 }
 
-/// `test` is strict or not for the low half; the high half decides unless it is equal.
+/// Compares the high halves first. If they are equal, `test` compares the low halves.
 fn ordered(out: &mut Assembler, test: Test, low: &Half, high: Option<Half>, yes: Label, no: Label) -> Label {
     let found = out.branch(test, low.value, yes, no);
     let low = out.load(low.offset, found);
@@ -375,7 +375,7 @@ fn masked_equal(out: &mut Assembler, half: &Half, yes: Label, no: Label) -> Labe
     out.load(half.offset, test)
 }
 
-/// The machine that orlop is built for.
+/// The calling conventions of the machine that orlop is built for.
 pub fn native() -> &'static Machine {
     arch::native()
 }

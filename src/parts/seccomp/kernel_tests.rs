@@ -1,4 +1,4 @@
-//! What the kernel does under a loaded filter: a forked child loads it and makes sampled calls.
+//! Tests with the real kernel: a forked child loads a filter and makes some system calls.
 
 use super::reference::ALLOW;
 use super::tests::{default_profile, spec};
@@ -9,7 +9,7 @@ use nix::sys::wait::WaitStatus;
 use serde_json::json;
 use std::os::fd::AsFd;
 
-/// Loads a filter in a child; `body` gives a number of the first failed check, 0 for none.
+/// Loads a filter in a child and runs `body` there. `body` returns the number of the first failed check, or 0.
 fn under(profile: serde_json::Value, body: impl FnOnce() -> u8) -> WaitStatus {
     let filter = plan(&spec(profile), None).unwrap().unwrap();
     probe::in_child(|| {
@@ -18,7 +18,7 @@ fn under(profile: serde_json::Value, body: impl FnOnce() -> u8) -> WaitStatus {
     })
 }
 
-/// The number of the first row that is not as expected, from 1.
+/// The number of the first row that is not as expected, counted from 1; 0 if there is none.
 fn first_wrong(rows: &[(i32, i32)]) -> u8 {
     rows.iter().position(|(got, expected)| got != expected).map_or(0, |at| at as u8 + 1)
 }
@@ -48,7 +48,7 @@ fn the_kernel_answers_as_the_default_profile_says() {
             (probe::errno(libc::SYS_personality, [0xffff_ffff, 0, 0]), 0),
             (probe::errno(libc::SYS_personality, [0x4_0000, 0, 0]), EPERM),
             (probe::errno(1000, [0; 3]), libc::ENOSYS),
-            // x32 reads: allowed by the filter; the kernel has x32 or answers ENOSYS. Mounts: refused here.
+            // The filter lets x32's read through to a kernel that may lack x32, so only refused calls are tested.
             (probe::errno(0x4000_0000 | libc::SYS_mount, [0; 3]), EPERM),
             (probe::errno(0x4000_0000 | 2000, [0; 3]), libc::ENOSYS),
         ])
@@ -56,7 +56,8 @@ fn the_kernel_answers_as_the_default_profile_says() {
     assert_eq!(exit_code(status), 0);
 }
 
-/// getpid is 20 for 32-bit x86; without IA32 emulation the instruction kills.
+/// Returns true if this kernel runs 32-bit x86. The number of getpid is 20 there. Without IA32 emulation, the
+/// instruction of the call kills the child.
 #[cfg(target_arch = "x86_64")]
 fn runs_i386() -> bool {
     let runs = match probe::in_child(|| u8::from(probe::errno_i386(20, [0; 3]) != 0)) {
@@ -85,9 +86,9 @@ fn the_kernel_denies_through_a_multiplexer_what_it_denies_directly() {
         "syscalls": [allowed, asked("bind", 1), asked("socket", 0), asked("shmget", 1), asked("mmap", 1)]});
     let status = under(profile, || {
         first_wrong(&[
-            (probe::errno_i386(361, [u32::MAX, 0, 0]), libc::EBADF), // bind: its second argument is as asked
+            (probe::errno_i386(361, [u32::MAX, 0, 0]), libc::EBADF), // bind, with the second argument of its rule
             (probe::errno_i386(361, [u32::MAX, 8, 0]), EPERM),
-            (probe::errno_i386(102, [2, 0, 0]), EPERM), // socketcall, with no arguments to be read: EFAULT
+            (probe::errno_i386(102, [2, 0, 0]), EPERM), // socketcall; the kernel would answer EFAULT
             (probe::errno_i386(102, [1, 0, 0]), EPERM),
             (probe::errno_i386(117, [23, 0, 0]), EPERM), // ipc
             (probe::errno_i386(117, [0x1_0017, 0, 0]), EPERM),
@@ -159,7 +160,7 @@ fn a_notification_reaches_who_holds_the_fd() {
         if exit_code(asks) != 0 {
             return 4;
         }
-        // The grandchild asks while its parent answers.
+        // One thread makes the call while the other answers it.
         std::thread::scope(|scope| {
             let call = scope.spawn(|| probe::errno(libc::SYS_getppid, [0; 3]));
             let answered = probe::answer(fd.as_fd(), libc::ENOMEDIUM).ok();

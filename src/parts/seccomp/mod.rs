@@ -1,8 +1,8 @@
-//! `linux.seccomp`: which system calls the container may make (config-linux, "Seccomp").
+//! `linux.seccomp`: the system calls that the container may make (config-linux.md, "Seccomp").
 //!
-//! `plan` reads the profile and compiles it (`compile.rs`, `arch.rs`, `assemble.rs`); `Filter::install` loads it
-//! in init; `send_to_listener` hands the notification fd to the agent, from the parent.
-//! Not for: when it is loaded (the spine decides by noNewPrivileges), nor how the fd gets to the parent.
+//! [`plan`] turns the names of the profile into numbers and compiles it (`compile.rs`, `arch.rs`, `assemble.rs`). Init
+//! loads the filter by [`Filter::install`]. The parent sends the notification fd to the agent by [`send_to_listener`].
+//! Not for: when init loads the filter (`plan::FilterTime`), and how the parent gets the fd (`wire`).
 
 mod arch;
 mod assemble;
@@ -30,13 +30,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// What the filter answers for an action, and which data it can carry.
+/// An action: its name, the value that the filter returns for it, and the data that the value can carry.
 struct ActionRow {
     name: &'static str,
     action: Action,
     /// `SECCOMP_RET_*`.
     value: u32,
-    /// The largest `errnoRet`; 0 if the action takes none.
+    /// The largest `errnoRet` that the action takes; 0 if it takes none.
     data: u32,
 }
 
@@ -44,7 +44,7 @@ const fn action(name: &'static str, action: Action, value: u32, data: u32) -> Ac
     ActionRow { name, action, value, data }
 }
 
-/// Sorted by name, as `features` prints them.
+/// All actions, sorted by name. `features` prints them in this order.
 const ACTIONS: &[ActionRow] = &[
     action("SCMP_ACT_ALLOW", Action::ScmpActAllow, 0x7fff_0000, 0),
     action("SCMP_ACT_ERRNO", Action::ScmpActErrno, 0x0005_0000, MAX_ERRNO),
@@ -70,8 +70,8 @@ const OPERATORS: &[(&str, Operator)] = &[
     ("SCMP_CMP_NE", Operator::ScmpCmpNe),
 ];
 
-/// The architectures of the spec. Those that this machine's kernel cannot be called as are taken and need no
-/// code in the filter.
+/// The architectures of the spec. The filter has no code for one that this machine's kernel does not serve: no process
+/// can make such a call.
 const ARCHITECTURES: &[(&str, Arch)] = &[
     ("SCMP_ARCH_AARCH64", Arch::ScmpArchAarch64),
     ("SCMP_ARCH_ARM", Arch::ScmpArchArm),
@@ -98,7 +98,7 @@ const ARCHITECTURES: &[(&str, Arch)] = &[
     ("SCMP_ARCH_X86_64", Arch::ScmpArchX86_64),
 ];
 
-/// In the order in which `features` prints them. TSYNC is accepted and does nothing: init has one thread.
+/// All flags, in the order in which `features` prints them. TSYNC has no effect, because init has only one thread.
 const FLAGS: &[(&str, Flag, u32)] = &[
     ("SECCOMP_FILTER_FLAG_TSYNC", Flag::SeccompFilterFlagTsync, 0),
     ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", Flag::SeccompFilterFlagSpecAllow, sys::SPEC_ALLOW),
@@ -130,7 +130,7 @@ pub fn known_flags() -> Vec<&'static str> {
     FLAGS.iter().map(|(name, ..)| *name).collect()
 }
 
-/// The flags that the running kernel takes too: a system call for each.
+/// The flags that the running kernel supports. Makes a system call for each.
 pub fn supported_flags() -> Vec<&'static str> {
     let listener = |bits: u32| if bits == sys::WAIT_KILLABLE_RECV { sys::NEW_LISTENER } else { 0 };
     let supported = FLAGS.iter().filter(|(_, _, bits)| sys::knows_flags(bits | listener(*bits)));
@@ -146,16 +146,16 @@ pub struct Filter {
     listener: Option<Listener>,
 }
 
-/// Who answers notifications.
+/// The agent that answers notifications.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// The agent's socket; `@name` is in the abstract namespace.
+    /// The agent's socket. `@name` stands for an abstract socket.
     pub path: PathBuf,
-    /// Passed on to the agent.
+    /// `listenerMetadata`, which the agent gets unchanged.
     pub metadata: String,
 }
 
-/// A program as a person wants to see it in a plan: how long it is, and whether it is the same as before.
+/// Prints a program as its length and a hash, so that a reader of a plan sees whether it has changed.
 fn summary<S: Serializer>(program: &[Instruction], to: S) -> Result<S::Ok, S::Error> {
     let words =
         program.iter().flat_map(|one| [u32::from(one.code), u32::from(one.jt), u32::from(one.jf), one.k]);
@@ -165,11 +165,11 @@ fn summary<S: Serializer>(program: &[Instruction], to: S) -> Result<S::Ok, S::Er
     to.serialize_str(&format!("{} instructions, {hash:016x}", program.len()))
 }
 
-/// Compiles `linux.seccomp`. A listener path in the annotation `run.oci.seccomp.receiver` counts where the
-/// profile has none. `None` means that no filter is to be loaded; no profile asks for that today.
+/// Compiles `linux.seccomp`. If the profile has no listener path, the annotation `run.oci.seccomp.receiver` gives it.
+/// Always returns a filter today.
 ///
 /// # Errors
-/// A profile that cannot be honoured.
+/// The profile is malformed, contradicts itself, or compiles to more instructions than the kernel takes.
 pub fn plan(spec: &LinuxSeccomp, annotations: Option<&HashMap<String, String>>) -> Result<Option<Filter>> {
     filter(spec, annotations, compile::native()).context("linux.seccomp").map(Some)
 }
@@ -188,7 +188,7 @@ fn filter(
     );
     let listener = listener(spec, annotations)?;
     let mut flags = match spec.flags() {
-        // What runc does where nothing is said; any kernel since 4.17 knows it.
+        // The default of runc.
         None => sys::SPEC_ALLOW,
         Some(flags) => {
             FLAGS.iter().filter(|(_, flag, _)| flags.contains(flag)).fold(0, |all, (_, _, bits)| all | bits)
@@ -214,7 +214,7 @@ fn listener(spec: &LinuxSeccomp, annotations: Option<&HashMap<String, String>>) 
     Ok(Some(Listener { path, metadata: spec.listener_metadata().clone().unwrap_or_default() }))
 }
 
-/// The words of the profile to numbers.
+/// Turns the names of the profile into numbers.
 fn profile(spec: &LinuxSeccomp) -> Result<Profile<'_>> {
     let default = spec.default_action();
     ensure!(default != Action::ScmpActNotify, "SCMP_ACT_NOTIFY cannot be used as default action");
@@ -227,7 +227,8 @@ fn profile(spec: &LinuxSeccomp) -> Result<Profile<'_>> {
         add_rules(entry, &mut rules).with_context(place)?;
         for name in entry.names() {
             ensure!(!name.is_empty(), "syscalls[{index}]: empty string is not a valid syscall");
-            // Init tells the parent about the notification fd after the filter is loaded.
+            // With the filter loaded, init tells the parent about the notification fd by write(2). The agent could not
+            // allow that call, because it does not have the fd yet.
             if entry.action() == Action::ScmpActNotify && name == "write" {
                 bail!("SCMP_ACT_NOTIFY cannot be used for the write syscall");
             }
@@ -236,7 +237,7 @@ fn profile(spec: &LinuxSeccomp) -> Result<Profile<'_>> {
     }
     Ok(Profile {
         default: value(default, spec.default_errno_ret()).context("defaultErrnoRet")?,
-        // A tracer and a log are there to see new calls too.
+        // A tracer or a log must see new calls too, so they do not get ENOSYS.
         newer_not_implemented: !matches!(
             default,
             Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace
@@ -247,8 +248,8 @@ fn profile(spec: &LinuxSeccomp) -> Result<Profile<'_>> {
     })
 }
 
-/// The rule of one entry; several, one for each condition, if an argument is named twice: then any of them is
-/// enough, in runc's reading.
+/// Adds the rule of one entry. If the entry names an argument twice, adds a rule for each of its conditions instead: as
+/// in runc, any of them is then enough.
 fn add_rules(entry: &LinuxSyscall, rules: &mut Vec<Rule>) -> Result<()> {
     let action = value(entry.action(), entry.errno_ret()).context("errnoRet")?;
     let mut conditions = Vec::new();
@@ -269,7 +270,7 @@ fn add_rules(entry: &LinuxSyscall, rules: &mut Vec<Rule>) -> Result<()> {
             masked: arg.value_two().unwrap_or(0),
         });
     }
-    // As in libseccomp: to look at no bit is no condition, and a rule without one goes before those that have some.
+    // As in libseccomp: a condition whose mask is 0 counts as no condition. A rule without conditions comes first.
     let asks = |one: &Condition| one.operator != Operator::ScmpCmpMaskedEq || one.value != 0;
     let rule = |mut conditions: Vec<Condition>| {
         conditions.retain(asks);
@@ -283,7 +284,7 @@ fn add_rules(entry: &LinuxSyscall, rules: &mut Vec<Rule>) -> Result<()> {
     Ok(())
 }
 
-/// The return value of the filter for an action. The spec has errnoRet refused where it has no meaning.
+/// The return value of the filter for an action. The spec demands an error if errnoRet is given and has no meaning.
 fn value(action: Action, errno: Option<u32>) -> Result<u32> {
     let row = ACTIONS.iter().find(|row| row.action == action).context("unknown action")?;
     match errno {
@@ -296,20 +297,18 @@ fn value(action: Action, errno: Option<u32>) -> Result<u32> {
 }
 
 impl Filter {
-    /// The flags of seccomp(2) with which the filter is loaded, as a number, for the debug log.
+    /// The flags of seccomp(2), as the number that the debug log shows.
     pub fn flags(&self) -> u32 {
         self.flags
     }
 
-    /// Who gets the notification fd; `install` gives one just when this is not `None`.
+    /// The agent that gets the notification fd; `None` if [`Filter::install`] returns no fd.
     pub fn listener(&self) -> Option<&Listener> {
         self.listener.as_ref()
     }
 
-    /// The filter as bytes: a line of JSON with flags and listener, then the instructions as the kernel has them.
-    ///
-    /// # Errors
-    /// None that can happen.
+    /// Encodes the filter: a line of JSON with the flags and the listener, then the instructions in the kernel's
+    /// layout. The container's state directory keeps these bytes for `exec`.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec(&(self.flags, &self.listener))?;
         bytes.push(b'\n');
@@ -321,16 +320,16 @@ impl Filter {
         Ok(bytes)
     }
 
-    /// Reads what [`Filter::encode`] wrote.
+    /// Decodes the bytes of [`Filter::encode`].
     ///
     /// # Errors
-    /// It is cut off, or never was that.
+    /// The bytes are cut off or malformed.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let end = bytes.iter().position(|byte| *byte == b'\n').context("no seccomp filter")?;
+        let end = bytes.iter().position(|byte| *byte == b'\n').context("not a seccomp filter")?;
         let (head, rest) = bytes.split_at(end);
         let (flags, listener) = serde_json::from_str(std::str::from_utf8(head)?)?;
         let (rows, left) = rest.get(1..).unwrap_or_default().as_chunks::<8>();
-        anyhow::ensure!(left.is_empty() && !rows.is_empty(), "a seccomp filter that is cut off");
+        anyhow::ensure!(left.is_empty() && !rows.is_empty(), "the seccomp filter is cut off");
         let program = rows.iter().map(|&[c0, c1, jt, jf, k0, k1, k2, k3]| Instruction {
             code: u16::from_ne_bytes([c0, c1]),
             jt,
@@ -340,19 +339,19 @@ impl Filter {
         Ok(Self { program: program.collect(), flags, listener })
     }
 
-    /// Loads the filter for the calling thread: one system call. Without no_new_privs it needs CAP_SYS_ADMIN.
+    /// Loads the filter for the calling thread by one system call. Returns the notification fd if there is a listener.
     ///
-    /// The filter may forbid close(2) too: who cannot risk that keeps the fd, which is CLOEXEC, from being
-    /// dropped.
+    /// The filter may forbid close(2). A caller that cannot risk that leaves the fd open: it is CLOEXEC.
     ///
     /// # Errors
-    /// What seccomp(2) says.
+    /// `EACCES`: we have neither no_new_privs nor CAP_SYS_ADMIN. `EINVAL`: the kernel does not know a flag. `EBUSY`: an
+    /// outer filter already has a listener.
     pub fn install(&self) -> Result<Option<OwnedFd>> {
         sys::set_filter(&self.program, self.flags).context("linux.seccomp")
     }
 }
 
-/// What the agent gets with the fd ("The Container Process State" of the spec).
+/// The message that the agent gets with the fd (config-linux.md, "The Container Process State").
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ContainerProcessState<'a, S> {
@@ -364,11 +363,11 @@ struct ContainerProcessState<'a, S> {
     state: &'a S,
 }
 
-/// Sends `notify_fd` to the agent with the state of the container, and hangs up. `pid` is the process that
-/// has the filter: init, or that of an exec.
+/// Sends `notify_fd` and the state of the container to the agent, and closes the connection. `pid` is the process that
+/// has loaded the filter: init, or the process of an `exec`.
 ///
 /// # Errors
-/// Nobody listens at the path, or the agent hung up.
+/// `ENOENT`, `ECONNREFUSED`: nobody listens at the path. `EPIPE`: the agent has closed the connection.
 pub fn send_to_listener(
     listener: &Listener,
     notify_fd: BorrowedFd,
@@ -395,7 +394,7 @@ pub fn send_to_listener(
 
 fn connect(path: &Path) -> Result<OwnedFd> {
     let address = match path.as_os_str().as_bytes() {
-        // As in Go, and so in every agent that was written for runc.
+        // As in Go: every agent that was written for runc uses this notation.
         [b'@', name @ ..] => UnixAddr::new_abstract(name),
         _ => UnixAddr::new(path),
     };
@@ -404,7 +403,7 @@ fn connect(path: &Path) -> Result<OwnedFd> {
     Ok(fd::connect(&address, args)?)
 }
 
-/// The fd goes with the first bytes; a stream may take fewer than all.
+/// Sends the message, with the fd beside its first bytes. A stream socket may take the message in several parts.
 fn send(agent: &OwnedFd, message: &[u8], fd: BorrowedFd) -> Result<()> {
     let (fds, mut rest) = ([fd.as_raw_fd()], message);
     let mut control = &[ControlMessage::ScmRights(&fds)][..];

@@ -1,7 +1,7 @@
-//! A direct reading of a profile, written without any of the compiler's code: what the tests and the fuzzer compare
-//! the filter with. Also a machine that runs the filter as the kernel does.
+//! For tests: an interpreter of profiles that shares no code with the compiler, and a machine that runs a filter as the
+//! kernel does. Tests and the fuzzer compare the answers of the two.
 //!
-//! Not part of the product. `fuzz/` takes this file in by its path, so it uses nothing of this crate.
+//! Not part of the product. `fuzz/` includes this file by its path, so it uses nothing of this crate.
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as Operator,
@@ -27,7 +27,8 @@ pub struct Call {
 /// An instruction: code, jt, jf, k.
 pub type Row = (u16, u8, u8, u32);
 
-/// Runs a program as the kernel does; also says how many instructions ran and whether an argument was read.
+/// Runs a program as the kernel does. Returns its answer, the number of instructions that ran, and true if it read an
+/// argument.
 pub fn run(program: &[Row], call: Call) -> (u32, usize, bool) {
     let word = |offset: u32| match offset {
         0 => call.number,
@@ -59,14 +60,14 @@ pub fn run(program: &[Row], call: Call) -> (u32, usize, bool) {
     }
 }
 
-/// Calls with a number of x32's own, from 512 on in this order (the kernel's arch/x86/entry/syscalls/syscall_64.tbl).
+/// The calls that have another number for x32, from 512 on in this order (arch/x86/entry/syscalls/syscall_64.tbl of the
+/// kernel).
 const X32_OWN: &str = "rt_sigaction rt_sigreturn ioctl readv writev recvfrom sendmsg recvmsg execve ptrace \
     rt_sigpending rt_sigtimedwait rt_sigqueueinfo sigaltstack timer_create mq_notify kexec_load waitid \
     set_robust_list get_robust_list vmsplice move_pages preadv pwritev rt_tgsigqueueinfo recvmmsg sendmmsg \
     process_vm_readv process_vm_writev setsockopt getsockopt io_setup io_submit execveat preadv2 pwritev2";
 
-/// The numbers of a name as the profile means them: number, and where it is a multiplexer, the value that stands for
-/// the name.
+/// The numbers that a name stands for. A number of a multiplexer comes with the value of its first argument.
 pub fn numbers(name: &str, audit: u32, x32: bool) -> Vec<(u32, Option<u64>)> {
     macro_rules! in_table {
         ($arch:ident) => {
@@ -111,14 +112,14 @@ fn holds(arg: &LinuxSeccompArg, call: &Call, wide: bool) -> bool {
     }
 }
 
-/// The rules of a profile by the number that they are about, in the profile's order, and the highest number.
+/// The rules of a profile by their number, in the order of the profile, and the highest number that it names.
 #[derive(Default)]
 struct Table {
     newest: u32,
     rules: std::collections::HashMap<u32, Vec<(usize, Option<u64>)>>,
 }
 
-/// A table for each architecture, made once: a hundred thousand calls ask for the same ones.
+/// A table for each architecture. Each is made once, because tests ask about a hundred thousand calls.
 #[derive(Default)]
 pub struct Tables(std::collections::HashMap<(u32, bool), Table>);
 
@@ -139,7 +140,7 @@ impl Tables {
     }
 }
 
-/// Whether an entry asks nothing of the arguments.
+/// Returns true if an entry has no condition about the arguments.
 fn conditionless(entry: &LinuxSyscall) -> bool {
     let args = entry.args().clone().unwrap_or_default();
     let nothing = |arg: &LinuxSeccompArg| arg.op() == Operator::ScmpCmpMaskedEq && arg.value() == 0;
@@ -147,7 +148,7 @@ fn conditionless(entry: &LinuxSyscall) -> bool {
     args.iter().all(nothing) || twice && args.iter().any(nothing)
 }
 
-/// What a call gets whose arguments are in memory: the first action that asks for nothing, else the strictest.
+/// The action for a call whose arguments are in memory: the first action without conditions, else the strictest.
 fn unseen(default: u32, actions: &[(u32, bool)]) -> u32 {
     let strictness = |action: u32| match action & 0xffff_0000 {
         0x8000_0000 => 0, // KILL_PROCESS
@@ -172,7 +173,7 @@ fn unseen(default: u32, actions: &[(u32, bool)]) -> u32 {
     strictest
 }
 
-/// What the profile says about a call, read without any of the compiler's code.
+/// The answer to a call according to the profile.
 pub fn meant(spec: &LinuxSeccomp, native: u32, call: &Call, tables: &mut Tables) -> u32 {
     let errno = |errno: Option<u32>| errno.unwrap_or(1);
     let value = |action: Action, given| match action {
@@ -210,10 +211,11 @@ pub fn meant(spec: &LinuxSeccomp, native: u32, call: &Call, tables: &mut Tables)
         if action == default {
             continue;
         }
-        // Nobody can look at what they are called with: old mmap and select, and what a multiplexer carries.
+        // The old mmap and select have their arguments in memory.
         if i386 && [82, 90].contains(&call.number) {
             return blind(None);
         }
+        // So do calls that a multiplexer carries.
         if carried.is_some() {
             let action = blind(carried);
             let bits = if call.number == 117 { 0xffff } else { 0xffff_ffff };
@@ -235,7 +237,7 @@ pub fn meant(spec: &LinuxSeccomp, native: u32, call: &Call, tables: &mut Tables)
     }
     let permissive =
         matches!(spec.default_action(), Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace);
-    // What a rule is about, as a multiplexer may be, is known to the profile, whatever its number.
+    // A call with a rule is known to the profile, even if its number is above `newest`, as a multiplexer's may be.
     let newer = call.number & if x32 { !X32 } else { u32::MAX } > newest && !told;
     let private = call.audit == AUDIT_ARM && call.number >= 0xf0000;
     match always.or(first) {

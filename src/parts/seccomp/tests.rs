@@ -1,4 +1,4 @@
-//! The compiled filter against a direct reading of the profile, the message to the agent, and the error texts.
+//! Tests: the compiled filter against the reference interpreter, the message to the agent, and the error texts.
 
 use super::reference::{
     ALLOW, AUDIT_AARCH64, AUDIT_ARM, AUDIT_X86, AUDIT_X86_64, Call, ERRNO, Row, Tables, X32, meant, numbers,
@@ -186,7 +186,7 @@ fn what_a_filter_cannot_see_gets_the_strictest_of_its_outcomes() {
             "args": [{"index": index, "value": 0, "op": "SCMP_CMP_EQ"}]})
     };
     let always = |rule: &serde_json::Value, name: &str| json!({"names": [name], "action": rule["action"]});
-    // socketcall carries bind, ipc carries shmget; mmap and select have a pointer to their arguments.
+    // socketcall carries bind, and ipc carries shmget. mmap and select take a pointer to their arguments.
     for (name, number, first) in
         [("bind", 102, 2), ("shmget", 117, 23), ("shmget", 117, 0x1_0017), ("mmap", 90, 0), ("select", 82, 0)]
     {
@@ -199,7 +199,7 @@ fn what_a_filter_cannot_see_gets_the_strictest_of_its_outcomes() {
                 ("SCMP_ACT_LOG", vec![asked(index, &permit, name)], 0x7ffc_0000),
             ];
             for (default, mut rules, expected) in cases {
-                // So that nothing here is newer than the profile.
+                // A call with a high number, so that no call in this test is newer than the profile.
                 rules.push(always(&kill, "statx"));
                 let profile = spec(json!({"defaultAction": default, "architectures": ["SCMP_ARCH_X86"],
                     "syscalls": rules}));
@@ -223,7 +223,7 @@ fn a_multiplexer_takes_an_integer_of_32_bits_on_machines_of_64_too() {
 
 #[test]
 fn a_mask_without_bits_is_no_condition() {
-    // As libseccomp has it: it holds whatever it is to be equal to, and goes before rules that do ask something.
+    // As in libseccomp: such a condition always holds, and its rule wins over rules with real conditions.
     let rule = |errno, op, value, two| {
         json!({"names": ["getpid"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno,
             "args": [{"index": 0, "value": value, "valueTwo": two, "op": op}]})
@@ -460,7 +460,7 @@ fn cost_of_a_filter() {
 
 #[test]
 fn what_is_newer_than_the_profile_is_so_beyond_a_multiplexer_too() {
-    // On x86 `send` is a value of socketcall (102), and has no number that could be the newest.
+    // On x86, `send` exists only through socketcall (102), so it has no number that could be the newest.
     let spec =
         spec(json!({"defaultAction": "SCMP_ACT_TRAP", "architectures": ["SCMP_ARCH_X86"], "syscalls": [
         {"names": ["send"], "action": "SCMP_ACT_KILL"}, {"names": ["lseek"], "action": "SCMP_ACT_ALLOW"}]}));
