@@ -67,7 +67,7 @@ pub fn connect(socket: &Path) -> Result<OwnedFd> {
 /// Init sent no descriptor, or one that is not a terminal's master side.
 pub fn master(sent: Option<OwnedFd>) -> Result<OwnedFd> {
     let master = sent.context("process.terminal: init sent no descriptor")?;
-    tty::number(master.as_fd()).context("process.terminal: init sent something else")?;
+    tty::number(master.as_fd()).context("process.terminal: init sent no master side of a terminal")?;
     Ok(master)
 }
 

@@ -219,13 +219,13 @@ impl Hook {
         match end {
             End::Exited => {}
             End::OutOfTime => {
-                let said = match self.timeout {
+                let limit = match self.timeout {
                     Some(_) => "specified timeout",
-                    None => "longest time without a timeout",
+                    None => "the default limit",
                 };
-                bail!("hook ran past {said} of {:.1}s", timeout.as_secs_f64());
+                bail!("hook ran past {limit} of {:.1}s", timeout.as_secs_f64());
             }
-            End::Asked(signal) => bail!("hook killed, for the runtime got {}", sys::signal::name(signal)),
+            End::Asked(signal) => bail!("hook killed because the runtime got {}", sys::signal::name(signal)),
         }
         ensure!(
             status.success(),

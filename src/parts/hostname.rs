@@ -29,7 +29,7 @@ pub fn plan(hostname: Option<&str>, domainname: Option<&str>, namespaces: &Names
             name.is_empty() || namespaces.private(Kind::Uts),
             "unable to set {place} without a private UTS namespace"
         );
-        ensure!(name.len() <= LONGEST, "{place}: {} bytes are more than the {LONGEST} possible", name.len());
+        ensure!(name.len() <= LONGEST, "{place}: {} bytes, and the kernel takes {LONGEST}", name.len());
         ensure!(!name.contains('\0'), "{place}: has a NUL byte");
     }
     Ok(names)

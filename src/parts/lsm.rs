@@ -127,7 +127,7 @@ fn verify(wanted: &str, is: &[u8]) -> Result<()> {
     if bare == wanted || is == wanted || (composed && !is.is_empty()) {
         return Ok(());
     }
-    bail!("wanted {wanted:?}, the kernel says {is:?}")
+    bail!("{wanted:?} was written, and the kernel shows {is:?}")
 }
 
 #[cfg(test)]

@@ -128,7 +128,9 @@ fn move_one(device: &Device, init: Pid, outside: &mut Route, inside: &mut Route)
     outside.move_to(index, init, &device.container)?;
     let index = match before {
         None => inside.index_of(&device.container)?,
-        Some(before) => *inside.indices()?.difference(&before).next().context("the device has vanished")?,
+        Some(before) => {
+            *inside.indices()?.difference(&before).next().context("the moved device is missing")?
+        }
     };
     for address in addresses.iter().filter(|address| address.is_global_and_permanent()) {
         inside.add_address(index, address)?;

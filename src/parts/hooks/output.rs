@@ -63,7 +63,7 @@ fn open_in_directory(path: &Path) -> Result<OwnedFd> {
     let roots_alone = found.st_uid == 0 && found.st_mode & 0o022 == 0;
     ensure!(
         roots_alone,
-        "{OUTPUT}: other users than root own it or may write to it (chown root, chmod go-w)"
+        "{OUTPUT}: another user than root owns it or may write to it (chown root, chmod go-w)"
     );
     let flags = OUTPUT_FLAGS | OFlags::NOFOLLOW;
     let file =
