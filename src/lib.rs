@@ -35,4 +35,5 @@ pub mod spec;
 pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod timestamp;
 pub mod wire;

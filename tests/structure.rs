@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("assets",   &["cli"]),
     ("commands", &["cli", "launch", "destroy", "foreground", "notify", "plan", "state", "oci_state", "spec", "criu", "bundle", "host", "cgroup", "parts", "log", "sys", "wire"]),
     ("cli",      &["sys"]),
-    ("launch",   &["init", "notify", "wire", "plan", "parts", "cgroup", "state", "oci_state", "destroy", "bundle", "host", "log", "sys"]),
+    ("launch",   &["init", "notify", "wire", "plan", "parts", "cgroup", "state", "oci_state", "destroy", "bundle", "host", "log", "timestamp", "sys"]),
     ("init",     &["wire", "plan", "parts", "oci_state", "log", "sys"]),     // never launch, cgroup, state, cli
     ("destroy",  &["state", "cgroup", "parts", "log", "sys"]),
     ("foreground", &["notify", "log", "sys"]),
@@ -27,7 +27,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("host",     &["sys"]),
     ("wire",     &["failure", "log", "sys"]),
     ("failure",  &["sys"]),
-    ("log",      &["cli", "sys"]),                              // the type of --log-format
+    ("log",      &["cli", "timestamp", "sys"]),                 // the type of --log-format
+    ("timestamp", &[]),
     ("sys",      &[]),
 ];
 

@@ -3,11 +3,11 @@
 use crate::bundle::{Bundle, CONFIG};
 use crate::cgroup::Cgroup;
 use crate::host::Host;
-use crate::log;
 use crate::parts::namespaces::Kind;
 use crate::plan::Plan;
 use crate::state::{self, Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Phase, Record, Shown};
 use crate::sys;
+use crate::timestamp;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -33,7 +33,7 @@ pub fn intent(plan: &Plan, bundle: &Bundle, host: &Host, cgroup: Cgroup) -> Resu
         id: plan.id.clone(),
         init_process_pid: 0,
         init_process_start: 0,
-        created: log::rfc3339_nanos(SystemTime::now()),
+        created: timestamp::rfc3339_nanos(SystemTime::now()),
         config: Config {
             version: spec.oci_version.clone(),
             rootfs: plan
