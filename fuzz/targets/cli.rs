@@ -3,8 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use orlop::cli::argument::boolean;
 use orlop::cli::argv::{Asked, Line};
-use orlop::cli::values::{MemorySize, boolean, duration, memory_size, user_group};
+use orlop::cli::values::{MemorySize, duration, memory_size, user_group};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 

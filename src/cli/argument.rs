@@ -120,7 +120,7 @@ impl Field for bool {
     }
 
     fn take(&mut self, text: &OsStr) -> Result<(), String> {
-        *self = super::values::boolean(utf8(text)?)?;
+        *self = boolean(utf8(text)?)?;
         Ok(())
     }
 }
@@ -165,6 +165,15 @@ impl<T: Value> Field for Vec<T> {
 /// It is not.
 pub fn utf8(text: &OsStr) -> Result<&str, String> {
     text.to_str().ok_or_else(|| "not UTF-8".into())
+}
+
+/// Reads a truth value as Go's `strconv.ParseBool` does.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("not a boolean".into()),
+    }
 }
 
 impl Value for PathBuf {

@@ -1,6 +1,6 @@
 //! The values of options: sizes, durations and words as Go's `flag` and runc read them.
 
-use super::argument::{Value, utf8};
+use super::argument::{Value, boolean, utf8};
 use std::ffi::OsStr;
 use std::time::Duration;
 
@@ -140,15 +140,6 @@ pub fn user_group(text: &str) -> Result<UserGroup, String> {
         None => (text, None),
     };
     Ok(UserGroup { uid: number("uid", uid)?, gid: gid.map(|gid| number("gid", gid)).transpose()? })
-}
-
-/// Reads a truth value as Go's `strconv.ParseBool` does.
-pub fn boolean(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("not a boolean".into()),
-    }
 }
 
 /// Reads a size: digits, perhaps a fraction, and a unit of 1024 (`512m`, `1.5g`, `64KiB`); `-1` is unlimited.
