@@ -1,14 +1,12 @@
 //! `list`: the containers of a root, as a table, as JSON, or their names alone.
 
+use super::row::Row;
 use crate::cli;
 use crate::cli::global::Global;
 use crate::cli::values::ListFormat;
-use crate::oci_state;
 use crate::state::{Container, Error, Root, Untrusted};
 use crate::sys;
 use anyhow::Result;
-use serde::Serialize;
-use std::collections::BTreeMap;
 use std::io::Write;
 
 /// Runs the verb. A container that cannot be looked at does not keep the others from being listed.
@@ -40,7 +38,7 @@ pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
 }
 
 fn row(container: &Container) -> Result<Row> {
-    Ok(Row { owner: owner(container), ..super::state::row(container)? })
+    Ok(Row { owner: owner(container), ..Row::of(container)? })
 }
 
 /// Who owns the container's directory: the name in /etc/passwd, or `#uid`.
@@ -55,49 +53,6 @@ fn owner(container: &Container) -> String {
         (fields.nth(1)? == uid).then(|| name.to_owned())
     });
     name.unwrap_or(format!("#{uid}"))
-}
-
-/// A container in the list.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// Version of the spec that the runtime follows.
-    #[serde(rename = "ociVersion")]
-    pub version: String,
-    /// Name of the container.
-    pub id: String,
-    /// Its first process; 0 when it has ended.
-    pub pid: i32,
-    /// created, running, paused or stopped.
-    pub status: String,
-    /// Directory of the bundle.
-    pub bundle: String,
-    /// Directory of the root filesystem.
-    pub rootfs: String,
-    /// When it was created, RFC 3339 with nanoseconds.
-    pub created: String,
-    /// From config.json.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-    /// Owner of the state directory: a user name, or `#uid` without one.
-    pub owner: String,
-}
-
-impl Row {
-    /// What is left to say of a container whose record cannot be read: that its id is in use.
-    fn unreadable(id: String) -> Self {
-        Self {
-            version: oci_state::VERSION.into(),
-            id,
-            pid: 0,
-            status: "unknown".into(),
-            bundle: String::new(),
-            rootfs: String::new(),
-            // Programs read a time here: Go's zero.
-            created: "0001-01-01T00:00:00Z".into(),
-            annotations: BTreeMap::new(),
-            owner: String::new(),
-        }
-    }
 }
 
 /// Writes `rows` as `args` ask for.
@@ -142,6 +97,7 @@ fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn row(id: &str, pid: i32, bundle: &str) -> Row {
         Row {

@@ -1,4 +1,7 @@
-//! One file per verb, and which verb runs which.
+//! One file per verb, and the dispatch from a parsed command line to them.
+//!
+//! Files that are not verbs: `json` (JSON in a fixed order, for `features` and `spec`) and `row` (a container as `state`
+//! and `list` show it).
 
 pub mod create;
 pub mod delete;
@@ -12,6 +15,7 @@ pub mod pause;
 pub mod plan;
 pub mod ps;
 pub mod resume;
+mod row;
 pub mod run;
 pub mod spec;
 pub mod start;
