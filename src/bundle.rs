@@ -8,7 +8,7 @@ mod reader;
 mod tree;
 
 use self::lenient::Say;
-use self::reader::{Reader, Trace};
+use self::reader::Trace;
 use crate::log;
 use crate::spec::Spec;
 use crate::sys::{self, Called, fd::open_file, path::real_path};
@@ -107,32 +107,17 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
 
 fn parse_saying<T: DeserializeOwned>(text: &[u8], say: Say) -> Result<T> {
     let (text, trace) = (std::str::from_utf8(text)?, Trace::default());
-    match read_json(text, &trace) {
+    match reader::read(text, &trace) {
         Ok(value) if !trace.is_odd() => Ok(value),
         _ => lenient::read(text, say),
     }
 }
 
-fn read_json<T: DeserializeOwned>(text: &str, trace: &Trace) -> serde_json::Result<T> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = T::deserialize(Reader::new(&mut deserializer, trace))?;
-    deserializer.end().map(|()| value)
-}
-
-/// The type's own text names the wrong value and the right ones; where programs match runc's wording, that comes first.
-fn explained(pointer: &str, reason: &str) -> String {
-    //   where                          what runc says
-    const WORDS: [(&str, &str); 1] = [("linux.personality.domain", "invalid personality domain")];
-    match WORDS.iter().find(|(place, _)| pointer.starts_with(place)) {
-        Some((_, words)) => format!("{words}: {reason}"),
-        None => reason.to_owned(),
-    }
-}
-
-/// The properties of a text that `T` does not ask for, up to the first error.
-pub fn unknown_properties<T: DeserializeOwned>(text: &str) -> Vec<String> {
+/// The properties of a text that `T` does not know, up to the first error.
+#[cfg(test)]
+pub(crate) fn unknown_properties<T: DeserializeOwned>(text: &str) -> Vec<String> {
     let trace = Trace::detailed();
-    let _ = read_json::<T>(text, &trace);
+    let _ = reader::read::<T>(text, &trace);
     trace.unknown()
 }
 

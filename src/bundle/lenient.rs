@@ -11,9 +11,8 @@
 //!
 //! `null` in a list or as a value of annotations, sysctls and their like is an error: Go reads an empty text there.
 
-use super::reader::{Oddity, Step, Trace, place};
+use super::reader::{self, Oddity, Step, Trace, place};
 use super::tree::Node;
-use super::{explained, read_json};
 use crate::log;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -33,7 +32,7 @@ pub fn read<T: DeserializeOwned>(text: &str, say: Say) -> Result<T> {
     let mut text = Cow::Borrowed(first_value(text)?);
     for _ in 0..MOST_ROUNDS {
         let trace = Trace::detailed();
-        let read = read_json::<T>(&text, &trace);
+        let read = reader::read::<T>(&text, &trace);
         let oddities = trace.oddities();
         let mended = match read {
             _ if !oddities.is_empty() => {
@@ -151,6 +150,16 @@ fn misfit(error: &serde_json::Error, steps: &[Step], tree: &Node, mended: bool) 
         if tree.at(steps) == Some(&Node::Null) { " (leave it out, or write an empty value)" } else { "" };
     let place = place(steps);
     anyhow!("{place}: {}{hint}", explained(&place, &text))
+}
+
+/// The type's own text names the wrong value and the right ones; where programs match runc's wording, that comes first.
+fn explained(pointer: &str, reason: &str) -> String {
+    //   where                          what runc says
+    const WORDS: [(&str, &str); 1] = [("linux.personality.domain", "invalid personality domain")];
+    match WORDS.iter().find(|(place, _)| pointer.starts_with(place)) {
+        Some((_, words)) => format!("{words}: {reason}"),
+        None => reason.to_owned(),
+    }
 }
 
 /// The spec wants unknown properties to be ignored; a typing error should not be ignored in silence.

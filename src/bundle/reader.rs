@@ -8,9 +8,19 @@
 //! for, and those that are spelt in another case or given twice. It goes through the same code as the first: a wrapper
 //! for each purpose would be compiled anew for each type of config.json, and was, for a twelfth of the program.
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::cell::{Cell, RefCell};
 use std::fmt;
+
+/// Reads a whole text as a `T`; `trace` gets the place of an error, and what else was seen.
+///
+/// # Errors
+/// The text is not JSON, does not fit `T`, or goes on after its first value.
+pub fn read<T: DeserializeOwned>(text: &str, trace: &Trace) -> serde_json::Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = T::deserialize(Reader::new(&mut deserializer, trace))?;
+    deserializer.end().map(|()| value)
+}
 
 /// Where a [`Reader`] is in a text, and what it has passed by.
 #[derive(Debug, Default)]
