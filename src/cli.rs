@@ -10,10 +10,11 @@ pub mod global;
 pub mod pages;
 pub mod values;
 
+use crate::log;
 use argument::{Arguments, arguments};
 use std::path::PathBuf;
 use std::time::Duration;
-use values::{Driver, ListFormat, LogFormat, MemorySize, RootlessMode};
+use values::{Driver, ListFormat, MemorySize, RootlessMode};
 
 arguments! {
     /// Open Container Initiative runtime
@@ -25,7 +26,7 @@ arguments! {
         pub log: Option<PathBuf>,
         /// Format of the log: text or json
         #[arg(value("FORMAT"), default("text"))]
-        pub log_format: LogFormat,
+        pub log_format: log::Format,
         /// Directory for the state of containers (should be on a tmpfs)
         #[arg(value("DIR"))]
         pub root: Option<PathBuf>,

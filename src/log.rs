@@ -7,7 +7,6 @@
 //! it could move the cursor of a terminal or begin a line of its own.
 //! Not for: deciding what an error says. A function logs or returns; only `main` calls [`error`].
 
-use crate::cli::values::LogFormat;
 use crate::sys::Called;
 use crate::timestamp::rfc3339;
 use anyhow::Result;
@@ -19,11 +18,21 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
+/// `--log-format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `time="…" level=error msg="…"`
+    #[default]
+    Text,
+    /// One object per line.
+    Json,
+}
+
 struct Log {
     /// The file, or with `--debug` alone a copy of stderr: our own 2 becomes the container's. Absent: stderr itself.
     fd: Option<OwnedFd>,
     is_file: bool,
-    format: LogFormat,
+    format: Format,
     debug: bool,
 }
 
@@ -76,7 +85,7 @@ pub fn relay(level: Level, message: &str) {
 ///
 /// # Errors
 /// The file cannot be opened.
-pub fn init(file: Option<&Path>, format: LogFormat, debug: bool) -> Result<()> {
+pub fn init(file: Option<&Path>, format: Format, debug: bool) -> Result<()> {
     let fd = match file {
         Some(path) => {
             // NONBLOCK: a fifo that nobody reads must not stop us, neither now nor when it is full.
@@ -110,7 +119,7 @@ pub fn warn(message: impl AsRef<str>) {
     match LOG.get() {
         Some(log) if log.debug => log.write(Level::Warning, message.as_ref()),
         Some(log) if log.is_file => {}
-        _ => to_stderr(&entry(LogFormat::Text, "warning", message.as_ref(), SystemTime::now())),
+        _ => to_stderr(&entry(Format::Text, "warning", message.as_ref(), SystemTime::now())),
     }
 }
 
@@ -124,7 +133,7 @@ pub fn error(message: &str) {
                 to_stderr(&format!("{message}\n"));
             }
         }
-        None => to_stderr(&entry(LogFormat::Text, "error", message, SystemTime::now())),
+        None => to_stderr(&entry(Format::Text, "error", message, SystemTime::now())),
     }
 }
 
@@ -185,13 +194,13 @@ struct Entry<'a> {
     time: &'a str,
 }
 
-fn entry(format: LogFormat, level: &str, message: &str, now: SystemTime) -> String {
+fn entry(format: Format, level: &str, message: &str, now: SystemTime) -> String {
     let time = &rfc3339(now);
     let mut line = match format {
         // A struct of three strings always becomes JSON.
-        LogFormat::Json => serde_json::to_string(&Entry { level, msg: message, time }).unwrap_or_default(),
-        LogFormat::Text if is_bare(message) => format!("time=\"{time}\" level={level} msg={message}"),
-        LogFormat::Text => format!("time=\"{time}\" level={level} msg={message:?}"),
+        Format::Json => serde_json::to_string(&Entry { level, msg: message, time }).unwrap_or_default(),
+        Format::Text if is_bare(message) => format!("time=\"{time}\" level={level} msg={message}"),
+        Format::Text => format!("time=\"{time}\" level={level} msg={message:?}"),
     };
     line.push('\n');
     line
@@ -209,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_json_entry_is_one_object_on_one_line_with_the_keys_that_containerd_decodes() {
-        let line = entry(LogFormat::Json, "error", "a \"b\"\nc", UNIX_EPOCH);
+        let line = entry(Format::Json, "error", "a \"b\"\nc", UNIX_EPOCH);
         assert_eq!(
             line,
             "{\"level\":\"error\",\"msg\":\"a \\\"b\\\"\\nc\",\"time\":\"1970-01-01T00:00:00Z\"}\n"
@@ -218,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_text_entry_reads_as_logrus_writes_it() {
-        let line = |message| entry(LogFormat::Text, "error", message, UNIX_EPOCH);
+        let line = |message| entry(Format::Text, "error", message, UNIX_EPOCH);
         assert_eq!(
             line("no such thing"),
             "time=\"1970-01-01T00:00:00Z\" level=error msg=\"no such thing\"\n"
@@ -232,7 +241,7 @@ mod tests {
         assert_eq!(printable("a\tb \u{e9}\n"), "a\tb \u{e9}\n");
         let hostile = "\u{1b}]0;x\u{7}\r\u{7f}\u{9b}2J\u{202e}\n\n";
         assert_eq!(printable(hostile), "\\u001b]0;x\\u0007\\u000d\\u007f\\u009b2J\\u202e\\u000a\n");
-        let json = entry(LogFormat::Json, "error", hostile, UNIX_EPOCH);
+        let json = entry(Format::Json, "error", hostile, UNIX_EPOCH);
         let read: serde_json::Value = serde_json::from_str(&printable(&json)).unwrap();
         assert_eq!(read["msg"], hostile, "what is escaped twice would be another message");
     }

@@ -10,7 +10,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("main",     &["cli", "commands", "log", "sys"]),
     ("assets",   &["cli"]),
     ("commands", &["cli", "launch", "destroy", "foreground", "notify", "plan", "state", "oci_state", "spec", "criu", "bundle", "host", "cgroup", "parts", "log", "sys", "wire"]),
-    ("cli",      &["sys"]),
+    ("cli",      &["log", "sys"]),
     ("launch",   &["init", "notify", "wire", "plan", "parts", "cgroup", "state", "oci_state", "destroy", "bundle", "host", "log", "timestamp", "sys"]),
     ("init",     &["wire", "plan", "parts", "oci_state", "log", "sys"]),     // never launch, cgroup, state, cli
     ("destroy",  &["state", "cgroup", "parts", "log", "sys"]),
@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("host",     &["sys"]),
     ("wire",     &["failure", "log", "sys"]),
     ("failure",  &["sys"]),
-    ("log",      &["cli", "timestamp", "sys"]),                 // the type of --log-format
+    ("log",      &["timestamp", "sys"]),
     ("timestamp", &[]),
     ("sys",      &[]),
 ];

@@ -1,18 +1,9 @@
 //! The values of options: sizes, durations and words as Go's `flag` and runc read them.
 
 use super::argument::{Value, boolean, utf8};
+use crate::log::Format;
 use std::ffi::OsStr;
 use std::time::Duration;
-
-/// `--log-format`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `time="…" level=error msg="…"`
-    #[default]
-    Text,
-    /// One object per line.
-    Json,
-}
 
 /// `--rootless`: whether cgroups may be out of reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,7 +77,7 @@ macro_rules! words {
 }
 
 words! {
-    LogFormat: log_format,
+    Format: log_format,
     ListFormat: list_format,
     RootlessMode: rootless,
     Driver: driver,
@@ -95,10 +86,10 @@ words! {
 }
 
 /// Reads `--log-format`.
-pub fn log_format(text: &str) -> Result<LogFormat, String> {
+pub fn log_format(text: &str) -> Result<Format, String> {
     match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
         other => Err(format!("invalid log-format: {other}")),
     }
 }

@@ -2,7 +2,8 @@
 
 use super::super::VERBS;
 use super::*;
-use crate::cli::values::{ListFormat, LogFormat, MemorySize, RootlessMode};
+use crate::cli::values::{ListFormat, MemorySize, RootlessMode};
+use crate::log;
 use std::time::Duration;
 
 fn line(words: &str) -> Result<Line, Misuse> {
@@ -42,7 +43,7 @@ fn containerd_creates() {
     let global = line(words).unwrap().global;
     assert_eq!(global.root.as_deref(), Some(Path::new("/run/containerd/runc/k8s.io")));
     assert_eq!(global.log.as_deref(), Some(Path::new("/b/log.json")));
-    assert_eq!((global.log_format, global.systemd_cgroup), (LogFormat::Json, true));
+    assert_eq!((global.log_format, global.systemd_cgroup), (log::Format::Json, true));
     let args = args!(Create, words);
     assert_eq!(args.id, "web");
     assert_eq!(args.bundle.as_deref(), Some(Path::new("/b")));
@@ -147,7 +148,10 @@ fn a_switch_can_be_turned_off_and_the_last_word_counts() {
 #[test]
 fn an_empty_value_is_none() {
     assert_eq!(args!(Create, "create --preserve-fds 3 --preserve-fds= web").preserve_fds, 0);
-    assert_eq!(line("--log-format json --log-format= state web").unwrap().global.log_format, LogFormat::Text);
+    assert_eq!(
+        line("--log-format json --log-format= state web").unwrap().global.log_format,
+        log::Format::Text
+    );
     assert_eq!(line("--root= state web").unwrap().global.root.as_deref(), Some(Path::new(".")));
     assert_eq!(args!(Exec, "exec --env= --cwd= web true").env, [""], "but an element of a list");
 }
