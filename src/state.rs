@@ -11,6 +11,7 @@
 
 mod dir;
 mod essentials;
+mod ids;
 mod lock;
 mod process;
 mod record;
@@ -18,11 +19,12 @@ mod root;
 mod trust;
 
 pub use dir::ContainerDir;
-pub use essentials::{Essentials, Source};
+pub use essentials::Essentials;
+pub use ids::check_id;
 pub use lock::Lock;
 pub use process::{Process, Run, boot_id};
-pub use record::{Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Record, Shown};
-pub use root::{Root, check_id};
+pub use record::{Config, IdMapEntry, MountEntry, NamespaceEntry, Own, Record, Shown, Source};
+pub use root::Root;
 pub use trust::Untrusted;
 
 use anyhow::Result;

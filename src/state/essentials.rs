@@ -3,7 +3,7 @@
 //!
 //! Not for: hooks, which stand in the record alone.
 
-use super::{Phase, Process, Record};
+use super::{Phase, Process};
 use crate::cgroup::Cgroup;
 use crate::parts::intel_rdt::Group;
 use serde::{Deserialize, Serialize};
@@ -86,25 +86,6 @@ impl Kept {
             makes_pid_namespace: self.makes_pid_namespace,
             cgroup: &self.cgroup,
             resctrl: self.resctrl.as_ref(),
-        }
-    }
-}
-
-/// Where the essentials of a container come from.
-#[derive(Debug)]
-pub enum Source {
-    /// Their own file.
-    Kept(Box<Kept>),
-    /// The record: of a container that an orlop without such files has made, or if the file is damaged.
-    Record(Box<Record>),
-}
-
-impl Source {
-    /// What they say.
-    pub fn get(&self) -> Essentials<'_> {
-        match self {
-            Self::Kept(kept) => kept.get(),
-            Self::Record(record) => record.essentials(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What state.json holds. The names of the keys outside `orlop` are those of runc's, which tools read.
 
+use super::essentials::Kept;
 use super::{Essentials, Phase, Process};
 use crate::cgroup::Cgroup;
 use crate::oci_state::OciState;
@@ -224,5 +225,24 @@ impl Record {
         self.init_process_pid = init.pid;
         self.init_process_start = init.start;
         self.orlop.phase = Phase::Created;
+    }
+}
+
+/// Where the essentials of a container come from.
+#[derive(Debug)]
+pub enum Source {
+    /// Their own file.
+    Kept(Box<Kept>),
+    /// The record: of a container that an orlop without such files has made, or if the file is damaged.
+    Record(Box<Record>),
+}
+
+impl Source {
+    /// What they say.
+    pub fn get(&self) -> Essentials<'_> {
+        match self {
+            Self::Kept(kept) => kept.get(),
+            Self::Record(record) => record.essentials(),
+        }
     }
 }

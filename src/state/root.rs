@@ -1,23 +1,20 @@
-//! The directory of all containers (`--root`): ids are reserved, listed and freed in it.
+//! The directory of all containers (`--root`): how it is made, opened and trusted.
+//!
+//! Not for: the ids in it, which `ids` reserves, lists and frees.
 
-use super::dir::{ContainerDir, ESSENTIALS, FILTER, RECORD};
-use super::{Container, Error, Process, Record, process, trust};
+use super::{Error, process, trust};
 use crate::sys::{self, Called};
 use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::rc::Rc;
-
-/// What a container's directory is called while it is being made, and when it has been deleted; the number of the
-/// process that does so follows. `~` is not a character of ids: no container can have such a name.
-pub(super) const NEW: &str = "~new-";
-const GONE: &str = "~gone-";
 
 /// The directory of all containers (`--root`).
 #[derive(Clone, Debug)]
 pub struct Root {
-    path: Rc<Path>,
+    pub(super) path: Rc<Path>,
     pub(super) fd: Rc<OwnedFd>,
 }
 
@@ -31,10 +28,21 @@ impl Root {
             Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => {}
             other => return other,
         }
-        use std::os::unix::fs::DirBuilderExt;
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.called("mkdir", || format!("{path:?}")).context("--root")?;
         Self::open(path)
+    }
+
+    /// Makes the root of an ordinary user, which is below $XDG_RUNTIME_DIR. It may exist already.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or is not ours: chmod(2) fails then.
+    pub fn make_in_runtime_dir(path: &Path) -> Result<()> {
+        let shown = || format!("{path:?} (from $XDG_RUNTIME_DIR)");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).called("mkdir", shown)?;
+        // The XDG specification lets a cleaner remove files there, except those with the sticky bit.
+        rustix::fs::chmod(path, Mode::RWXU | Mode::SVTX).called("chmod", shown)?;
+        Ok(())
     }
 
     /// Opens it. By every verb that has to do with containers, and so the processes in /proc must be ours as well.
@@ -61,212 +69,4 @@ impl Root {
             other => other,
         }
     }
-
-    /// Takes the id of `record` for a new container, and writes it down.
-    ///
-    /// # Errors
-    /// [`Error::Exists`], [`Error::InvalidId`].
-    pub fn reserve(&self, record: &Record) -> Result<ContainerDir> {
-        check_id(&record.id)?;
-        let new = own_name(NEW);
-        let shown = || format!("{:?}", self.path.join(&new));
-        let make = || rustix::fs::mkdirat(&self.fd, &*new, Mode::from_raw_mode(0o700));
-        match make() {
-            // Of a process that had our number and died here.
-            Err(rustix::io::Errno::EXIST) => {
-                self.clear(&new)?;
-                make()
-            }
-            other => other,
-        }
-        .called("mkdirat", shown)?;
-        let reserved = self.name(&new, record);
-        if reserved.is_err() {
-            // The reason is what counts; what is left is swept by the next `list` or `delete`.
-            let _ = self.clear(&new);
-        }
-        reserved
-    }
-
-    fn name(&self, new: &str, record: &Record) -> Result<ContainerDir> {
-        let dir = self.dir(&record.id, self.open_entry(new)?);
-        dir.begin(record)?;
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(&self.fd, new, &self.fd, &*record.id, flags) {
-            Err(rustix::io::Errno::EXIST) => return Err(Error::Exists.into()),
-            other => other.called("renameat2", || format!("{:?}", dir.path))?,
-        }
-        Ok(dir)
-    }
-
-    /// The error that a container has this id already, if one has.
-    pub fn taken(&self, id: &str) -> Option<anyhow::Error> {
-        let found = rustix::fs::accessat(&self.fd, id, rustix::fs::Access::EXISTS, AtFlags::empty());
-        found.is_ok().then(|| Error::Exists.into())
-    }
-
-    /// A directory in it that nobody else can have written in.
-    fn open_entry(&self, name: &str) -> Result<OwnedFd> {
-        let shown = || format!("{:?}", self.path.join(name));
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).called("openat", shown)?;
-        let found = rustix::fs::fstat(&fd).called("fstat", shown)?;
-        trust::check(&found, trust::Others::Excluded, shown)?;
-        Ok(fd)
-    }
-
-    fn dir(&self, id: &str, fd: OwnedFd) -> ContainerDir {
-        ContainerDir::new(self.clone(), self.path.join(id), fd)
-    }
-
-    /// The directory of the container `id`.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::InvalidId`], [`Untrusted`].
-    pub fn container(&self, id: &str) -> Result<ContainerDir> {
-        check_id(id)?;
-        match self.open_entry(id) {
-            Err(error) if matches!(sys::errno_of(&error), Some(libc::ENOENT | libc::ENOTDIR)) => {
-                Err(Error::NotFound.into())
-            }
-            other => Ok(self.dir(id, other?)),
-        }
-    }
-
-    /// The container `id`.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::InvalidId`], [`Untrusted`], or what is wrong with the record.
-    pub fn load(&self, id: &str) -> Result<Container> {
-        let dir = self.container(id)?;
-        let record = dir.load()?;
-        Ok(Container { dir, record })
-    }
-
-    /// What may be containers: the names of all directories, sorted. Other files that stand here are not ours.
-    ///
-    /// # Errors
-    /// The directory cannot be read.
-    pub fn ids(&self) -> Result<Vec<String>> {
-        let mut ids = Vec::new();
-        for entry in Dir::read_from(&self.fd).called("getdents", || format!("{:?}", self.path))? {
-            let entry = entry.called("getdents", || format!("{:?}", self.path))?;
-            let Ok(name) = entry.file_name().to_str() else { continue };
-            if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
-                continue;
-            }
-            if check_id(name).is_ok() {
-                ids.push(name.to_owned());
-            } else if name.starts_with(GONE) || name.strip_prefix(NEW).is_some_and(is_nobody) {
-                // A deletion that died behind its point of commit, a creation that died before it.
-                let _ = self.clear(name);
-            }
-        }
-        ids.sort();
-        Ok(ids)
-    }
-
-    /// Removes a directory `id` that lost its record: only if files of ours are in it, and nothing else.
-    ///
-    /// # Errors
-    /// As [`Root::remove`].
-    pub fn remove_remains(&self, id: &str) -> Result<()> {
-        match self.container(id) {
-            Ok(dir) if dir.holds_only_ours()? => self.remove(id),
-            _ => Ok(()),
-        }
-    }
-
-    /// Deletes the container's directory: the rename is the commit, from then on the id is free.
-    ///
-    /// # Errors
-    /// Those of renameat2(2) and unlinkat(2).
-    pub fn remove(&self, id: &str) -> Result<()> {
-        check_id(id)?;
-        let gone = own_name(GONE);
-        let rename = || rustix::fs::renameat(&self.fd, id, &self.fd, &*gone);
-        match rename() {
-            Err(rustix::io::Errno::NOENT) => return Ok(()),
-            // Of a process that had our number and died here.
-            Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => {
-                self.clear(&gone)?;
-                rename()
-            }
-            other => other,
-        }
-        .called("renameat", || format!("{:?}", self.path.join(id)))?;
-        // It is deleted: what cannot be cleared now, or at once again, is swept by the next `list` or `delete`.
-        if let Err(error) = self.clear(&gone).or_else(|_| self.clear(&gone)) {
-            crate::log::warn(format!("{error:#}, ignoring"));
-        }
-        Ok(())
-    }
-
-    /// Our own files only, in a directory that only we write to: no recursion, nothing is followed.
-    fn clear(&self, name: &str) -> Result<()> {
-        let shown = || format!("{:?}", self.path.join(name));
-        let fd = match self.open_entry(name) {
-            // Somebody else has swept it.
-            Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => return Ok(()),
-            other => other?,
-        };
-        // Mostly there is no more to it than these, and no list is needed.
-        for file in [RECORD, ESSENTIALS, FILTER] {
-            let _ = rustix::fs::unlinkat(&fd, file, AtFlags::empty());
-        }
-        if rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).is_ok() {
-            return Ok(());
-        }
-        clear_files(fd.as_fd(), 1).with_context(shown)?;
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
-            Err(rustix::io::Errno::NOENT) => Ok(()),
-            other => Ok(other.called("unlinkat", shown)?),
-        }
-    }
-}
-
-/// A name for a directory that is not a container's (yet, or any more), by our process number.
-pub(super) fn own_name(prefix: &str) -> String {
-    format!("{prefix}{}", rustix::process::getpid().as_raw_nonzero())
-}
-
-/// Whether no process has this number, or one that has ended and was not waited for yet.
-fn is_nobody(number: &str) -> bool {
-    let Some(pid) = number.parse().ok().and_then(rustix::process::Pid::from_raw) else { return true };
-    let ended = || Process::of(pid.as_raw_pid()).and_then(|found| found.alive()).is_ok_and(|alive| !alive);
-    rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) || ended()
-}
-
-/// Unlinks the files in `dir`, and those in directories up to `depth` below it (the notify socket has one).
-fn clear_files(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
-    for entry in Dir::read_from(dir).called("getdents", String::new)? {
-        let entry = entry.called("getdents", String::new)?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-            Err(rustix::io::Errno::ISDIR) if depth > 0 => {
-                let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let inner = rustix::fs::openat(dir, name, flags, Mode::empty())
-                    .called("openat", || format!("{name:?}"))?;
-                clear_files(inner.as_fd(), depth - 1)?;
-                rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
-                    .called("unlinkat", || format!("{name:?}"))?;
-            }
-            Err(rustix::io::Errno::NOENT) => {}
-            other => other.called("unlinkat", || format!("{name:?}"))?,
-        }
-    }
-    Ok(())
-}
-
-/// Whether `id` may be a container's: letters, digits, `_`, `+`, `-`, `.`, but not `.` and `..`.
-///
-/// # Errors
-/// [`Error::InvalidId`].
-pub fn check_id(id: &str) -> Result<(), Error> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
-    let fits = !id.is_empty() && id.len() <= 255 && id.chars().all(allowed) && id != "." && id != "..";
-    if fits { Ok(()) } else { Err(Error::InvalidId) }
 }

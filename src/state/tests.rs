@@ -1,7 +1,7 @@
 //! Ids, reservations, and records that are damaged.
 
 use super::dir::RECORD;
-use super::root::{NEW, own_name};
+use super::ids::{NEW, own_name};
 use super::*;
 
 #[test]
