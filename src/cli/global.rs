@@ -6,9 +6,7 @@ use super::GlobalArgs;
 use super::values::{Driver, RootlessMode};
 use crate::sys::{Called, ns, path::clean};
 use anyhow::{Result, bail};
-use rustix::fs::Mode;
 use std::ffi::OsString;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Which systemd.
@@ -20,13 +18,24 @@ pub enum Systemd {
     User(String),
 }
 
+/// Where the path of the directory of all containers comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootFrom {
+    /// `--root`: the verb `list` fails if the directory is missing.
+    Option,
+    /// $XDG_RUNTIME_DIR: every verb makes the directory if it is missing.
+    RuntimeDir,
+    /// Neither is given: /run/orlop.
+    Default,
+}
+
 /// What every verb may know from the options before it.
 #[derive(Clone, Debug)]
 pub struct Global {
     /// Directory with one directory per container: absolute, and not "/".
     pub root: PathBuf,
-    /// Whether the caller named it: then it must be there.
-    pub root_given: bool,
+    /// Where that path comes from.
+    pub root_from: RootFrom,
     /// The systemd that makes the cgroups, if one does.
     pub systemd_cgroup: Option<Systemd>,
     /// Whether containers get no cgroup at all.
@@ -39,14 +48,15 @@ impl Global {
     /// Resolves the options as given.
     ///
     /// # Errors
-    /// The root is "/", or the one in XDG_RUNTIME_DIR cannot be made.
+    /// The root is "/".
     pub fn resolve(args: &GlobalArgs) -> Result<Self> {
+        let (root, root_from) = match &args.root {
+            Some(path) => (given_root(path)?, RootFrom::Option),
+            None => default_root(),
+        };
         Ok(Self {
-            root: match &args.root {
-                Some(path) => given_root(path)?,
-                None => default_root()?,
-            },
-            root_given: args.root.is_some(),
+            root,
+            root_from,
             systemd_cgroup: (args.systemd_cgroup || args.cgroup_manager == Some(Driver::Systemd))
                 .then(systemd),
             no_cgroup: args.cgroup_manager == Some(Driver::Disabled),
@@ -67,15 +77,11 @@ fn given_root(path: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
-fn default_root() -> Result<PathBuf> {
-    let Some(dir) = runtime_dir() else { return Ok("/run/orlop".into()) };
-    let root = Path::new(&dir).join("orlop");
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
-    made.called("mkdir", || format!("{root:?} (from $XDG_RUNTIME_DIR)"))?;
-    // Sticky: the XDG specification lets the directory be pruned of what is not.
-    let sticky = rustix::fs::chmod(&root, Mode::RWXU | Mode::SVTX);
-    sticky.called("chmod", || format!("{root:?} (from $XDG_RUNTIME_DIR)"))?;
-    Ok(root)
+fn default_root() -> (PathBuf, RootFrom) {
+    match runtime_dir() {
+        Some(dir) => (Path::new(&dir).join("orlop"), RootFrom::RuntimeDir),
+        None => ("/run/orlop".into(), RootFrom::Default),
+    }
 }
 
 /// An ordinary user may ask its own systemd only, as it is reached from a login session.

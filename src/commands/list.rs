@@ -2,7 +2,7 @@
 
 use super::row::Row;
 use crate::cli;
-use crate::cli::global::Global;
+use crate::cli::global::{Global, RootFrom};
 use crate::cli::values::ListFormat;
 use crate::state::{Container, Error, Root, Untrusted};
 use crate::sys;
@@ -15,7 +15,9 @@ use std::io::Write;
 /// The directory of all containers cannot be read; that the default one is not there is no error.
 pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
     let root = match Root::open(&global.root) {
-        Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) && !global.root_given => None,
+        Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) && global.root_from != RootFrom::Option => {
+            None
+        }
         other => Some(other?),
     };
     let mut rows = Vec::new();

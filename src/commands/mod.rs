@@ -23,14 +23,18 @@ pub mod state;
 pub mod update;
 
 use crate::cli::Command;
-use crate::cli::global::Global;
+use crate::cli::global::{Global, RootFrom};
+use crate::state::Root;
 use anyhow::{Result, bail};
 
 /// Runs the verb; the number is the exit code.
 ///
 /// # Errors
-/// The verb did not do what it was asked for.
+/// The verb did not do what it was asked for, or the directory below $XDG_RUNTIME_DIR cannot be made.
 pub fn dispatch(command: &Command, global: &Global) -> Result<i32> {
+    if global.root_from == RootFrom::RuntimeDir {
+        Root::make_in_runtime_dir(&global.root)?;
+    }
     match command {
         Command::Checkpoint(_) | Command::Restore(_) => {
             bail!("checkpoint and restore are not in this version")
