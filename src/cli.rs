@@ -1,7 +1,7 @@
 //! The command line: one struct per verb, whose fields are its options and arguments, and the table of verbs.
 //!
-//! Every flag of runc 1.5 is here, the obsolete ones too, for engines still pass them.
-//! Not for: how an argv is read (Go's `flag` rules, [`argv`]), what values look like ([`values`]), how the help looks
+//! It has every flag of runc 1.5. Obsolete flags are among them, because engines still pass them.
+//! Not for: how an argv is read (Go's `flag` rules, [`argv`]), how values are written ([`values`]), how the help looks
 //! ([`pages`]), and what a verb does.
 
 pub mod argument;
@@ -19,7 +19,7 @@ use values::{Driver, ListFormat, MemorySize, RootlessMode};
 arguments! {
     /// Open Container Initiative runtime
     pub struct GlobalArgs {
-        /// Log what is done, step by step
+        /// Log each step
         pub debug: bool,
         /// Append the log to FILE; default is stderr
         #[arg(value("FILE"))]
@@ -32,10 +32,10 @@ arguments! {
         pub root: Option<PathBuf>,
         /// Let systemd make the cgroups; cgroupsPath is then "slice:prefix:name"
         pub systemd_cgroup: bool,
-        /// The same as --systemd-cgroup in crun's words: cgroupfs, systemd or disabled
+        /// crun's name for the choice of --systemd-cgroup: cgroupfs, systemd or disabled
         #[arg(value("DRIVER"), hidden())]
         pub cgroup_manager: Option<Driver>,
-        /// Whether to go on without permission to write to cgroups: true, false or auto
+        /// Go on if cgroups may not be written to: true, false or auto
         #[arg(value("WHEN"), default("auto"))]
         pub rootless: RootlessMode,
         /// Obsolete: criu is found through PATH
@@ -70,7 +70,7 @@ arguments! {
         /// Pass N more file descriptors: 3 up to 3 + LISTEN_FDS + N
         #[arg(value("N"), default("0"))]
         pub preserve_fds: u32,
-        /// Do not become the reaper of the container's orphans
+        /// Do not become the subreaper of the container's processes
         pub no_subreaper: bool,
         /// Name of the container
         #[arg(positional("CONTAINER"))]
@@ -80,7 +80,7 @@ arguments! {
     /// Creates and starts a container
     pub struct Run {
         #[flatten]
-        /// What `run` has in common with `create`.
+        /// The options that `run` shares with `create`.
         pub create: Create,
         /// Return as soon as the container runs
         #[arg(short('d'))]
@@ -119,7 +119,7 @@ arguments! {
 
     /// Sends a signal to the first process of a container
     pub struct Kill {
-        /// Obsolete, but engines pass it: a container that is not running is no error
+        /// Obsolete, but engines pass it: succeed if the container is not running
         #[arg(short('a'), hidden())]
         pub all: bool,
         /// Name of the container
@@ -130,9 +130,9 @@ arguments! {
         pub signal: Option<String>,
     }
 
-    /// Removes what a container holds
+    /// Removes a container
     pub struct Delete {
-        /// Kill the container first if it still runs; none of that name is no error
+        /// Kill the container if it still runs; succeed if it does not exist
         #[arg(short('f'))]
         pub force: bool,
         /// Name of the container
@@ -189,7 +189,7 @@ arguments! {
         /// Put the process into an existing sub-cgroup; may be repeated
         #[arg(value("[CONTROLLERS:]PATH"))]
         pub cgroup: Vec<String>,
-        /// Also in a paused container
+        /// Execute even if the container is paused
         pub ignore_paused: bool,
         /// Name of the container
         #[arg(positional("CONTAINER"))]
@@ -275,7 +275,7 @@ arguments! {
         /// Limit of memory: bytes, or 512m, 1g; -1 for none
         #[arg(value("SIZE"))]
         pub memory: Option<MemorySize>,
-        /// 1: run only when nobody else wants the CPU
+        /// 1: run only when no other cgroup wants the CPU
         #[arg(value("0|1"))]
         pub cpu_idle: Option<i64>,
         /// Soft limit of memory
@@ -336,7 +336,7 @@ arguments! {
         /// soft, full, strict or ignore; default is soft
         #[arg(value("MODE"))]
         pub manage_cgroups_mode: Option<String>,
-        /// Create this namespace, but do not restore what is in it; may be repeated
+        /// Create this namespace, but do not restore its content; may be repeated
         #[arg(value("NAMESPACE"))]
         pub empty_ns: Vec<String>,
         /// Drop duplicates from parent images
@@ -380,11 +380,11 @@ arguments! {
         /// File to write the process id to
         #[arg(value("FILE"))]
         pub pid_file: Option<PathBuf>,
-        /// Do not become the reaper of the container's orphans
+        /// Do not become the subreaper of the container's processes
         pub no_subreaper: bool,
         /// Move the root mount and chroot instead of pivot_root
         pub no_pivot: bool,
-        /// Create this namespace, but do not restore what is in it; may be repeated
+        /// Create this namespace, but do not restore its content; may be repeated
         #[arg(value("NAMESPACE"))]
         pub empty_ns: Vec<String>,
         /// Drop duplicates from parent images
@@ -415,18 +415,18 @@ arguments! {
     pub struct Features {}
 }
 
-/// Defines [`Command`] and the table of verbs, from the names and structs in the order of the help.
+/// Defines [`Command`] and the table of verbs from names and structs, in the order of the help.
 macro_rules! verbs {
     ($($variant:ident($args:ident) = $name:expr),* $(,)?) => {
         /// The verb and its arguments.
         #[derive(Clone, Debug)]
-        #[allow(missing_docs, clippy::large_enum_variant)] // the structs say it; one value lives, once
+        #[allow(missing_docs, clippy::large_enum_variant)] // the structs have the docs; there is only one value
         pub enum Command {
             $($variant($args)),*
         }
 
         impl Command {
-            /// What the verb is told.
+            /// The options and arguments of the verb.
             pub fn arguments(&mut self) -> &mut dyn Arguments {
                 match self {
                     $(Self::$variant(args) => args),*
@@ -434,7 +434,7 @@ macro_rules! verbs {
             }
         }
 
-        /// Every verb, in the order of the help. [`PLAN`], the last, is not shown: it prints what `create` would do.
+        /// Every verb, in the order of the help. The last one, [`PLAN`], is hidden.
         pub const VERBS: &[Verb] =
             &[$(Verb { name: $name, blank: || Command::$variant($args::default()) }),*];
     };
@@ -461,7 +461,7 @@ verbs! {
     Plan(Create) = PLAN,
 }
 
-/// The verb that is for developers.
+/// A hidden verb for developers: it prints what `create` would do.
 const PLAN: &str = "plan";
 
 /// A row of the table of verbs.
@@ -469,7 +469,7 @@ const PLAN: &str = "plan";
 pub struct Verb {
     /// The word on the command line.
     pub name: &'static str,
-    /// The verb, told nothing yet.
+    /// Makes the verb with all options and arguments empty.
     pub blank: fn() -> Command,
 }
 

@@ -10,26 +10,26 @@ use std::path::Path;
 
 /// What the command line asks for.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // one value lives, once
+#[allow(clippy::large_enum_variant)] // there is only one value
 pub enum Asked {
-    /// To do something.
+    /// To run a verb.
     Do(Command),
-    /// To print this and be done.
+    /// To print this text and exit.
     Show(String),
 }
 
-/// A command line that cannot be followed.
+/// A command line that is refused.
 #[derive(Debug)]
 pub struct Misuse {
-    /// Help, for stdout.
+    /// The help page, for stdout.
     pub page: String,
-    /// What is wrong, for stderr and the log.
+    /// The error, for stderr and the log.
     pub message: String,
     /// The exit code.
     pub code: i32,
 }
 
-/// The command line with the options before the verb read.
+/// A command line of which the options before the verb are read.
 #[derive(Debug)]
 pub struct Line {
     /// The options before the verb.
@@ -43,7 +43,7 @@ impl Line {
     /// Reads the options before the verb; `argv` begins with the program's name.
     ///
     /// # Errors
-    /// There is no such option, or its value is not one.
+    /// An option is unknown, or its value is invalid.
     pub fn read(argv: impl IntoIterator<Item = OsString>) -> Result<Self, Misuse> {
         let mut argv = argv.into_iter();
         let program = program_name(argv.next());
@@ -54,10 +54,10 @@ impl Line {
         }
     }
 
-    /// Reads the verb and what follows it.
+    /// Reads the verb, its options and its arguments.
     ///
     /// # Errors
-    /// There is no such verb or option, a value is not one, or there are too few or too many arguments.
+    /// The verb or an option is unknown, a value is invalid, or the number of arguments is wrong.
     pub fn asked(self) -> Result<Asked, Misuse> {
         let mut words = self.words.into_iter();
         let Some(name) = words.next().filter(|_| !self.help && !self.global.version) else {
@@ -77,7 +77,7 @@ impl Line {
         verb_asked(&self.program, verb, words)
     }
 
-    /// The name we were called by: `orlop`, or `runc` where we stand in for it.
+    /// The file name of argv[0]: `orlop`, or `runc` if orlop is installed under that name.
     pub fn program(&self) -> &str {
         &self.program
     }
@@ -109,7 +109,7 @@ fn verb_asked(program: &str, verb: &Verb, words: impl Iterator<Item = OsString>)
     Ok(Asked::Do(command))
 }
 
-/// What is wrong with so many positional arguments, if anything is.
+/// The number of positional arguments that the verb requires, in runc's words; `None` if `count` is such a number.
 fn wrong_count(arguments: &[Argument<'_>], count: usize) -> Option<String> {
     let all = || arguments.iter().filter(|argument| argument.is_positional);
     let least = all().filter(|argument| argument.field.takes() == Takes::Always).count();
@@ -128,11 +128,11 @@ fn wrong_count(arguments: &[Argument<'_>], count: usize) -> Option<String> {
 enum Rest {
     /// Options may follow: `delete ID --force`.
     Options,
-    /// They belong to another program, `exec ID ls --all`, or to a verb.
+    /// No options follow: the words belong to another program (`exec ID ls --all`), or to a verb.
     Verbatim,
 }
 
-/// What is left of a command line when its options are read.
+/// The words that are left when the options of a command line are read.
 #[derive(Default)]
 struct Given {
     positional: Vec<OsString>,
@@ -174,7 +174,7 @@ fn read_options(
                 }
             },
             None if matches!(name, "help" | "h") => given.help = true,
-            // `kill ID -9`: what follows an argument and is no option of ours is an argument too.
+            // `kill ID -9`: behind an argument, a word that is no option of the verb is an argument too.
             None if !given.positional.is_empty() => given.positional.push(word),
             None => return Err(format!("flag provided but not defined: -{name}")),
         }
@@ -184,7 +184,7 @@ fn read_options(
 
 fn valued(found: &mut Argument<'_>, name: &str, value: &OsStr) -> Result<(), String> {
     let value = match (value.is_empty(), found.field.takes()) {
-        // As runc, and unlike all others: an empty --root is the working directory.
+        // As in runc, an empty --root is the working directory. No other option has such a rule.
         (true, _) if found.field_name == "root" => OsStr::new("."),
         (true, Takes::Always) => OsStr::new(found.default),
         _ => value,
@@ -193,7 +193,7 @@ fn valued(found: &mut Argument<'_>, name: &str, value: &OsStr) -> Result<(), Str
     found.field.take(value).map_err(invalid)
 }
 
-/// There are as many of them as there should be.
+/// Reads the positional arguments. The caller has checked their number.
 fn read_positional(arguments: &mut [Argument<'_>], words: Vec<OsString>) -> Result<(), String> {
     let mut words = words.into_iter();
     for argument in arguments.iter_mut().filter(|argument| argument.is_positional) {
@@ -224,17 +224,19 @@ fn program_name(argv0: Option<OsString>) -> String {
     Path::new(&path).file_name().map_or("orlop".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The first line is what engines look for: go-runc, nerdctl and runc's own tests want "runc version N",
-/// and moby takes the last line that has the word "version" in it. What follows the number says who we are.
+/// The text of `--version`.
+///
+/// go-runc, nerdctl and runc's own tests want "runc version N" in the first line. moby takes the last line that
+/// contains the word "version". "+orlop" behind the number says that this is not runc.
 fn version_page() -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!("runc version {VERSION}\ncommit: {COMMIT}\nspec: 1.3.0\norlop: {version}\n")
 }
 
-/// What stands where runc has its version.
+/// The version that is printed in the place of runc's.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+orlop");
 
-/// What it was built from.
+/// The commit that this program was built from.
 pub const COMMIT: &str = match option_env!("ORLOP_COMMIT") {
     Some(commit) => commit,
     None => "unknown",

@@ -1,6 +1,6 @@
-//! The global options made definite: where the state of containers lives, and who makes cgroups.
+//! The global options with their defaults filled in: the directory of all containers, and the way to make cgroups.
 //!
-//! The only reader of XDG_RUNTIME_DIR and USER.
+//! Only this file reads XDG_RUNTIME_DIR and USER. It makes nothing.
 
 use super::GlobalArgs;
 use super::values::{Driver, RootlessMode};
@@ -9,12 +9,12 @@ use anyhow::{Result, bail};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Which systemd.
+/// A systemd that makes cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Systemd {
-    /// The host's.
+    /// The system's.
     System,
-    /// The user's own, by the address of its D-Bus.
+    /// The user's own. The value is the address of its D-Bus.
     User(String),
 }
 
@@ -29,7 +29,7 @@ pub enum RootFrom {
     Default,
 }
 
-/// What every verb may know from the options before it.
+/// The global options as every verb sees them.
 #[derive(Clone, Debug)]
 pub struct Global {
     /// Directory with one directory per container: absolute, and not "/".
@@ -40,7 +40,7 @@ pub struct Global {
     pub systemd_cgroup: Option<Systemd>,
     /// Whether containers get no cgroup at all.
     pub no_cgroup: bool,
-    /// Whether lacking permission for cgroups is an error.
+    /// Whether missing permission for cgroups is an error.
     pub rootless: RootlessMode,
 }
 
@@ -84,7 +84,7 @@ fn default_root() -> (PathBuf, RootFrom) {
     }
 }
 
-/// An ordinary user may ask its own systemd only, as it is reached from a login session.
+/// The systemd to ask. An ordinary user may ask only its own, whose address a login session knows.
 fn systemd() -> Systemd {
     if !is_user() {
         return Systemd::System;
@@ -97,13 +97,13 @@ fn systemd() -> Systemd {
     )
 }
 
-/// XDG_RUNTIME_DIR, if it is for us: real root uses /run, as runc does.
+/// XDG_RUNTIME_DIR if an ordinary user calls. Real root uses /run, as runc does.
 fn runtime_dir() -> Option<OsString> {
     let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
     is_user().then_some(dir)
 }
 
-/// Whether we are an ordinary user, be it as root of a user namespace.
+/// Whether the caller is an ordinary user. Root of a user namespace is one, unless USER is "root" there.
 fn is_user() -> bool {
     let is_mapped_root =
         || !ns::is_initial_user() && std::env::var_os("USER").is_none_or(|user| user != "root");

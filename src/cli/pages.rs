@@ -1,5 +1,6 @@
-//! The pages that help shows, and what they, the man page and the shell completions are made from: the definition of the
-//! command line as clap has it.
+//! The help pages, and the clap definition of the command line that they are made from.
+//!
+//! `assets.rs` makes the man pages and the shell completions from the same definition. Not for: reading argv.
 
 use super::argument::{Argument, Arguments, Takes};
 use super::{GlobalArgs, PLAN, VERBS, Verb};
@@ -17,7 +18,7 @@ pub fn command() -> Command {
         .subcommands(VERBS.iter().filter(|verb| verb.name != PLAN).map(of_verb))
 }
 
-/// What `help VERB` shows.
+/// The page of `help VERB`.
 pub fn page(program: &str, verb: &Verb) -> String {
     let definition = of_verb(verb).bin_name(format!("{program} {}", verb.name));
     let about = definition.get_about().map(ToString::to_string).unwrap_or_default();
@@ -25,7 +26,7 @@ pub fn page(program: &str, verb: &Verb) -> String {
     format!("NAME:\n   {program} {} - {about}\n\n{help}", verb.name)
 }
 
-/// What `help` shows.
+/// The page of `help`.
 pub fn overview(program: &str) -> String {
     let definition = command().bin_name(program.to_owned()).help_template(OVERVIEW);
     let about = definition.get_about().map(ToString::to_string).unwrap_or_default();
@@ -68,7 +69,7 @@ fn argument(argument: &Argument<'_>) -> Arg {
     }
 }
 
-/// What a shell may complete a value with.
+/// The kind of words that a shell offers to complete a value.
 fn hint(name: &str) -> ValueHint {
     match name {
         "DIR" => ValueHint::DirPath,

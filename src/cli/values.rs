@@ -1,30 +1,30 @@
-//! The values of options: sizes, durations and words as Go's `flag` and runc read them.
+//! Types of option values: sizes, durations and words, read as Go's `flag` and runc read them.
 
 use super::argument::{Value, boolean, utf8};
 use crate::log::Format;
 use std::ffi::OsStr;
 use std::time::Duration;
 
-/// `--rootless`: whether cgroups may be out of reach.
+/// `--rootless`: whether missing permission for cgroups is ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RootlessMode {
-    /// Yes: errors of permission are passed over.
+    /// Permission errors are ignored.
     True,
-    /// No.
+    /// Permission errors are errors.
     False,
-    /// Yes, unless we are root of the initial user namespace.
+    /// Permission errors are ignored, unless the caller is root of the initial user namespace.
     #[default]
     Auto,
 }
 
-/// `--cgroup-manager`: who makes cgroups.
+/// `--cgroup-manager`: how cgroups are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
-    /// We do.
+    /// orlop makes them.
     Cgroupfs,
-    /// systemd does.
+    /// systemd makes them.
     Systemd,
-    /// Nobody.
+    /// There are none.
     Disabled,
 }
 
@@ -43,12 +43,12 @@ pub enum ListFormat {
 pub enum MemorySize {
     /// The literal `-1`.
     Unlimited,
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
 }
 
 impl MemorySize {
-    /// As config.json says it: -1 is unlimited.
+    /// The number in config.json: -1 is unlimited.
     pub fn as_spec(self) -> i64 {
         match self {
             Self::Unlimited => -1,
@@ -62,7 +62,7 @@ impl MemorySize {
 pub struct UserGroup {
     /// The user.
     pub uid: u32,
-    /// The group; without one, that of the container's process.
+    /// The group. Without it, `exec` keeps the group of config.json.
     pub gid: Option<u32>,
 }
 
@@ -155,7 +155,7 @@ pub fn memory_size(text: &str) -> Result<MemorySize, String> {
     };
     let bytes = match number.parse::<u64>() {
         Ok(whole) => whole.checked_mul(1 << shift),
-        // A fraction is a person's rounding: a float is exact enough for it.
+        // A float is exact enough: a person writes a fraction to round.
         Err(_) => number.parse::<f64>().ok().map(|part| (part * (1u64 << shift) as f64) as u64),
     };
     bytes.filter(|bytes| i64::try_from(*bytes).is_ok()).map(MemorySize::Bytes).ok_or_else(invalid)
@@ -173,7 +173,8 @@ const UNITS: &[(&str, u64)] = &[
     ("h", 3_600_000_000_000),
 ];
 
-/// Reads a duration as Go writes it: `5s`, `1m30s`, `1.5h`, `100ms`. A negative one reads as 0, which no option takes.
+/// Reads a duration as Go writes it: `5s`, `1m30s`, `1.5h`, `100ms`. A negative duration is read as 0, which `events`
+/// refuses.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("invalid duration {text:?}");
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
