@@ -1,4 +1,6 @@
-//! `create`: makes a container whose process waits for `start`. `run` begins the same way.
+//! `create`: makes a container whose process waits for `start`. `run` uses the same functions.
+//!
+//! Not for: the order of the steps, which is in `launch`.
 
 use crate::bundle::{self, Bundle};
 use crate::cgroup::systemd::Bus;
@@ -18,7 +20,7 @@ use std::path::Path;
 /// Runs the verb.
 ///
 /// # Errors
-/// The container could not be made; nothing is left of it.
+/// The container could not be made. Nothing of it is left.
 pub fn run(args: &cli::Create, global: &Global) -> Result<i32> {
     let prepared = prepare(args, global)?;
     let terminal = prepared.plan.process.console.is_some();
@@ -29,7 +31,7 @@ pub fn run(args: &cli::Create, global: &Global) -> Result<i32> {
     container(args, global, prepared, StartedBy::Start, None).map(|_| 0)
 }
 
-/// A plan, and what it was made from.
+/// A plan, and the bundle and host that it was made from.
 pub struct Prepared {
     plan: Box<Plan>,
     /// The host's notify socket.
@@ -39,7 +41,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// What will be done.
+    /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -48,7 +50,7 @@ impl Prepared {
 /// Reads the bundle and plans the container.
 ///
 /// # Errors
-/// Something in the configuration or the arguments makes no sense.
+/// The configuration or an argument is invalid. Nothing has been changed yet.
 pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
     let inherited = inherited(listen_fds(), args.preserve_fds)?;
     state::check_id(&args.id)?;
@@ -81,7 +83,7 @@ pub fn prepare(args: &cli::Create, global: &Global) -> Result<Prepared> {
 /// Makes the prepared container.
 ///
 /// # Errors
-/// As [`run`].
+/// The container could not be made. Nothing of it is left.
 pub fn container(
     args: &cli::Create,
     global: &Global,
@@ -105,7 +107,8 @@ pub fn container(
     launch::create(&mut prepared.plan, &prepared.bundle, &prepared.host, &global.root, by, &handover)
 }
 
-/// How many sockets of socket activation there are, if they are meant for us (sd_listen_fds(3)).
+/// The number of sockets that systemd passes for socket activation (sd_listen_fds(3)); 0 if LISTEN_PID names another
+/// process.
 fn listen_fds() -> u32 {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
     let own_pid = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
@@ -115,12 +118,14 @@ fn listen_fds() -> u32 {
     }
 }
 
-/// The descriptors from 3 on that the caller wants the process to have: those of socket activation, which are for
-/// the first process of a container, and those of the `preserve` next ones that are open. To be called before anything
-/// is opened: a number in between that is free must not become that of a file of ours.
+/// The descriptors from 3 on that the caller passes to the container's process: `listen` sockets of socket activation,
+/// then those of the next `preserve` numbers that are open.
+///
+/// Call it before anything is opened. It occupies the free numbers in this range, so that no file of orlop gets one of
+/// them and is passed on.
 ///
 /// # Errors
-/// One of those of socket activation is not open.
+/// A socket of socket activation is not open.
 pub fn inherited(listen: u32, preserve: u32) -> Result<Inherited> {
     let asked = Inherited { listen, preserve };
     if asked.count() == 0 {

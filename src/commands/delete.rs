@@ -1,4 +1,7 @@
-//! `delete`: removes what a container holds, and forgets it.
+//! `delete`: removes all that was made for a container, then its record.
+//!
+//! This file decides whether a container may be deleted, also if its record is missing or damaged. The removal itself is
+//! in `destroy`.
 
 use crate::cgroup::Cgroup;
 use crate::cli;
@@ -17,8 +20,8 @@ const END_PATIENCE: i32 = 500;
 /// Runs the verb.
 ///
 /// # Errors
-/// The container is still running and `--force` was not given, there is none (with `--force` that is fine), or
-/// something of it resists.
+/// Without `--force`, the container is still running or does not exist. In both cases, a process does not end, or
+/// something cannot be removed.
 pub fn run(args: &cli::Delete, global: &Global) -> Result<i32> {
     match delete(args, global) {
         Err(error) if args.force && error.downcast_ref() == Some(&Error::NotFound) => {}
@@ -35,7 +38,7 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
         Ok(container) => container,
     };
     let _lock = container.dir.lock_after(|| match args.force {
-        // Whoever holds the lock may be waiting for what we are to kill: a `start` whose hook is stuck.
+        // The command that holds the lock may wait for a process that we are to kill: a `start` with a stuck hook.
         true => destroy::kill(container.record.essentials()),
         false => Ok(()),
     })?;
@@ -45,7 +48,7 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
     }
     match settled_status(&container)? {
         Status::Stopped if record.essentials().ends_with_init() => destroy::dead(&root, record),
-        // Nobody has seen one run yet that is created: as runc, this is not what --force is for.
+        // As in runc, a created container needs no --force: its program has not begun.
         Status::Stopped | Status::Created => destroy::container(&root, record),
         status @ (Status::Creating | Status::Running | Status::Paused) => {
             bail!("cannot delete container {} that is not stopped: {status}", args.id)
@@ -53,7 +56,8 @@ fn delete(args: &cli::Delete, global: &Global) -> Result<()> {
     }
 }
 
-/// The status, after a short wait for a process that is about to end: engines send SIGKILL, and delete at once.
+/// The status of the container. Engines send SIGKILL and delete at once, so a process that is about to end gets a short
+/// time to do so.
 fn settled_status(container: &Container) -> Result<Status> {
     let (status, init) = container.look()?;
     if let (Status::Running | Status::Paused, Some(init)) = (status, init)
@@ -65,11 +69,11 @@ fn settled_status(container: &Container) -> Result<Status> {
     Ok(status)
 }
 
-/// There is no record, or none that can be read. The id must not be lost over it, nor a process forgotten.
+/// Deletes a container without a readable record. Its id must become free again, and none of its processes may be left.
 fn without_record(args: &cli::Delete, root: &Root, error: anyhow::Error) -> Result<()> {
     let absent = error.downcast_ref() == Some(&Error::NotFound);
     if absent {
-        // Sweeps deletions that died behind their commit as well.
+        // This also sweeps directories that an interrupted `delete` had renamed away.
         root.ids()?;
     }
     let refuse = error.downcast_ref::<Untrusted>().is_some() || !(absent || args.force);
@@ -95,7 +99,7 @@ fn without_record(args: &cli::Delete, root: &Root, error: anyhow::Error) -> Resu
     }
     let cgroup = Cgroup::by_default(&args.id, &Host::probe()?)?;
     if !cgroup.exists() {
-        // Not the id as well: no later verb could do more.
+        // Free the id: no later verb could do more with this directory.
         root.remove(&args.id)?;
         return Err(error.context(format!(
             "the state of {} is gone, but nothing in it said which processes are the container's",

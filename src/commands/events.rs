@@ -1,7 +1,7 @@
-//! `events`: what a container uses, and when it runs out of memory, one JSON object a line (runc's shape).
+//! `events`: prints statistics of a container and its out-of-memory events, as one JSON object per line (runc's shape).
 //!
-//! One poll over what can happen: the kernel's word that a process was killed for want of memory, the end of the
-//! container, and the time for the next statistics.
+//! One loop polls for three events: the kernel has killed a process because memory ran out, the container has ended, or
+//! the next statistics are due.
 
 use crate::cgroup::{Cgroup, OomWatch, Stats};
 use crate::cli;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Runs the verb.
 ///
 /// # Errors
-/// The container is not running, its statistics cannot be read, or nobody reads ours.
+/// The container is not running, its statistics cannot be read, or stdout cannot be written to.
 pub fn run(args: &cli::Events, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
     ensure!(!args.interval.is_zero(), "duration interval must be greater than 0");
@@ -60,13 +60,13 @@ fn print(event: &Event<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Until the container has ended.
+/// Prints statistics and events until the container has ended.
 fn stream(container: &Container, interval: Duration) -> Result<()> {
     let record = &container.record;
     let cgroup = &record.orlop.cgroup;
     let (mut watch, kills) = (watch(cgroup), cgroup.oom_kills());
     let mut told = false;
-    // Another process than its own may keep the cgroup busy: its own is what counts.
+    // Wait for init, not for an empty cgroup: processes of others may be in it.
     let Some(init) = record.init().open()? else { return Ok(()) };
     let mut next = Instant::now() + interval;
     loop {
@@ -83,7 +83,7 @@ fn stream(container: &Container, interval: Duration) -> Result<()> {
         };
         let ended = polled.first().is_some_and(|fd| !fd.revents().is_empty());
         let killed = watch.as_mut().map_or(Ok(false), |watch| watch.read().map(|news| news.killed))?;
-        // The kernel holds news of a cgroup back for some milliseconds: init may be dead before they come.
+        // The kernel delays events of a cgroup by some milliseconds, so init may be dead before the event arrives.
         if killed || (ended && !told && cgroup.oom_kills() > kills) {
             print(&Event { kind: "oom", id: &record.id, data: None })?;
             told = true;
@@ -95,14 +95,14 @@ fn stream(container: &Container, interval: Duration) -> Result<()> {
             next += interval;
             match stats(record) {
                 Ok(event) => print(&event)?,
-                // It may be on its way out: then poll says so.
+                // The container may be ending. Then the next poll reports it.
                 Err(error) => log::warn(format!("{error:#}, ignoring")),
             }
         }
     }
 }
 
-/// Statistics are worth having without the memory controller too.
+/// Watches for out-of-memory events. Without the memory controller there are none, and statistics are still printed.
 fn watch(cgroup: &Cgroup) -> Option<OomWatch> {
     let watch = cgroup.oom_watch();
     watch.inspect_err(|error| log::warn(format!("no out-of-memory events: {error:#}"))).ok()

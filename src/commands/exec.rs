@@ -1,4 +1,7 @@
-//! `exec`: another process in a running container.
+//! `exec`: executes another process in a running container.
+//!
+//! This file checks the state, builds the process from options and config.json, and finds its cgroup. Joining the
+//! container is in `launch`.
 
 use super::create::inherited;
 use crate::bundle;
@@ -59,9 +62,10 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
         check_thawed(&cgroup, args)?;
     }
     let launched = match launch::exec(&mut plan, &container, &init, &cgroup, &handover) {
-        // The container has moved its processes into sub-cgroups and given them controllers: the kernel takes
-        // no process into its own cgroup then (cgroups(7), "no internal processes").
-        // Or somebody has moved its init elsewhere, and has removed its own cgroup.
+        // Two cases lead here; in both, the cgroup that init is in now is tried instead.
+        // The container has moved its processes into sub-cgroups and enabled controllers for these: then the kernel
+        // refuses processes in the cgroup above (cgroups(7), "no internal processes").
+        // Or another program has moved init elsewhere and removed the container's cgroup.
         Err(error) if args.cgroup.is_empty() && Refused::is_cause_of(&error) => {
             let Some(other) = cgroup_of_init(&container, &init)? else { return Err(error) };
             check_thawed(&other, args)?;
@@ -75,9 +79,10 @@ pub fn run(args: &cli::Exec, global: &Global) -> Result<i32> {
     }
 }
 
-/// A container can freeze a cgroup below its own: then it is not paused, but a process that enters there never starts.
+/// Refuses a frozen cgroup, in which a process would never start. A container can freeze a cgroup below its own; its
+/// status is not `paused` then.
 fn check_thawed(cgroup: &Cgroup, args: &cli::Exec) -> Result<()> {
-    // One that is not there is an error where it is entered.
+    // A cgroup that does not exist is reported when the process is to enter it.
     let frozen = cgroup.stands_still().unwrap_or(false);
     ensure!(
         !frozen || args.ignore_paused,
@@ -90,12 +95,12 @@ fn check_thawed(cgroup: &Cgroup, args: &cli::Exec) -> Result<()> {
 fn cgroup_of_init(container: &Container, init: &OwnedFd) -> Result<Option<Cgroup>> {
     let record = &container.record;
     let found = record.orlop.cgroup.of_process(record.init_process_pid)?;
-    // Looked up by its number, which was init's if init still lives.
+    // The lookup used init's number. If init still lives, the number was not reused meanwhile.
     ensure!(!pidfd::poll_ended(init.as_fd(), 0)?, "cannot exec in a stopped container");
     Ok(found)
 }
 
-/// The process as it is asked for: a file, or that of config.json with what the command line changes.
+/// The process to execute: from the file of `--process`, or config.json's process with the changes of the command line.
 fn process(args: &cli::Exec, container: &Container) -> Result<Process> {
     if let Some(path) = &args.process {
         return bundle::load_part("--process", path);

@@ -1,7 +1,7 @@
 //! `features`: what this runtime supports, as in the runtime-spec's features.md.
 //!
-//! Engines decide by it whether to use recursive read-only mounts ("rro") and user namespaces ("idmap").
-//! So it says what the code does, from the code's own tables; of the host only which seccomp flags its kernel takes.
+//! Engines read it to decide whether to use recursive read-only mounts ("rro") and user namespaces ("idmap").
+//! It is printed from the tables that the code works with. Only the supported seccomp flags depend on the host's kernel.
 
 use super::json::{Json, pretty, strings};
 use crate::cli::argv;
@@ -74,16 +74,16 @@ fn sorted(names: impl IntoIterator<Item = &'static str>) -> Json {
     strings(names)
 }
 
-/// What engines look up by runc's names, as in `--version`.
+/// The annotations of runc that engines look up; the values are those of `--version`.
 const ANNOTATIONS: [(&str, &str); 3] = [
     ("org.opencontainers.runc.checkpoint.enabled", "false"), // there is no checkpoint
     ("org.opencontainers.runc.commit", argv::COMMIT),
     ("org.opencontainers.runc.version", argv::VERSION),
 ];
 
-/// Annotations that an engine must not take from whoever it does not trust: they reach beyond the container.
+/// Annotations with an effect outside the container. An engine must not accept them from users that it does not trust.
 const UNSAFE_ANNOTATIONS: [&str; 6] = [
-    "bundle", // it would stand twice among the labels of state.json, which other programs read
+    "bundle", // state.json has a label of this name, which other programs read; the annotation would be a second one
     "org.systemd.property.",
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",

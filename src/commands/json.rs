@@ -1,4 +1,4 @@
-//! JSON documents whose keys stay in the order they are written in, for people compare them with runc's.
+//! JSON documents whose keys keep the order of the code, so that people can compare them with those of runc.
 //!
 //! Not for: reading JSON, and not for data that has a type of its own.
 
@@ -15,7 +15,7 @@ pub enum Json {
     Text(String),
     /// An array.
     List(Vec<Json>),
-    /// An object; a value of `None` is left out.
+    /// An object; members with the value `None` are not written.
     Object(Vec<(&'static str, Option<Json>)>),
 }
 
@@ -69,7 +69,7 @@ impl<const N: usize> From<[(&'static str, Json); N]> for Json {
     }
 }
 
-/// An object, of which some members may be left out.
+/// An object; members with the value `None` are not written.
 pub fn object<const N: usize>(members: [(&'static str, Option<Json>); N]) -> Json {
     Json::Object(members.to_vec())
 }

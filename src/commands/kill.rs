@@ -7,11 +7,11 @@ use crate::sys::{pidfd, signal};
 use anyhow::{Context, Result, anyhow};
 use std::os::fd::AsFd;
 
-/// Runs the verb. It reads no more of the container's state than it needs: a damaged record does not keep it from acting.
+/// Runs the verb. It reads only the essentials of the container's state, so that it works with a damaged record.
 ///
 /// # Errors
-/// The container is not running (with `--all`, which engines give to mean "whatever is left", that is none), or
-/// there is no such signal.
+/// The container is not running, or the signal is unknown. With `--all`, which engines give to end all that is left, a
+/// container that is not running is no error.
 pub fn run(args: &cli::Kill, global: &Global) -> Result<i32> {
     check_id(&args.id)?;
     let dir = Root::of_containers(&global.root)?.container(&args.id)?;
@@ -25,9 +25,9 @@ pub fn run(args: &cli::Kill, global: &Global) -> Result<i32> {
 
 fn send(of: Essentials<'_>, status: impl FnOnce() -> Result<Status>, signal: i32) -> Result<()> {
     let cgroup = of.cgroup;
-    // Without a cgroup of its own (rootless) nobody knows who the others are.
+    // A rootless container may have no cgroup. Then its other processes are not known.
     if signal == libc::SIGKILL && !of.makes_pid_namespace && cgroup.exists() {
-        // Init's death would leave the others alive, also when it is dead already.
+        // The container shares its pid namespace: its other processes do not end with init, which may be dead already.
         cgroup.kill_all().context("unable to kill all processes")?;
         return Ok(());
     }
@@ -39,14 +39,14 @@ fn send(of: Essentials<'_>, status: impl FnOnce() -> Result<Status>, signal: i32
         Err(error) if error.errno() == libc::ESRCH => return Err(Error::NotRunning.into()),
         other => other.context("unable to signal init")?,
     }
-    // A frozen cgroup of version 1 keeps even SIGKILL waiting, and the container can have frozen one below its own.
+    // In a frozen cgroup of version 1 even SIGKILL waits. The container can have frozen a cgroup below its own.
     if signal == libc::SIGKILL {
         cgroup.let_die()?;
     }
     Ok(())
 }
 
-/// A signal by number or name, with or without SIG, in any case; RTMIN+n and RTMAX-n too.
+/// Reads a signal: a number, or a name with or without SIG in upper or lower case, or RTMIN+n, or RTMAX-n.
 fn signal_of(text: &str) -> Result<i32> {
     let unknown = || anyhow!("unknown signal {text:?}");
     if let Ok(number) = text.parse::<i32>() {
@@ -66,7 +66,7 @@ fn signal_of(text: &str) -> Result<i32> {
             return if range.contains(&number) { Ok(number) } else { Err(unknown()) };
         }
     }
-    //   Names that nix does not have.
+    // nix does not know these names.
     const ALIASES: [(&str, i32); 4] =
         [("IOT", libc::SIGIOT), ("CLD", libc::SIGCHLD), ("POLL", libc::SIGPOLL), ("STKFLT", libc::SIGSTKFLT)];
     if let Some((_, number)) = ALIASES.iter().find(|(alias, _)| *alias == name) {

@@ -1,4 +1,4 @@
-//! `list`: the containers of a root, as a table, as JSON, or their names alone.
+//! `list`: prints the containers of a root as a table, as JSON, or only their names.
 
 use super::row::Row;
 use crate::cli;
@@ -9,10 +9,10 @@ use crate::sys;
 use anyhow::Result;
 use std::io::Write;
 
-/// Runs the verb. A container that cannot be looked at does not keep the others from being listed.
+/// Runs the verb. If one container cannot be read, the others are listed all the same.
 ///
 /// # Errors
-/// The directory of all containers cannot be read; that the default one is not there is no error.
+/// The directory of all containers cannot be read. Without `--root`, a missing directory is an empty list.
 pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
     let root = match Root::open(&global.root) {
         Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) && global.root_from != RootFrom::Option => {
@@ -25,9 +25,9 @@ pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
     for id in root.ids()? {
         match root.load(&id).and_then(|container| row(&container)) {
             Ok(row) => rows.push(row),
-            // A directory that is no container's, or one deleted since we read its name.
+            // The directory is no container's, or the container was deleted after its name was read.
             Err(error) if error.downcast_ref() == Some(&Error::NotFound) => {}
-            // Nor is one of somebody else.
+            // The state of another user is no container of this list.
             Err(error) if error.downcast_ref::<Untrusted>().is_some() => eprintln!("{error:#}"),
             Err(error) => {
                 eprintln!("load container {id}: {error:#}");
@@ -57,7 +57,7 @@ fn owner(container: &Container) -> String {
     name.unwrap_or(format!("#{uid}"))
 }
 
-/// Writes `rows` as `args` ask for.
+/// Writes `rows` in the format of `args`.
 ///
 /// # Errors
 /// `out` cannot be written to.
@@ -65,7 +65,7 @@ pub fn print(args: &cli::List, rows: &[Row], out: &mut impl Write) -> Result<()>
     let text = match args.format {
         _ if args.quiet => rows.iter().map(|row| format!("{}\n", row.id)).collect(),
         ListFormat::Table => table(rows),
-        // An empty list is null, as in Go.
+        // Go writes an empty list as null, and engines read that.
         ListFormat::Json if rows.is_empty() => "null\n".to_owned(),
         ListFormat::Json => format!("{}\n", serde_json::to_string(rows)?),
     };

@@ -27,7 +27,7 @@ use crate::cli::global::{Global, RootFrom};
 use crate::state::Root;
 use anyhow::{Result, bail};
 
-/// Runs the verb; the number is the exit code.
+/// Runs the verb and returns the exit code.
 ///
 /// # Errors
 /// The verb did not do what it was asked for, or the directory below $XDG_RUNTIME_DIR cannot be made.
@@ -58,17 +58,17 @@ pub fn dispatch(command: &Command, global: &Global) -> Result<i32> {
     }
 }
 
-/// Runs a verb in a frame of its own. All inlined into one function, each would have the room of all others' values below
-/// it, and the processor would touch every page of that.
+/// Runs a verb in a stack frame of its own. If all verbs were inlined into [`dispatch`], its frame would have room for
+/// the values of all of them, and each verb would touch more pages of stack.
 #[inline(never)]
 fn apart(verb: impl FnOnce() -> Result<i32>) -> Result<i32> {
     verb()
 }
 
-/// What stands before the message when `command` fails, and the exit code then.
+/// The text before the error message if `command` fails, and the exit code.
 ///
-/// 255 is what engines expect of an exec whose process did not come to be; all others give 1.
-/// The prefixes are runc's (in place of "orlop" goes the name that we are called by).
+/// Engines expect 255 from an `exec` that could not make its process; every other verb gives 1.
+/// The texts are runc's. `main` replaces "orlop" by the name that the program was called by.
 pub fn failure(command: &Command) -> (&'static str, i32) {
     match command {
         Command::Create(_) => ("orlop create failed: ", 1),

@@ -1,4 +1,4 @@
-//! `ps`: the processes of a container.
+//! `ps`: lists the processes of a container, with the host's ps(1) or as JSON.
 
 use crate::cli;
 use crate::cli::global::Global;
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs the verb.
 ///
 /// # Errors
-/// There is no such container, ps(1) fails, or prints no column PID.
+/// There is no such container, or ps(1) fails, takes too long, or prints no column PID.
 pub fn run(args: &cli::Ps, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
     let cgroup = &container.record.orlop.cgroup;
@@ -30,15 +30,15 @@ pub fn run(args: &cli::Ps, global: &Global) -> Result<i32> {
     Ok(0)
 }
 
-/// A rootless container may have no cgroup: then its processes are those in init's pid namespace, if it is not ours
-/// as well, and else init alone.
+/// The processes of a container without a cgroup, as a rootless one may be: those in init's pid namespace. If that is
+/// our own namespace, only init is known.
 fn beside_init(record: &Record) -> Result<Vec<i32>> {
     let init = record.init();
     if !init.alive()? {
         return Ok(Vec::new());
     }
     let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/pid")).ok();
-    // Of its first thread or, where that has ended, of another one.
+    // A first thread that has ended has no namespace any more: then another thread is asked.
     let threads = std::fs::read_dir(format!("/proc/{}/task", init.pid)).into_iter().flatten().flatten();
     let its = threads.filter_map(|thread| std::fs::read_link(thread.path().join("ns/pid")).ok()).next();
     if its.is_none() || its == namespace("self") {
@@ -58,7 +58,7 @@ fn beside_init(record: &Record) -> Result<Vec<i32>> {
     Ok(pids)
 }
 
-/// The host's ps with the caller's options (default -ef), and of it the lines of our processes.
+/// The output of the host's ps(1) with the caller's options (default -ef), reduced to the lines of `pids`.
 fn table(pids: &[i32], options: &[String]) -> Result<String> {
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default[..] } else { options };
@@ -82,10 +82,10 @@ fn select(text: &str, pids: &[i32]) -> Result<String> {
     };
     let mut selected = format!("{header}\n");
     for line in lines.filter(|line| !line.is_empty()) {
-        // With a column of names in front, a name with a space moves the number: that line is left out, and no other.
+        // If a column of names comes before PID, a space in a name shifts the fields. Only that line is lost then.
         let pid = line.split_whitespace().nth(column).and_then(|field| field.parse().ok());
         if pid.is_some_and(|pid: i32| pids.contains(&pid)) {
-            // The names of processes are the container's to choose, and not every ps leaves out what a terminal obeys.
+            // The container chooses the names of its processes, and not every ps removes control characters.
             selected.push_str(&log::printable(line));
             selected.push('\n');
         }

@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 /// A container as `state` and `list` show it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Version of the spec that the runtime follows.
+    /// The version of the specification that orlop implements.
     #[serde(rename = "ociVersion")]
     pub version: String,
     /// Name of the container.
     pub id: String,
-    /// Its first process; 0 when it has ended.
+    /// The process id of init; 0 if it has ended.
     pub pid: i32,
-    /// created, running, paused or stopped.
+    /// `creating`, `created`, `running`, `paused` or `stopped`; `unknown` if the record cannot be read.
     pub status: String,
     /// Directory of the bundle.
     pub bundle: String,
@@ -26,10 +26,10 @@ pub struct Row {
     pub rootfs: String,
     /// When it was created, RFC 3339 with nanoseconds.
     pub created: String,
-    /// From config.json.
+    /// `annotations` of config.json.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Owner of the state directory: a user name, or `#uid` without one.
+    /// The owner of the state directory: a user name, or `#uid` if the user has no name.
     pub owner: String,
 }
 

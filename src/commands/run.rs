@@ -1,4 +1,4 @@
-//! `run`: create, start, and (unless detached) wait and delete.
+//! `run`: creates and starts a container; unless detached, it also waits for the end and deletes the container.
 
 use super::create::{container, prepare};
 use super::start;
@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 /// Runs the verb.
 ///
 /// # Errors
-/// The container could not be made or started; nothing is left of it.
+/// The container could not be made or started, and nothing of it is left; or it could not be deleted at the end.
 pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
     let prepared = prepare(&args.create, global)?;
     let terminal = prepared.plan().process.console.is_some();
@@ -58,15 +58,16 @@ pub fn run(args: &cli::Run, global: &Global) -> Result<i32> {
     Ok(ended?.code())
 }
 
-/// Runs the poststart hooks, and leaves us in the bundle, where hooks begin, for those of poststop. Every path that we
-/// were given has been used or is absolute by now.
+/// Changes to the bundle, where hooks begin, and runs the poststart hooks. The poststop hooks need the same directory.
+/// No relative path of the command line is used after this.
 fn poststart(container: &Container, launched: &Launched) -> Result<()> {
     let bundle = &container.record.orlop.bundle;
     std::env::set_current_dir(bundle).called("chdir", || format!("{bundle:?}"))?;
     start::run_poststart(container, &launched.child.pidfd)
 }
 
-/// Nobody else will: what resists is tried twice, and an error then, whatever the container's exit status was.
+/// Deletes the container. No other command will do it, so a failure is tried once more. A second failure is the error of
+/// `run`, whatever the exit status of the container was.
 fn delete(global: &Global, container: &Container) -> Result<()> {
     let root = Root::open(&global.root)?;
     destroy::container(&root, &container.record)

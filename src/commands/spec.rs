@@ -1,6 +1,6 @@
-//! `spec`: writes an example config.json, the same as runc's to the byte but for the hostname.
+//! `spec`: writes an example config.json. Except for the hostname, it is the same as runc's to the byte.
 //!
-//! Not for: the defaults of a container. What config.json leaves open is decided in `plan`.
+//! Not for: the defaults of a container. `plan` decides what a missing property means.
 
 use super::json::{Json, object, pretty, strings};
 use crate::cli;
@@ -14,11 +14,11 @@ use std::path::Path;
 /// Writes config.json into the bundle.
 ///
 /// # Errors
-/// There is one already, or the directory cannot be written to.
+/// The file exists already, or the directory cannot be written to.
 pub fn run(args: &cli::Spec) -> Result<i32> {
     let path = args.bundle.as_deref().unwrap_or(Path::new("")).join("config.json");
     let text = pretty(&example(&Host::probe()?, args.rootless), "\t")?;
-    // O_EXCL: no one's config is overwritten, not even one that appears just now.
+    // create_new is O_EXCL: a file that another program makes at this moment is not overwritten either.
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!("File config.json exists. Remove it first")
@@ -73,12 +73,12 @@ const MOUNTS: &[(&str, &str, &str, &str)] = &[
 
 fn mounts(rootless: bool) -> Json {
     let mount = |&(destination, fstype, source, options): &(&str, &str, &str, &str)| {
-        // Without a network namespace of its own a user namespace may not mount sysfs.
+        // The kernel lets a user namespace mount sysfs only if it owns the network namespace. Here it has none.
         let (fstype, source, options) = match destination {
             "/sys" if rootless => ("none", "/sys", "rbind nosuid noexec nodev ro"),
             _ => (fstype, source, options),
         };
-        // Group 5 has no mapping there.
+        // The user namespace of this example does not map group 5.
         let options: Vec<_> = options.split(' ').filter(|o| !(rootless && o.starts_with("gid="))).collect();
         let options = options.into_iter().filter(|option| !option.is_empty());
         let options: Vec<_> = options.map(Json::from).collect();

@@ -1,4 +1,7 @@
-//! `start`: lets the process of a created container run.
+//! `start`: lets the process of a created container run, and reports whether its program was executed.
+//!
+//! Init waits at the gate, two fifos in the container's directory. `start` writes to one of them, and reads init's answer
+//! from the other until execve(2) closes it.
 
 use crate::cli;
 use crate::cli::global::Global;
@@ -17,7 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Runs the verb.
 ///
 /// # Errors
-/// The container is not `created`, or its process could not be executed: with init's own reason.
+/// The container is not `created`, or its program could not be executed; the text is init's own reason.
 pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
     let container = Container::load(&global.root, &args.id)?;
     let (init, notify) = {
@@ -34,7 +37,7 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
         let init = init.context("container process is already dead")?;
         let notify = listen(&container)?;
         let result = release(&container);
-        // While init goes on, if it does.
+        // Init may go on now: no other `start` may find the gate.
         container.dir.close_gate()?;
         let heard = hear(&result?, &init);
         container.dir.remove_gate()?;
@@ -46,7 +49,7 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
         (init, notify)
     };
     if let Err(error) = run_poststart(&container, &init) {
-        // If another command has deleted it meanwhile, nothing is left to be done.
+        // If another command has deleted the container meanwhile, there is nothing to undo.
         if let Ok(_lock) = container.dir.lock() {
             undo(&container);
         }
@@ -58,7 +61,8 @@ pub fn run(args: &cli::Start, global: &Global) -> Result<i32> {
     Ok(0)
 }
 
-/// The container's notify socket, if somebody wants to be told and `create` has made the place for it.
+/// Listens at the container's notify socket if the caller of `start` has NOTIFY_SOCKET, and `create` had it too: only
+/// then was the directory of the socket mounted into the container.
 fn listen(container: &Container) -> Result<Option<Notify>> {
     let Some(host) = notify::asked_for() else { return Ok(None) };
     if !container.dir.path().join(notify::DIRECTORY).exists() {
@@ -68,7 +72,7 @@ fn listen(container: &Container) -> Result<Option<Notify>> {
     Notify::listen(directory.as_fd(), host).map(Some)
 }
 
-/// Lets init go on, and gives where it says what comes of it.
+/// Lets init go on. Returns the fifo that init writes its result to.
 fn release(container: &Container) -> Result<OwnedFd> {
     let open = |name: &str, flags: OFlags| {
         let flags = flags | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -76,7 +80,7 @@ fn release(container: &Container) -> Result<OwnedFd> {
     };
     let result = open(RESULT, OFlags::RDONLY).called("openat", || RESULT.into())?;
     let go = match open(FIFO, OFlags::WRONLY) {
-        // Nobody has the other end.
+        // No process has the other end open: init is dead.
         Err(rustix::io::Errno::NXIO) => bail!("container process is already dead"),
         other => other.called("openat", || FIFO.into())?,
     };
@@ -84,8 +88,8 @@ fn release(container: &Container) -> Result<OwnedFd> {
     Ok(result)
 }
 
-/// A hook that fails ends the lifecycle of the container: it is destroyed, and poststop hooks run (runtime.md,
-/// "Lifecycle", steps 7, 9, 12 and 13).
+/// Destroys the container after a hook failed, and runs the poststop hooks (runtime.md, "Lifecycle", steps 7, 9, 12
+/// and 13).
 fn undo(container: &Container) {
     if let Err(left) = destroy::container(container.dir.root(), &container.record) {
         log::warn(format!("undo of start {}: {left:#}", container.record.id));
@@ -94,9 +98,9 @@ fn undo(container: &Container) {
 
 /// Why init did not execute its program.
 enum Ended {
-    /// In its startContainer hooks, or on the way to them.
+    /// A startContainer hook failed, or init failed before these hooks. The container must be destroyed.
     InHook(anyhow::Error),
-    /// Otherwise. The container is stopped then, as with runc, and `delete` is still to come.
+    /// Any other reason. As with runc, the container is stopped, and the caller deletes it.
     Otherwise(anyhow::Error),
 }
 
@@ -108,7 +112,7 @@ impl Ended {
     }
 }
 
-/// Reads what init says until execve closes its end.
+/// Reads init's result, until execve(2) closes init's end.
 fn hear(result: &OwnedFd, init: &OwnedFd) -> Result<(), Ended> {
     let failed = |failure: &[u8]| match serde_json::from_slice::<Failure>(failure) {
         Ok(failure) => failure.into_error().context("unable to start container process"),
@@ -116,7 +120,7 @@ fn hear(result: &OwnedFd, init: &OwnedFd) -> Result<(), Ended> {
     };
     match read_all(result, init).map_err(Ended::Otherwise)?.as_slice() {
         [RELEASED, COMPLETE] => Ok(()),
-        // Killed: before it knew of us, or later, most likely in a hook. Which of them is a matter of chance.
+        // Init was killed: before it had read our message, or later, most likely in a hook. Both look the same here.
         [] | [RELEASED] => {
             Err(Ended::Otherwise(anyhow!("container process ended before its program was executed")))
         }
@@ -125,7 +129,7 @@ fn hear(result: &OwnedFd, init: &OwnedFd) -> Result<(), Ended> {
     }
 }
 
-/// All that init writes: to the end of it, or of init.
+/// Reads all that init writes, until it closes the fifo or has ended.
 fn read_all(result: &OwnedFd, init: &OwnedFd) -> Result<Vec<u8>> {
     let mut said = Vec::new();
     loop {
@@ -151,7 +155,7 @@ fn read_all(result: &OwnedFd, init: &OwnedFd) -> Result<Vec<u8>> {
 /// Runs the poststart hooks of a container that has just been started.
 ///
 /// # Errors
-/// A hook failed: the container is stopped then (runtime.md, "Lifecycle", step 9).
+/// A hook failed. Init has been killed then (runtime.md, "Lifecycle", step 9).
 pub fn run_poststart(container: &Container, init: &OwnedFd) -> Result<()> {
     let record = &container.record;
     if record.orlop.hooks.of(HookKind::Poststart).is_empty() {
@@ -162,7 +166,7 @@ pub fn run_poststart(container: &Container, init: &OwnedFd) -> Result<()> {
     let done =
         hooks.open_output().and_then(|output| hooks.run(HookKind::Poststart, &state.json()?, &[], &output));
     if done.is_err() {
-        // It may have ended by itself.
+        // The error is dropped: init may have ended by itself.
         let _ = pidfd::send_signal(init.as_fd(), libc::SIGKILL);
     }
     done

@@ -1,4 +1,4 @@
-//! `update`: changes the limits of a container that is there, and writes down what holds from now on.
+//! `update`: changes the limits of a container, and records the new limits.
 
 use crate::bundle;
 use crate::cgroup::Resources;
@@ -13,10 +13,10 @@ use anyhow::{Context, Result, ensure};
 /// Runs the verb.
 ///
 /// # Errors
-/// The container is not running, a value is none, or the kernel refuses one: then all is as it was.
+/// The container is not running, a value is invalid, or the kernel refuses one. Then the old limits are restored.
 pub fn run(args: &cli::Update, global: &Global) -> Result<i32> {
     let asked = asked(args)?;
-    // Found first, and read under the lock: two updates at once must not forget each other.
+    // The record is read again under the lock: otherwise one of two updates at the same time would be lost.
     let found = Container::load(&global.root, &args.id)?;
     let _lock = found.dir.lock()?;
     let mut record = found.dir.load()?;
@@ -25,7 +25,7 @@ pub fn run(args: &cli::Update, global: &Global) -> Result<i32> {
     }
     asked.memory.warn_of_ignored(record.orlop.cgroup.version_2());
     let rdt = share(args, &record)?;
-    // What cannot be written down is not done.
+    // Before anything changes, find out whether the record can be written.
     found.dir.rehearse(&record)?;
     let before = record.orlop.cgroup.resources().clone();
     record.orlop.cgroup.update(&asked)?;
@@ -40,7 +40,7 @@ pub fn run(args: &cli::Update, global: &Global) -> Result<i32> {
     Ok(0)
 }
 
-/// What the update asks of the controllers: the file alone, or else the options.
+/// The new limits: those of the file `--resources`, or else those of the options.
 fn asked(args: &cli::Update) -> Result<Resources> {
     let mut asked = match &args.resources {
         Some(path) => bundle::load_part("--resources", path)?,
@@ -57,7 +57,7 @@ fn asked(args: &cli::Update) -> Result<Resources> {
     for (name, _) in kept.iter().filter(|(_, given)| *given) {
         log::debug(|| format!("update: {name} is set by create alone, and stays as it is"));
     }
-    // A check that `create` was asked for is not one of this update.
+    // The check of memory limits that config.json asked `create` for does not hold for `update`.
     asked.memory.check_before_update.get_or_insert(false);
     Ok(asked)
 }
@@ -80,12 +80,12 @@ fn from_options(args: &cli::Update) -> Resources {
     asked.cpu.mems = args.cpuset_mems.clone().unwrap_or_default();
     asked.cpu.idle = args.cpu_idle;
     asked.pids.limit = args.pids_limit;
-    // Zero is the default of runc's option.
+    // 0 is the default of runc's option, and means that it is not given.
     asked.block_io.weight = args.blkio_weight.filter(|weight| *weight != 0);
     asked
 }
 
-/// A new share of cache and memory bandwidth, planned with what the container has been given before.
+/// The container's new share of cache and memory bandwidth: its former share with the changes of this update.
 struct Share {
     said: oci_spec::runtime::LinuxIntelRdt,
     plan: intel_rdt::IntelRdt,
