@@ -1,4 +1,6 @@
-//! The state of a container as the specification shows it (runtime.md, "State"): hooks and seccomp agents get it.
+//! The state of a container as the specification defines it (runtime.md, "State"). Hooks and seccomp agents read it.
+//!
+//! Not for: the output of `state`, which has runc's additions (`commands/row.rs`).
 
 use anyhow::Result;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
@@ -8,16 +10,16 @@ use std::path::PathBuf;
 /// The version of the runtime specification that we implement.
 pub const VERSION: &str = "1.3.0";
 
-/// What the specification wants known of a container.
+/// The state of a container.
 #[derive(Clone, Debug, Default)]
 pub struct OciState {
     /// Its name.
     pub id: String,
     /// `creating`, `created`, `running` or `stopped`.
     pub status: &'static str,
-    /// Its process in the reader's pid namespace; 0 for none.
+    /// Init's process id in the pid namespace of the reader; 0 if there is no process.
     pub pid: i32,
-    /// Absolute.
+    /// The absolute path of the bundle.
     pub bundle: PathBuf,
     /// `annotations`
     pub annotations: BTreeMap<String, String>,
@@ -25,9 +27,6 @@ pub struct OciState {
 
 impl OciState {
     /// The JSON text.
-    ///
-    /// # Errors
-    /// None that can happen.
     pub fn json(&self) -> Result<Vec<u8>> {
         Ok(serde_json::to_vec(self)?)
     }

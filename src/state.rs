@@ -1,13 +1,16 @@
-//! state.json: all that a later verb may know of a container, and the directory it lies in.
+//! The state of containers on disk: state.json, which holds all that a later verb may know, and the directory around
+//! it.
 //!
-//! `<root>/<id>/state.json` is written before the first side effect of `create` (phase `creating`), and every
-//! later change is one rename. Renaming the prepared directory to the id reserves the id; renaming it away deletes
-//! the container: no process ever sees a container's directory without its record.
-//! Beside the record stands `essentials.json`: the part that `kill` needs, and `delete` if the record cannot be read.
-//! It is replaced just before the record: a runtime that dies in between leaves the older record to `delete`, which
-//! then undoes a `create` that has not ended.
-//! What a status is follows from the record, the process and the freezer, and is never stored.
-//! All that is read here is looked at first: see `trust`.
+//! `create` writes `<root>/<id>/state.json` before its first side effect, in the phase `creating`. Every later change is
+//! one rename. Renaming the prepared directory to the id reserves the id; renaming it away deletes the container. So no
+//! process ever sees a container's directory without its record.
+//!
+//! `essentials.json` beside the record is the part that `kill` needs, and `delete` if the record cannot be read. It is
+//! replaced just before the record. If the runtime dies in between, `delete` finds the older record, and undoes a
+//! `create` that has not ended.
+//!
+//! The status is never stored (runtime.md, "State"). It follows from the record, the process and the freezer. `trust`
+//! checks the owner and the mode of every file before it is read.
 
 mod dir;
 mod essentials;
@@ -33,18 +36,18 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Why a verb cannot act on a container; callers branch on it, engines match its text.
+/// The reason why a verb cannot act on a container. Callers branch on it, and engines match its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// No container of this id.
     NotFound,
     /// The id is in use.
     Exists,
-    /// No id at all: a character that ids do not have.
+    /// The id is empty, too long, or has a character that ids may not have.
     InvalidId,
-    /// Not running, where it would have to be.
+    /// The container is not running, and the verb needs it to run.
     NotRunning,
-    /// Not paused, where it would have to be.
+    /// The container is not paused, and the verb needs it paused.
     NotPaused,
 }
 
@@ -66,7 +69,7 @@ impl std::error::Error for Error {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// The intent is written; anything in it may exist or not.
+    /// The record is written. Of the things that it names, some may exist already.
     Creating,
     /// Init waits for `start`, or has been started.
     Created,
@@ -100,12 +103,12 @@ impl fmt::Display for Status {
     }
 }
 
-/// A container that is on record: what most verbs begin with.
+/// A container with a readable record. Most verbs load one first.
 #[derive(Debug)]
 pub struct Container {
     /// Its directory.
     pub dir: ContainerDir,
-    /// What is known of it.
+    /// Its record.
     pub record: Record,
 }
 
@@ -113,7 +116,8 @@ impl Container {
     /// The container `id` below `root`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when either is not there, [`Error::InvalidId`], or what is wrong with the record.
+    /// [`Error::NotFound`] if the root or the container does not exist; [`Error::InvalidId`]; [`Untrusted`]; or the
+    /// record is damaged.
     pub fn load(root: &Path, id: &str) -> Result<Self> {
         check_id(id)?;
         Root::of_containers(root)?.load(id)
@@ -122,17 +126,17 @@ impl Container {
     /// Its status now.
     ///
     /// # Errors
-    /// As [`ContainerDir::status`].
+    /// /proc or the freezer cannot be read.
     pub fn status(&self) -> Result<Status> {
         self.dir.status(self.record.essentials())
     }
 
-    /// Its status now, and a descriptor for its first process, if that lives.
+    /// Its status now, and a pidfd of init if init lives.
     ///
     /// # Errors
-    /// As [`ContainerDir::status`], or no descriptors are left.
+    /// /proc or the freezer cannot be read, or no descriptors are left.
     pub fn look(&self) -> Result<(Status, Option<OwnedFd>)> {
-        // First, for the status comes from looking at the process.
+        // Open before asking for the status: if the status says that init lives, the pidfd is init's.
         let init = self.record.init().descriptor()?;
         let status = self.status()?;
         Ok((status, init.filter(|_| !matches!(status, Status::Creating | Status::Stopped))))

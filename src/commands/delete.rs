@@ -1,7 +1,7 @@
 //! `delete`: removes all that was made for a container, then its record.
 //!
-//! This file decides whether a container may be deleted, also if its record is missing or damaged. The removal itself is
-//! in `destroy`.
+//! This file decides whether a container may be deleted, also if its record is missing or damaged. The removal itself
+//! is in `destroy`.
 
 use crate::cgroup::Cgroup;
 use crate::cli;

@@ -1,7 +1,7 @@
 //! `features`: what this runtime supports, as in the runtime-spec's features.md.
 //!
-//! Engines read it to decide whether to use recursive read-only mounts ("rro") and user namespaces ("idmap").
-//! It is printed from the tables that the code works with. Only the supported seccomp flags depend on the host's kernel.
+//! Engines read it to decide whether to use recursive read-only mounts ("rro") and user namespaces ("idmap"). It is
+//! printed from the tables that the code works with. Only the supported seccomp flags depend on the host's kernel.
 
 use super::json::{Json, pretty, strings};
 use crate::cli::argv;

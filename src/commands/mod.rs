@@ -1,7 +1,7 @@
 //! One file per verb, and the dispatch from a parsed command line to them.
 //!
-//! Files that are not verbs: `json` (JSON in a fixed order, for `features` and `spec`) and `row` (a container as `state`
-//! and `list` show it).
+//! Files that are not verbs: `json` (JSON in a fixed order, for `features` and `spec`) and `row` (a container as
+//! `state` and `list` show it).
 
 pub mod create;
 pub mod delete;

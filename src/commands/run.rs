@@ -66,8 +66,8 @@ fn poststart(container: &Container, launched: &Launched) -> Result<()> {
     start::run_poststart(container, &launched.child.pidfd)
 }
 
-/// Deletes the container. No other command will do it, so a failure is tried once more. A second failure is the error of
-/// `run`, whatever the exit status of the container was.
+/// Deletes the container. No other command will do it, so a failure is tried once more. A second failure is the error
+/// of `run`, whatever the exit status of the container was.
 fn delete(global: &Global, container: &Container) -> Result<()> {
     let root = Root::open(&global.root)?;
     destroy::container(&root, &container.record)

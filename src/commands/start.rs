@@ -1,7 +1,7 @@
 //! `start`: lets the process of a created container run, and reports whether its program was executed.
 //!
-//! Init waits at the gate, two fifos in the container's directory. `start` writes to one of them, and reads init's answer
-//! from the other until execve(2) closes it.
+//! Init waits at the gate, two fifos in the container's directory. `start` writes to one of them, and reads init's
+//! answer from the other until execve(2) closes it.
 
 use crate::cli;
 use crate::cli::global::Global;

@@ -1,4 +1,6 @@
-//! The directory of one container: its record, its essentials, its filter, and the gate at which init waits.
+//! The directory of one container: its record, its essentials, its seccomp filter, and the gate at which init waits.
+//!
+//! Not for: what a record holds (`record`), and the ids of directories (`ids`).
 
 use super::essentials::Kept;
 use super::record::Written;
@@ -13,7 +15,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// What a container's directory may hold.
+/// The files that a container's directory may hold.
 const OWN_FILES: [&str; 8] = [
     RECORD,
     ESSENTIALS,
@@ -28,11 +30,11 @@ const OWN_FILES: [&str; 8] = [
 pub(super) const FILTER: &str = "seccomp.bpf";
 pub(super) const RECORD: &str = "state.json";
 pub(super) const ESSENTIALS: &str = "essentials.json";
-/// No record or filter is longer: a longer one is neither written nor read.
+/// The largest record or filter. A longer one is neither written nor read.
 const RECORD_LIMIT: usize = 16 << 20;
-/// What a record may still grow by after `create` has begun: init's number, its namespaces, other limits.
+/// Room for the growth of a record after `create` has begun: init's number, its namespaces, other limits.
 const ROOM_TO_GROW: usize = 64 << 10;
-/// The same for the essentials, whose only long part is the cgroup's path.
+/// The largest essentials. Only the path of the cgroup makes them long.
 const ESSENTIALS_LIMIT: usize = 64 << 10;
 
 /// The directory of one container.
@@ -41,7 +43,7 @@ pub struct ContainerDir {
     pub(super) path: PathBuf,
     pub(super) fd: OwnedFd,
     pub(super) root: Root,
-    /// The essentials as we have written them last: most changes of the record are none of theirs.
+    /// The essentials as last written by us. Most changes of the record do not change them, and need no write.
     essentials: RefCell<Vec<u8>>,
 }
 
@@ -50,14 +52,14 @@ impl ContainerDir {
         Self { path, fd, root, essentials: RefCell::default() }
     }
 
-    /// Writes the first record, into a directory that nobody knows yet.
+    /// Writes the first record. The directory has no id yet, so no other process looks at it.
     pub(super) fn begin(&self, record: &Record) -> Result<()> {
         let text = self.text_of(record, RECORD_LIMIT - ROOM_TO_GROW)?;
         self.commit_essentials(record)?;
         self.write(RECORD, &text)
     }
 
-    /// Whether files of ours are in it, and nothing else.
+    /// Returns true if it holds files of orlop, and no other files.
     pub(super) fn holds_only_ours(&self) -> Result<bool> {
         let mut found = false;
         for entry in Dir::read_from(&self.fd).called("getdents", || format!("{:?}", self.path))? {
@@ -76,12 +78,12 @@ impl ContainerDir {
         self.fd.as_fd()
     }
 
-    /// Its path, for messages and for what must be bound into the container.
+    /// Its path, for messages and for the notify directory that is mounted into the container.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory that it is in.
+    /// The directory of all containers, which it is in.
     pub fn root(&self) -> &Root {
         &self.root
     }
@@ -90,21 +92,22 @@ impl ContainerDir {
         self.path.file_name()?.to_str()
     }
 
-    /// Makes `record` the state: readers see the old one or the new one, never a mix. No fsync: after a power
-    /// cut there is no container either, and the directory is a tmpfs.
+    /// Replaces the record by one rename: a reader sees the old record or the new one. There is no fsync, because no
+    /// container outlives a power cut.
     ///
     /// # Errors
-    /// Those of open(2), write(2) and rename(2).
+    /// The record is too long, or the file system is full or read-only. The old record is kept then.
     pub fn commit(&self, record: &Record) -> Result<()> {
         let text = self.text_of(record, RECORD_LIMIT)?;
         self.commit_essentials(record)?;
         self.replace(RECORD, &text)
     }
 
-    /// Finds out whether [`commit`](Self::commit) would be possible, before what it is to write down is done.
+    /// Writes `record` to the temporary file only: finds out whether [`commit`](Self::commit) is possible, before the
+    /// caller changes anything.
     ///
     /// # Errors
-    /// As for `commit`: the file system is mounted read-only, or full.
+    /// The record is too long, or the file system is full or read-only.
     pub fn rehearse(&self, record: &Record) -> Result<()> {
         self.write(&temporary(RECORD), &self.text_of(record, RECORD_LIMIT - ROOM_TO_GROW)?)
     }
@@ -153,10 +156,11 @@ impl ContainerDir {
         Ok(())
     }
 
-    /// A file of ours: nobody else can have written it, and it is not longer than `limit`. `None` if there is none.
+    /// Reads a file after checking that no other user can have written it, and that it has at most `limit` bytes.
+    /// `None` if there is no such file.
     fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>> {
         let shown = || format!("{:?}", self.path.join(name));
-        // NONBLOCK: opening a fifo that stands in its place would wait.
+        // NONBLOCK: if a fifo is in the place of the file, open must not wait.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
@@ -172,24 +176,24 @@ impl ContainerDir {
         Ok(Some(text))
     }
 
-    /// Reads the state.
+    /// Reads the record.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none, or what is wrong with it.
+    /// [`Error::NotFound`] if there is none; [`trust::Untrusted`]; or the text is damaged, or of another container.
     pub fn load(&self) -> Result<Record> {
         let shown = || format!("{:?}", self.path.join(RECORD));
         let Some(text) = self.read(RECORD, RECORD_LIMIT)? else { return Err(Error::NotFound.into()) };
         let text = std::str::from_utf8(&text).with_context(shown)?;
         let record: Record = serde_json::from_str(text).with_context(shown)?;
-        // What later verbs remove is what the record names.
+        // Later verbs remove what the record names, so it must be the record of this container.
         ensure!(Some(&*record.id) == self.id(), "{}: is of container {:?}", shown(), record.id);
         Ok(record)
     }
 
-    /// What `kill` and `delete` need, from its own file or else from the record.
+    /// Reads what `kill` and `delete` need, from the file of the essentials or else from the record.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is neither, or what is wrong with both.
+    /// [`Error::NotFound`] if there is neither file; or neither can be used.
     pub fn load_essentials(&self) -> Result<Source> {
         match self.load_kept() {
             Ok(Some(kept)) => Ok(Source::Kept(kept.into())),
@@ -210,7 +214,7 @@ impl ContainerDir {
     /// Keeps the compiled filter for `exec`.
     ///
     /// # Errors
-    /// Those of open(2) and write(2).
+    /// The filter is too long, one is kept already, or the file system is full or read-only.
     pub fn store_filter(&self, filter: &Filter) -> Result<()> {
         let shown = || format!("{:?}", self.path.join(FILTER));
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -222,10 +226,10 @@ impl ContainerDir {
         Ok(file.write_all(&bytes).called("write", shown)?)
     }
 
-    /// The filter that [`ContainerDir::store_filter`] kept.
+    /// Reads the filter that [`ContainerDir::store_filter`] kept.
     ///
     /// # Errors
-    /// It is not there, or damaged.
+    /// The file is missing or damaged.
     pub fn load_filter(&self) -> Result<Filter> {
         let shown = || format!("{:?}", self.path.join(FILTER));
         let bytes = self.read(FILTER, RECORD_LIMIT)?;
@@ -233,27 +237,24 @@ impl ContainerDir {
         Filter::decode(&bytes).with_context(shown)
     }
 
-    /// Makes the fifos that init will wait at, and opens init's ends.
-    ///
-    /// # Errors
-    /// Those of mknod(2) and open(2).
+    /// Makes the two fifos of the gate, and opens them for init: `start` writes to the first, and init to the second.
     pub fn make_gate(&self) -> Result<Gate> {
         let make = |name: &str| {
             let shown = || format!("{:?}", self.path.join(name));
             let mode = Mode::from_raw_mode(0o600);
             rustix::fs::mknodat(&self.fd, name, rustix::fs::FileType::Fifo, mode, 0)
                 .called("mknodat", shown)?;
-            // For reading and writing: neither end waits for the other, and neither sees it close.
+            // O_RDWR: open(2) does not wait for `start`, and init sees no end of file while `start` is not there.
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(&self.fd, name, flags, Mode::empty()).called("openat", shown)
         };
         Ok(Gate { go: make(FIFO)?, result: make(RESULT)? })
     }
 
-    /// Makes a directory in it that others may enter, or opens the one that is there.
+    /// Makes a directory in it that other users may enter, or opens the existing one.
     ///
     /// # Errors
-    /// Those of mkdir(2) and open(2).
+    /// A file that is no directory has this name.
     pub fn make_directory(&self, name: &str) -> Result<OwnedFd> {
         let shown = || format!("{:?}", self.path.join(name));
         match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)) {
@@ -262,23 +263,18 @@ impl ContainerDir {
         }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).called("openat", shown)?;
-        // Mkdir(2) takes the umask off the mode.
+        // mkdir(2) has removed the bits of the umask from the mode.
         rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755)).called("fchmod", shown)?;
         Ok(directory)
     }
 
-    /// Init goes on: no other `start` may find it waiting. It stays `created` until [`remove_gate`](Self::remove_gate).
-    ///
-    /// # Errors
-    /// Those of unlink(2).
+    /// Removes the fifo that `start` opens first, so that no other `start` finds init waiting. The status stays
+    /// `created` until [`remove_gate`](Self::remove_gate).
     pub fn close_gate(&self) -> Result<()> {
         self.unlink(FIFO)
     }
 
-    /// Nobody waits there any more.
-    ///
-    /// # Errors
-    /// Those of unlink(2).
+    /// Removes both fifos of the gate. From now on the container is `running`, if init lives.
     pub fn remove_gate(&self) -> Result<()> {
         self.unlink(FIFO)?;
         self.unlink(RESULT)
@@ -294,7 +290,7 @@ impl ContainerDir {
     /// The status that follows from the record, the process and the freezer.
     ///
     /// # Errors
-    /// One of them cannot be looked at.
+    /// /proc or the freezer cannot be read.
     pub fn status(&self, of: Essentials<'_>) -> Result<Status> {
         if of.phase == Phase::Creating {
             let at_work = of.owner.alive()? && same_boot(of)?;
@@ -309,8 +305,8 @@ impl ContainerDir {
         }
         Ok(match run {
             Run::Forked if self.has_gate() => Status::Created,
-            // Without a gate it is about to execute its program, or another thread of it is at execve(2): a thread is
-            // a fork, too, to the kernel.
+            // Without a gate, init is about to execute its program. Or another thread of the program has called
+            // execve(2): the kernel marks a new thread as forked, too.
             Run::Forked | Run::Executed => Status::Running,
         })
     }
@@ -320,12 +316,12 @@ impl ContainerDir {
     }
 }
 
-/// What a file is called until it is complete.
+/// The name of a file until it is complete.
 fn temporary(name: &str) -> String {
     format!("{name}.tmp")
 }
 
-/// Pids and start times begin anew with every boot.
+/// Returns true if the record is of this boot. Process numbers and start times of another boot mean nothing.
 fn same_boot(of: Essentials<'_>) -> Result<bool> {
     Ok(boot_id()? == of.boot_id)
 }

@@ -1,14 +1,14 @@
-//! All that `kill` and `delete` cannot do without: which process, which cgroup. In a small file of its own beside the
-//! record, so that a container can be ended and removed when the record cannot be read.
+//! The essentials: the part of a record that `kill` and `delete` need, mainly the process and the cgroup.
 //!
-//! Not for: hooks, which stand in the record alone.
+//! A small file beside the record holds them, so that a container can be killed and removed even if its record cannot
+//! be read. Not for: hooks, which only the record has.
 
 use super::{Phase, Process};
 use crate::cgroup::Cgroup;
 use crate::parts::intel_rdt::Group;
 use serde::{Deserialize, Serialize};
 
-/// What is known of a container's processes.
+/// The processes of a container, and what was made for them.
 #[derive(Clone, Copy, Debug)]
 pub struct Essentials<'a> {
     /// The container's id.
@@ -17,29 +17,26 @@ pub struct Essentials<'a> {
     pub phase: Phase,
     /// The `create` or `run` that makes it.
     pub owner: Process,
-    /// Init, if there is one.
+    /// Init; its number is 0 before there is one.
     pub init: Process,
     /// The boot that process numbers and start times belong to.
     pub boot_id: &'a str,
-    /// Whether init is the first process of a pid namespace made for it: its death is then the death of all in it.
+    /// Init is the first process of a new pid namespace. When it dies, the kernel kills all processes in there.
     pub makes_pid_namespace: bool,
     /// The cgroups.
     pub cgroup: &'a Cgroup,
-    /// The resctrl group that may be ours to remove.
+    /// The resctrl group. `delete` removes it if the container made it.
     pub resctrl: Option<&'a Group>,
 }
 
 impl Essentials<'_> {
-    /// Whether the container has no processes but those that end with init (pid_namespaces(7)): it has been made, and
-    /// makes such a namespace.
+    /// Returns true if all processes of the container end with init (pid_namespaces(7)): the container is complete, and
+    /// has a pid namespace of its own.
     pub fn ends_with_init(&self) -> bool {
         self.phase == Phase::Created && self.makes_pid_namespace
     }
 
-    /// As they are written.
-    ///
-    /// # Errors
-    /// They cannot be written as JSON.
+    /// The text of the file.
     pub fn to_json(self) -> serde_json::Result<Vec<u8>> {
         let Self { id, phase, owner, init, boot_id, makes_pid_namespace, cgroup, resctrl } = self;
         let cgroup = cgroup.located();
@@ -60,7 +57,7 @@ struct Written<'a, C> {
     resctrl: Option<&'a Group>,
 }
 
-/// The essentials as they are read.
+/// The essentials as read from their file.
 #[derive(Debug, Deserialize)]
 pub struct Kept {
     id: String,
@@ -75,7 +72,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What they say.
+    /// The essentials.
     pub fn get(&self) -> Essentials<'_> {
         Essentials {
             id: &self.id,

@@ -11,23 +11,23 @@ use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// What a container's directory is called while it is being made, and when it has been deleted; the number of the
-/// process that does so follows. `~` is not a character of ids: no container can have such a name.
+/// Beginnings of the names that a container's directory has before and after it has an id. The number of the process
+/// that makes or deletes the container follows. No id contains `~`, so no container has such a name.
 pub(super) const NEW: &str = "~new-";
 const GONE: &str = "~gone-";
 
 impl Root {
-    /// Takes the id of `record` for a new container, and writes it down.
+    /// Reserves the id of `record` for a new container, and writes the record.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::InvalidId`].
+    /// [`Error::Exists`], [`Error::InvalidId`]; or the record cannot be written. Nothing is left then.
     pub fn reserve(&self, record: &Record) -> Result<ContainerDir> {
         check_id(&record.id)?;
         let new = own_name(NEW);
         let shown = || format!("{:?}", self.path.join(&new));
         let make = || rustix::fs::mkdirat(&self.fd, &*new, Mode::from_raw_mode(0o700));
         match make() {
-            // Of a process that had our number and died here.
+            // A process with our number died here.
             Err(rustix::io::Errno::EXIST) => {
                 self.clear(&new)?;
                 make()
@@ -37,7 +37,7 @@ impl Root {
         .called("mkdirat", shown)?;
         let reserved = self.name(&new, record);
         if reserved.is_err() {
-            // The reason is what counts; what is left is swept by the next `list` or `delete`.
+            // The caller gets the first error. The next `list` or `delete` sweeps what cannot be cleared now.
             let _ = self.clear(&new);
         }
         reserved
@@ -54,13 +54,13 @@ impl Root {
         Ok(dir)
     }
 
-    /// The error that a container has this id already, if one has.
+    /// [`Error::Exists`] if the id is in use; `None` if it is free.
     pub fn taken(&self, id: &str) -> Option<anyhow::Error> {
         let found = rustix::fs::accessat(&self.fd, id, rustix::fs::Access::EXISTS, AtFlags::empty());
         found.is_ok().then(|| Error::Exists.into())
     }
 
-    /// A directory in it that nobody else can have written in.
+    /// Opens a directory in it, and checks that no other user can have written there.
     fn open_entry(&self, name: &str) -> Result<OwnedFd> {
         let shown = || format!("{:?}", self.path.join(name));
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -74,10 +74,10 @@ impl Root {
         ContainerDir::new(self.clone(), self.path.join(id), fd)
     }
 
-    /// The directory of the container `id`.
+    /// Opens the directory of the container `id`.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::InvalidId`], [`Untrusted`].
+    /// [`Error::NotFound`], [`Error::InvalidId`], [`trust::Untrusted`].
     pub fn container(&self, id: &str) -> Result<ContainerDir> {
         check_id(id)?;
         match self.open_entry(id) {
@@ -88,17 +88,18 @@ impl Root {
         }
     }
 
-    /// The container `id`.
+    /// Opens the directory of the container `id`, and reads its record.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::InvalidId`], [`Untrusted`], or what is wrong with the record.
+    /// [`Error::NotFound`], [`Error::InvalidId`], [`trust::Untrusted`], or the record is damaged.
     pub fn load(&self, id: &str) -> Result<Container> {
         let dir = self.container(id)?;
         let record = dir.load()?;
         Ok(Container { dir, record })
     }
 
-    /// What may be containers: the names of all directories, sorted. Other files that stand here are not ours.
+    /// The names of all directories that may be containers, sorted. It sweeps the leftovers of runtimes that have died,
+    /// and leaves other files alone.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -113,7 +114,7 @@ impl Root {
             if check_id(name).is_ok() {
                 ids.push(name.to_owned());
             } else if name.starts_with(GONE) || name.strip_prefix(NEW).is_some_and(is_nobody) {
-                // A deletion that died behind its point of commit, a creation that died before it.
+                // A `delete` died after its rename, or a `create` before its rename.
                 let _ = self.clear(name);
             }
         }
@@ -121,10 +122,10 @@ impl Root {
         Ok(ids)
     }
 
-    /// Removes a directory `id` that lost its record: only if files of ours are in it, and nothing else.
+    /// Removes a directory `id` without a record, if it holds files of orlop and no other files.
     ///
     /// # Errors
-    /// As [`Root::remove`].
+    /// As for [`Root::remove`]; or the directory cannot be read.
     pub fn remove_remains(&self, id: &str) -> Result<()> {
         match self.container(id) {
             Ok(dir) if dir.holds_only_ours()? => self.remove(id),
@@ -132,17 +133,18 @@ impl Root {
         }
     }
 
-    /// Deletes the container's directory: the rename is the commit, from then on the id is free.
+    /// Deletes the container's directory. The rename is the commit: the id is free from then on, and what cannot be
+    /// removed behind it is only a warning.
     ///
     /// # Errors
-    /// Those of renameat2(2) and unlinkat(2).
+    /// The directory cannot be renamed. A missing directory is no error.
     pub fn remove(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let gone = own_name(GONE);
         let rename = || rustix::fs::renameat(&self.fd, id, &self.fd, &*gone);
         match rename() {
             Err(rustix::io::Errno::NOENT) => return Ok(()),
-            // Of a process that had our number and died here.
+            // A process with our number died here.
             Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => {
                 self.clear(&gone)?;
                 rename()
@@ -150,22 +152,23 @@ impl Root {
             other => other,
         }
         .called("renameat", || format!("{:?}", self.path.join(id)))?;
-        // It is deleted: what cannot be cleared now, or at once again, is swept by the next `list` or `delete`.
+        // The container is deleted. If a second try does not clear the directory either, the next `list` or `delete`
+        // will.
         if let Err(error) = self.clear(&gone).or_else(|_| self.clear(&gone)) {
             log::warn(format!("{error:#}, ignoring"));
         }
         Ok(())
     }
 
-    /// Our own files only, in a directory that only we write to: no recursion, nothing is followed.
+    /// Removes the directory `name` and the files in it. No symbolic link is followed.
     fn clear(&self, name: &str) -> Result<()> {
         let shown = || format!("{:?}", self.path.join(name));
         let fd = match self.open_entry(name) {
-            // Somebody else has swept it.
+            // Another command has swept it.
             Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => return Ok(()),
             other => other?,
         };
-        // Mostly there is no more to it than these, and no list is needed.
+        // Usually these are all files, and the directory need not be listed.
         for file in [RECORD, ESSENTIALS, FILTER] {
             let _ = rustix::fs::unlinkat(&fd, file, AtFlags::empty());
         }
@@ -180,19 +183,19 @@ impl Root {
     }
 }
 
-/// A name for a directory that is not a container's (yet, or any more), by our process number.
+/// The name of a directory that is no container yet, or no longer: `prefix` and our process number.
 pub(super) fn own_name(prefix: &str) -> String {
     format!("{prefix}{}", rustix::process::getpid().as_raw_nonzero())
 }
 
-/// Whether no process has this number, or one that has ended and was not waited for yet.
+/// Returns true if no process has this number, or its process has ended and is a zombie.
 fn is_nobody(number: &str) -> bool {
     let Some(pid) = number.parse().ok().and_then(rustix::process::Pid::from_raw) else { return true };
     let ended = || Process::of(pid.as_raw_pid()).and_then(|found| found.alive()).is_ok_and(|alive| !alive);
     rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) || ended()
 }
 
-/// Unlinks the files in `dir`, and those in directories up to `depth` below it (the notify socket has one).
+/// Unlinks the files in `dir`, and those in directories up to `depth` levels below (the notify socket is in one).
 fn clear_files(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
     for entry in Dir::read_from(dir).called("getdents", String::new)? {
         let entry = entry.called("getdents", String::new)?;
@@ -216,7 +219,7 @@ fn clear_files(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
     Ok(())
 }
 
-/// Whether `id` may be a container's: letters, digits, `_`, `+`, `-`, `.`, but not `.` and `..`.
+/// Checks that a container may have this id: 1 to 255 letters, digits, `_`, `+`, `-` and `.`; but neither `.` nor `..`.
 ///
 /// # Errors
 /// [`Error::InvalidId`].

@@ -1,4 +1,6 @@
-//! One command at a time changes a container: a lock on its directory, which is waited for, but not for ever.
+//! The lock of a container: only the command that holds it changes the container's state.
+//!
+//! It is a flock(2) on the container's directory. Other commands wait for it for a limited time.
 
 use super::{ContainerDir, Error};
 use crate::sys::{self, Called};
@@ -9,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// How long to wait for another command that changes the container, in seconds.
 const LOCK_PATIENCE: u32 = 10;
 
-/// Held while a verb changes a container's state; released when dropped, and by the kernel when we die.
+/// Held while a verb changes a container's state. Dropping it releases the lock; if the process dies, the kernel does.
 #[derive(Debug)]
 pub struct Lock {
     _fd: OwnedFd,
@@ -19,17 +21,17 @@ impl ContainerDir {
     /// Keeps other commands from changing this container's state until the result is dropped.
     ///
     /// # Errors
-    /// Another command holds it for longer than 10 seconds.
+    /// Another command holds it for longer than 10 seconds, or has deleted the container ([`Error::NotFound`]).
     pub fn lock(&self) -> Result<Lock> {
         self.lock_after(|| Ok(()))
     }
 
-    /// As [`lock`](Self::lock), with something to be done first if another command holds it.
+    /// As [`lock`](Self::lock). If another command holds the lock, `meanwhile` runs before the wait.
     ///
     /// # Errors
-    /// The same, and those of `meanwhile`.
+    /// As for [`lock`](Self::lock); or `meanwhile` fails.
     pub fn lock_after(&self, meanwhile: impl FnOnce() -> Result<()>) -> Result<Lock> {
-        // An open file of its own: a lock belongs to the open file, and `self.fd` may be inherited by a child.
+        // Open the directory again: a lock belongs to the open file, and a child may inherit `self.fd`.
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty());
         let fd = fd.called("openat", || format!("{:?}", self.path))?;
@@ -45,8 +47,8 @@ impl ContainerDir {
         if self.is_current()? { Ok(Lock { _fd: fd }) } else { Err(Error::NotFound.into()) }
     }
 
-    /// Whether this is still the directory of the id: another command may have deleted the container since we have
-    /// opened it, and yet another may have made a new one.
+    /// Returns true if this is still the directory of the id. Another command may have deleted the container since we
+    /// opened it, and a third one may have made a new container.
     fn is_current(&self) -> Result<bool> {
         let shown = || format!("{:?}", self.path);
         let own = rustix::fs::fstat(&self.fd).called("fstat", shown)?;

@@ -1,11 +1,13 @@
-//! Processes that are known by number and start time, and found again by descriptor.
+//! Processes, identified by number and start time, and opened as pidfds.
+//!
+//! The number alone is not enough: the kernel gives it to another process later.
 
 use crate::sys::{self, Called, pidfd};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A process that cannot be mistaken for a later one of the same number.
+/// A process, told from a later one of the same number by its start time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its id; 0 means none.
@@ -15,7 +17,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// This very process.
+    /// The calling process.
     ///
     /// # Errors
     /// /proc cannot be read.
@@ -23,17 +25,17 @@ impl Process {
         Self::of(rustix::process::getpid().as_raw_nonzero().get())
     }
 
-    /// The process that has this id now.
+    /// The process that has this number now.
     ///
     /// # Errors
-    /// There is none.
+    /// No process has it, or /proc cannot be read.
     pub fn of(pid: i32) -> Result<Self> {
         let found = stat(pid)?;
         let found = found.with_context(|| format!("process {pid}: {}", sys::strerror(libc::ESRCH)))?;
         Ok(Self { pid, start: found.start })
     }
 
-    /// Whether it still runs: same number, same start, and one of its threads lives.
+    /// Returns true if it still runs: a process has its number and start time, and at least one thread lives.
     ///
     /// # Errors
     /// /proc cannot be read.
@@ -41,7 +43,7 @@ impl Process {
         Ok(self.look()?.is_some())
     }
 
-    /// What it runs; `None` if it has ended.
+    /// Which program it runs; `None` if it has ended.
     ///
     /// # Errors
     /// /proc cannot be read.
@@ -55,20 +57,20 @@ impl Process {
         if !found.leader_ended() {
             return Ok(Some(found));
         }
-        // The first thread has ended. Others may live on, or one of them is at execve(2) and takes its place: the
-        // descriptor knows. Whose number it is by now is read behind it.
+        // The first thread has ended. Other threads may live, or one of them is in execve(2) and takes its place: only
+        // a pidfd can tell. The number may have been reused before the pidfd was opened, so read the start time again.
         let Some(pidfd) = self.descriptor()? else { return Ok(None) };
         let found = stat(self.pid)?.filter(is_it);
         Ok(if pidfd::poll_ended(pidfd.as_fd(), 0)? { None } else { found })
     }
 
-    /// Whether it will have ended in a moment: it is at its end, or SIGKILL waits for it.
+    /// Returns true if it is about to end: the kernel is ending it, or SIGKILL is pending.
     ///
     /// # Errors
     /// /proc cannot be read.
     pub fn is_ending(&self) -> Result<bool> {
         let Some(found) = self.living()? else { return Ok(false) };
-        // A first thread that has ended before the others says nothing of them.
+        // A first thread that has ended says nothing about the other threads.
         Ok((found.exiting && !found.leader_ended()) || self.is_killed()?)
     }
 
@@ -77,7 +79,7 @@ impl Process {
         let Some(text) = present(sys::fd::read_proc(&path)).called("read", || path)? else {
             return Ok(false);
         };
-        // The kernel writes a line feed in the name as `\n`: what begins a line is its own.
+        // The kernel escapes a line feed in the process's name, so no line can be forged through it.
         let mut masks = text
             .split(|byte| *byte == b'\n')
             .filter_map(|line| line.strip_prefix(b"SigPnd:\t").or_else(|| line.strip_prefix(b"ShdPnd:\t")))
@@ -85,11 +87,12 @@ impl Process {
         Ok(masks.any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0))
     }
 
-    /// `pidfd`, a descriptor for this process, as setns(2) takes it: one of a living thread if the first has ended,
-    /// which has no namespaces any more.
+    /// A descriptor that setns(2) accepts. Usually this is `pidfd`, which must be of this process. If the first thread
+    /// has ended, it has no namespaces any more; then it is a descriptor of a living thread.
     ///
     /// # Errors
-    /// It has ended; or its first thread has, and the kernel has no descriptors for others (before Linux 6.9).
+    /// The process has ended; or its first thread has, and the kernel is older than Linux 6.9 and has no pidfds of
+    /// threads.
     pub fn to_join(&self, pidfd: OwnedFd) -> Result<OwnedFd> {
         match self.living_thread()? {
             first if first == self.pid => Ok(pidfd),
@@ -99,10 +102,10 @@ impl Process {
         }
     }
 
-    /// The number of its first thread, or of another one if that has ended.
+    /// The number of its first thread; if that has ended, the number of a living thread.
     ///
     /// # Errors
-    /// All have ended.
+    /// All threads have ended.
     pub fn living_thread(&self) -> Result<i32> {
         if !self.living()?.is_some_and(|found| found.leader_ended()) {
             return Ok(self.pid);
@@ -117,17 +120,18 @@ impl Process {
         found.with_context(|| format!("{path}: {}", sys::strerror(libc::ESRCH)))
     }
 
-    /// A descriptor for it, or `None` if it has ended.
+    /// Opens a pidfd of it; `None` if it has ended.
     ///
     /// # Errors
     /// /proc cannot be read, or no descriptors are left.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
         let pidfd = self.descriptor()?;
-        // The number may have been reused: what the descriptor means is settled now, so look after opening.
+        // The number may have been reused before the pidfd was opened. So compare the start time after opening.
         Ok(if pidfd.is_some() && self.alive()? { pidfd } else { None })
     }
 
-    /// A descriptor for whoever has its number now. Who then finds it alive knows that it is this process.
+    /// Opens a pidfd of the process that has its number now. If [`alive`](Self::alive) is true afterwards, the pidfd is
+    /// of this process.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -142,17 +146,17 @@ impl Process {
     }
 }
 
-/// Whose program a process runs.
+/// Which program a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
-    /// That of the process it was forked from: an init of ours that waits for `start`.
+    /// The program of its parent, as after fork(2). An init that waits for `start` does so.
     Forked,
-    /// One of its own, since execve(2).
+    /// A program of its own, by execve(2).
     Executed,
 }
 
 impl Run {
-    /// What a child of ours runs, or ran: until we wait for it, it can still be asked.
+    /// Which program a child of ours runs, or has run: a zombie still has an entry in /proc.
     ///
     /// # Errors
     /// /proc cannot be read, or there is no such process.
@@ -162,14 +166,14 @@ impl Run {
     }
 }
 
-/// What /proc/PID/stat says.
+/// Fields of /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
-    /// Of the first thread.
+    /// The state letter of the first thread.
     state: u8,
     start: u64,
     run: Run,
-    /// Of the first thread.
+    /// The kernel is ending the first thread.
     exiting: bool,
 }
 
@@ -178,8 +182,8 @@ impl Stat {
         matches!(self.state, b'Z' | b'X')
     }
 
-    /// Reads the line. The process chooses the name in parentheses, which may hold any bytes: all else stands behind
-    /// the last closing one.
+    /// Reads the line. The process chooses the name in parentheses, and it may hold any bytes. The other fields follow
+    /// the last closing parenthesis.
     fn of(line: &[u8]) -> Option<Self> {
         /// Flags of field 9: PF_EXITING, and PF_FORKNOEXEC, as ps(1) shows it.
         const EXITING: u64 = 0x4;
@@ -196,7 +200,7 @@ impl Stat {
     }
 }
 
-/// What there is to know of process `pid`; `None` when there is none.
+/// Reads /proc/PID/stat; `None` if there is no such process.
 fn stat(pid: i32) -> Result<Option<Stat>> {
     if pid <= 0 {
         return Ok(None);
@@ -208,7 +212,7 @@ fn stat(pid: i32) -> Result<Option<Stat>> {
     Stat::of(&line).with_context(|| format!("{path}: not as proc_pid_stat(5) has it")).map(Some)
 }
 
-/// A file of a process that has ended is not there.
+/// Turns the errors for a process that has ended into `None`.
 fn present(read: std::io::Result<Vec<u8>>) -> std::io::Result<Option<Vec<u8>>> {
     match read {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
@@ -216,10 +220,10 @@ fn present(read: std::io::Result<Vec<u8>>) -> std::io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Refuses a /proc that shows the processes of another pid namespace: by its numbers we would look at others.
+/// Refuses a /proc of another pid namespace. There, our process numbers belong to other processes.
 ///
 /// # Errors
-/// See above, or nothing is mounted there.
+/// /proc is of another pid namespace, or is not mounted.
 pub fn check_proc() -> Result<()> {
     let own = rustix::process::getpid().as_raw_nonzero().to_string();
     match rustix::fs::readlink("/proc/self", Vec::new()) {

@@ -1,4 +1,6 @@
-//! What state.json holds. The names of the keys outside `orlop` are those of runc's, which tools read.
+//! The content of state.json. Outside of `orlop`, the keys have the names of runc's state.json, which other tools read.
+//!
+//! Not for: reading and writing the file (`dir`).
 
 use super::essentials::Kept;
 use super::{Essentials, Phase, Process};
@@ -9,10 +11,10 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// A part of the record that is there for other programs: no verb of ours takes it apart, it is kept as it was written.
+/// A part of the record for other programs only. No verb of orlop parses it, so it is kept as text.
 pub type Shown = Box<RawValue>;
 
-/// What `state.json` holds, but for what follows from it ([`Written`]).
+/// The record of a container. [`Written`] adds keys that follow from it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Record {
     /// The container's id.
@@ -23,33 +25,34 @@ pub struct Record {
     pub init_process_start: u64,
     /// When the container was created (RFC 3339, nanoseconds, UTC).
     pub created: String,
-    /// What later verbs and other programs may want to know of the configuration.
+    /// The parts of the configuration that later verbs and other programs read.
     pub config: Config,
-    /// Made without root's rights.
+    /// The container was made without root's rights.
     pub rootless: bool,
-    /// What 0, 1 and 2 of init were when it was made.
+    /// The files that descriptors 0, 1 and 2 of init were when it was made.
     pub external_descriptors: Shown,
-    /// The resctrl group, if there is one.
+    /// The path of the resctrl group; empty if there is none.
     #[serde(default)]
     pub intel_rdt_path: String,
-    /// What only we need. Boxed, for it is large: each function that hands a record on would touch a page more of stack.
+    /// The parts that only orlop reads. They are large, and boxed to save stack: each function that passes a record on
+    /// would touch one more page.
     pub orlop: Box<Own>,
 }
 
-/// The part of the configuration that runc's state.json shows under `config`, as far as there are readers of it: its
-/// `capabilities`, `cgroups` and `hooks` would be kilobytes that each verb reads, and that config.json has as well.
+/// The keys below `config` in runc's state.json, as far as other programs read them. `capabilities`, `cgroups` and
+/// `hooks` are left out: they are kilobytes that each verb would read, and config.json has them too.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// `ociVersion`.
     #[serde(default)]
     pub version: String,
-    /// Absolute.
+    /// The absolute path of the root filesystem.
     pub rootfs: PathBuf,
     /// `root.readonly`.
     pub readonlyfs: bool,
-    /// `mounts`, as far as others ask for them: a list of [`MountEntry`].
+    /// `mounts`: a list of [`MountEntry`], with the keys that other programs read.
     pub mounts: Shown,
-    /// The namespaces that are not the host's.
+    /// The namespaces that init does not share with the host.
     pub namespaces: Vec<NamespaceEntry>,
     /// `key=value` of each annotation, and `bundle=PATH`.
     pub labels: Shown,
@@ -59,9 +62,9 @@ pub struct Config {
     /// `linux.gidMappings`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid_mappings: Option<Shown>,
-    /// Made by an ordinary user.
+    /// An ordinary user made the container.
     pub rootless_euid: bool,
-    /// Missing permission for cgroups was no error.
+    /// Missing permission for cgroups was ignored.
     #[serde(default)]
     pub rootless_cgroups: bool,
 }
@@ -69,9 +72,9 @@ pub struct Config {
 /// A row of `config.mounts`.
 #[derive(Clone, Debug, Serialize)]
 pub struct MountEntry {
-    /// What is mounted.
+    /// The source of the mount.
     pub source: PathBuf,
-    /// Where, in the container.
+    /// The mount point in the container.
     pub destination: PathBuf,
     /// The type of the file system, or `bind`.
     pub device: String,
@@ -82,9 +85,9 @@ pub struct MountEntry {
 pub struct IdMapEntry {
     /// The first id in the container.
     pub container_id: u32,
-    /// The first id outside.
+    /// The first id outside the container.
     pub host_id: u32,
-    /// How many.
+    /// The number of ids.
     pub size: u32,
 }
 
@@ -94,7 +97,7 @@ pub struct NamespaceEntry {
     /// `NEWPID` and so on.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Where it was joined from; empty when it was made.
+    /// The file that it was joined by; empty if it was made for the container.
     pub path: PathBuf,
 }
 
@@ -107,28 +110,28 @@ pub struct Own {
     pub owner: Process,
     /// The boot that process numbers and start times belong to.
     pub boot_id: String,
-    /// The cgroups, recorded before they are made.
+    /// The cgroups. They are recorded before they are made.
     pub cgroup: Cgroup,
-    /// The resctrl group that may be ours to remove.
+    /// The resctrl group. `delete` removes it if the container made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<crate::parts::intel_rdt::Group>,
     /// The bundle, absolute.
     pub bundle: PathBuf,
-    /// The configuration in it, if it has another name than usual (`--config`).
+    /// The name of the configuration in the bundle, if it is not config.json (`--config`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_file: Option<String>,
     /// `annotations`.
     pub annotations: BTreeMap<String, String>,
-    /// The hooks, of which `start` and `delete` have some to run.
+    /// The hooks. `start` and `delete` run some of them.
     pub hooks: crate::parts::hooks::Hooks,
-    /// Hooks have been run, so that the poststop hooks must be.
+    /// Hooks have been run, so `delete` must run the poststop hooks.
     pub hooks_ran: bool,
-    /// `seccomp.bpf` beside the record is the filter that `exec` loads as well.
+    /// The file seccomp.bpf beside the record has the filter of init, which `exec` loads too.
     pub has_filter: bool,
-    /// `linux.memoryPolicy`, which `exec` sets as well.
+    /// `linux.memoryPolicy`, which `exec` sets too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_policy: Option<crate::parts::memory_policy::Said>,
-    /// `linux.personality`, which `exec` sets as well.
+    /// `linux.personality`, which `exec` sets too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<oci_spec::runtime::LinuxPersonality>,
     /// `linux.intelRdt`, which `update` changes.
@@ -137,27 +140,27 @@ pub struct Own {
     /// `--no-new-keyring` was not given.
     #[serde(default)]
     pub keyring: bool,
-    /// The name of the session keyring, which `exec` joins. Of a container that an older orlop has made it is `_ses.ID`.
+    /// The name of the session keyring, which `exec` joins. A record of an older orlop has none: there it is `_ses.ID`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyring_name: Option<String>,
-    /// `process.execCPUAffinity`, for each `exec` that does not bring its own.
+    /// `process.execCPUAffinity`, for an `exec` whose process does not have its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec_cpu_affinity: Option<crate::parts::scheduling::SaidAffinity>,
 }
 
-/// The record as it is written: with what other programs look for, and follows from the rest.
+/// The record as it is written: with keys for other programs that follow from the rest.
 #[derive(Serialize)]
 pub struct Written<'a> {
     #[serde(flatten)]
     record: &'a Record,
     /// The container's cgroups: controller (empty on version 2) → path.
     cgroup_paths: BTreeMap<String, PathBuf>,
-    /// `NEWNET` and so on → `/proc/PID/ns/net`; nothing before there is an init.
+    /// `NEWNET` and so on → `/proc/PID/ns/net`; empty before there is an init.
     namespace_paths: BTreeMap<&'static str, String>,
 }
 
 impl Record {
-    /// The part of the configuration that makes it large, by its place there, and how many bytes that is.
+    /// The largest part of the record: its place in the configuration, and its length in bytes.
     pub fn largest_part(&self) -> (&'static str, usize) {
         let length = |value: serde_json::Result<Vec<u8>>| value.map_or(0, |text| text.len());
         let own = &self.orlop;
@@ -173,7 +176,7 @@ impl Record {
 }
 
 impl<'a> Written<'a> {
-    /// `record`, and what follows from it.
+    /// `record` with the keys that follow from it.
     pub fn of(record: &'a Record) -> Self {
         let pid = record.init_process_pid;
         let path = |row: &(_, _, _, &str, &'static str)| (row.4, format!("/proc/{pid}/ns/{}", row.3));
@@ -184,13 +187,13 @@ impl<'a> Written<'a> {
 }
 
 impl Record {
-    /// Whether init is the first process of a pid namespace made for it: its death is then the death of all in it.
+    /// Init is the first process of a new pid namespace. When it dies, the kernel kills all processes in there.
     fn makes_pid_namespace(&self) -> bool {
         let key = crate::parts::namespaces::Kind::Pid.state_key();
         self.config.namespaces.iter().any(|row| row.kind == key && row.path.as_os_str().is_empty())
     }
 
-    /// What `kill` and `delete` need of it.
+    /// The essentials: what `kill` and `delete` need.
     pub fn essentials(&self) -> Essentials<'_> {
         Essentials {
             id: &self.id,
@@ -204,12 +207,12 @@ impl Record {
         }
     }
 
-    /// Init, if there is one.
+    /// Init; its number is 0 before there is one.
     pub fn init(&self) -> Process {
         Process { pid: self.init_process_pid, start: self.init_process_start }
     }
 
-    /// The container as hooks and seccomp agents are told of it; `pid` is 0 when there is no process.
+    /// The state that hooks and seccomp agents read; `pid` is 0 if there is no process.
     pub fn oci_state(&self, status: &'static str, pid: i32) -> OciState {
         OciState {
             id: self.id.clone(),
@@ -220,7 +223,7 @@ impl Record {
         }
     }
 
-    /// Init is complete, and this is it.
+    /// Enters `init`, which is complete and waits for `start`.
     pub fn born(&mut self, init: Process) {
         self.init_process_pid = init.pid;
         self.init_process_start = init.start;
@@ -228,17 +231,17 @@ impl Record {
     }
 }
 
-/// Where the essentials of a container come from.
+/// The essentials of a container, from one of two files.
 #[derive(Debug)]
 pub enum Source {
-    /// Their own file.
+    /// From essentials.json.
     Kept(Box<Kept>),
-    /// The record: of a container that an orlop without such files has made, or if the file is damaged.
+    /// From the record: essentials.json is damaged, or an older orlop made the container and did not write the file.
     Record(Box<Record>),
 }
 
 impl Source {
-    /// What they say.
+    /// The essentials.
     pub fn get(&self) -> Essentials<'_> {
         match self {
             Self::Kept(kept) => kept.get(),

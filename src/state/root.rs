@@ -19,10 +19,10 @@ pub struct Root {
 }
 
 impl Root {
-    /// Opens it, making it if need be.
+    /// Opens it. A missing directory is made.
     ///
     /// # Errors
-    /// It is no directory, or may not be made.
+    /// As for [`open`](Self::open); or the directory cannot be made.
     pub fn create(path: &Path) -> Result<Self> {
         match Self::open(path) {
             Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => {}
@@ -45,10 +45,11 @@ impl Root {
         Ok(())
     }
 
-    /// Opens it. By every verb that has to do with containers, and so the processes in /proc must be ours as well.
+    /// Opens it. Every verb about containers does so first; so this is also where /proc is checked.
     ///
     /// # Errors
-    /// It is not there, or no directory, or others could have written in it; /proc shows another pid namespace.
+    /// ENOENT if it does not exist; it is no directory; another user could have written in it ([`trust::Untrusted`]);
+    /// or /proc shows another pid namespace than ours.
     pub fn open(path: &Path) -> Result<Self> {
         process::check_proc()?;
         let shown = || format!("{path:?}");
@@ -59,10 +60,10 @@ impl Root {
         Ok(Self { path: path.into(), fd: fd.into() })
     }
 
-    /// As [`open`](Self::open), for a verb about one container: where there is no root, there is no container.
+    /// As [`open`](Self::open), for a verb about one container: without the directory, the container does not exist.
     ///
     /// # Errors
-    /// [`Error::NotFound`], and those of `open`.
+    /// [`Error::NotFound`] in place of ENOENT; otherwise as for `open`.
     pub fn of_containers(path: &Path) -> Result<Self> {
         match Self::open(path) {
             Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => Err(Error::NotFound.into()),

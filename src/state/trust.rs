@@ -1,10 +1,12 @@
-//! Whose words we act on: state that another user could have written would have us run that user's hooks with our rights.
+//! Checks that no other user can have written the state. Otherwise that user could run hooks with our rights.
+//!
+//! Not for: the content of the files.
 
 use anyhow::Result;
 use rustix::fs::Stat;
 use std::fmt;
 
-/// A directory or file of the state that somebody else owns or may write to.
+/// The error that another user owns a directory or file of the state, or may write to it.
 #[derive(Debug)]
 pub struct Untrusted(String);
 
@@ -21,12 +23,13 @@ impl std::error::Error for Untrusted {}
 pub enum Others {
     /// They may not.
     Excluded,
-    /// They may where the sticky bit keeps them from renaming ours, as in /tmp: each entry is looked at by itself.
+    /// They may if the sticky bit is set, as in /tmp: then they cannot rename our entries. Each entry is checked by
+    /// itself.
     BehindStickyBit,
 }
 
-/// Refuses what is neither ours nor root's, and what others may write to. `found` is what fstat(2) says of a descriptor:
-/// a path could mean something else when it is used.
+/// Refuses a file that is neither ours nor root's, or that others may write to. `found` is the answer of fstat(2) for a
+/// descriptor; a path could lead to another file when it is used.
 ///
 /// # Errors
 /// [`Untrusted`].
