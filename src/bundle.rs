@@ -1,7 +1,7 @@
-//! The bundle: the only reader of config.json (runtime-spec, bundle.md and config.md).
+//! The bundle, and the only reader of config.json (runtime-spec, bundle.md and config.md).
 //!
-//! What cannot be an OCI configuration is refused here, by its place; what is one but makes no sense is refused
-//! by the `plan` of the part that it belongs to.
+//! A text that is no OCI configuration is refused here; the error names the place. Not for: values of the right type
+//! that make no sense. The part that a property belongs to refuses these, in its `plan`.
 
 mod lenient;
 mod reader;
@@ -18,36 +18,37 @@ use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What the configuration is called.
+/// The usual name of the configuration.
 pub const CONFIG: &str = "config.json";
 
-/// A larger file is an attack or a mistake.
+/// The largest configuration. A larger file is an attack or a mistake.
 const SIZE_LIMIT: u64 = 16 << 20;
 
 /// A bundle on disk.
 #[derive(Debug)]
 pub struct Bundle {
-    /// Absolute, as it was when it was opened.
+    /// The absolute path, without links, at the time of reading.
     pub path: PathBuf,
     /// The name of its configuration, below `path`.
     pub file: String,
-    /// config.json as it was said. Boxed, for it is large: each function that hands a bundle on would touch a page more
-    /// of stack.
+    /// config.json as written. It is large, and boxed to save stack: each function that passes a bundle on would touch
+    /// one more page.
     pub spec: Box<Spec>,
 }
 
 /// Reads the bundle in the directory `path`, whose configuration is in `file` (usually `config.json`).
 ///
 /// # Errors
-/// The file is missing, too large, no JSON, or no configuration: with the pointer to the first wrong property.
+/// The file is missing, too large, no JSON, or no configuration. The text names the first wrong property.
 pub fn load(path: &Path, file: &str) -> Result<Bundle> {
     load_saying(real_path(path).context("--bundle")?, file, log::warn)
 }
 
-/// As [`load`], of a path that a [`Bundle`] had: absolute, and without links. What has been said then is not said again.
+/// Reads a bundle once more, in a later verb. `path` is that of the [`Bundle`]: absolute, and without links. The
+/// warnings of [`load`] are only debug lines here.
 ///
 /// # Errors
-/// The same.
+/// As for [`load`].
 pub fn load_again(path: PathBuf, file: &str) -> Result<Bundle> {
     load_saying(path, file, |text| log::debug(|| text))
 }
@@ -64,10 +65,10 @@ fn load_saying(path: PathBuf, file: &str, say: Say) -> Result<Bundle> {
     Ok(Bundle { path, file: file.to_owned(), spec })
 }
 
-/// Reads a file that has a part of a configuration (`exec --process`, `update --resources`); `-` is standard input.
+/// Reads a file with a part of a configuration (`exec --process`, `update --resources`); `-` is standard input.
 ///
 /// # Errors
-/// As for [`load`]; `option` is the place of all of them.
+/// As for [`load`]; the text begins with `option`.
 pub fn load_part<T: DeserializeOwned>(option: &str, path: &Path) -> Result<T> {
     let text = match path.as_os_str() == "-" {
         true => read_from(std::io::stdin().lock(), path),
@@ -82,25 +83,25 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     read_from(open_file(path, OFlags::empty()).called("open", || format!("{path:?}"))?, path)
 }
 
-/// Not for ever: a fifo there is empty, whoever may write to it.
+/// Reads a file without waiting: a fifo in its place counts as empty.
 fn read_at_once(path: &Path) -> Result<Vec<u8>> {
     read_from(open_file(path, OFlags::NONBLOCK).called("open", || format!("{path:?}"))?, path)
 }
 
 fn read_from(file: impl Read, path: &Path) -> Result<Vec<u8>> {
     let shown = || format!("{path:?}");
-    // With room from the start; else the first reads are of 32 bytes.
+    // Reserve room: otherwise the first reads are of 32 bytes.
     let mut text = Vec::with_capacity(8 << 10);
     file.take(SIZE_LIMIT + 1).read_to_end(&mut text).called("read", shown)?;
     ensure!(text.len() as u64 <= SIZE_LIMIT, "{path:?}: over {} MiB", SIZE_LIMIT >> 20);
     Ok(text)
 }
 
-/// Reads a text that is a configuration, or a part of one: straight into the types. Only a text that does not fit, or
-/// has something that no type asks for, is looked at again.
+/// Reads the text of a configuration, or of a part of one, directly into `T`. A second, slower look is taken only at a
+/// text that does not fit, or that has a property unknown to `T`.
 ///
 /// # Errors
-/// It is no JSON, or not of these types: with the pointer to the first wrong property.
+/// The text is no JSON, or does not fit `T`. The error names the first wrong property.
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     parse_saying(text, log::warn)
 }
@@ -121,11 +122,11 @@ pub(crate) fn unknown_properties<T: DeserializeOwned>(text: &str) -> Vec<String>
     trace.unknown()
 }
 
-/// We implement 1.3; any 1.x is compatible by the rules of semantic versions. runc looks at no version: none, and one
-/// without its last numbers, can only mean 1.x here.
+/// Checks `ociVersion`. orlop implements 1.3; every 1.x is compatible by the rules of semantic versioning. runc does
+/// not check the version, so an empty one, "1" and "1.0" are in use; they are taken as 1.x.
 ///
 /// # Errors
-/// It is of another major version, or no version.
+/// The major version is not 1, or the text is no version.
 pub fn check_version(version: &str) -> Result<()> {
     let (core, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
     let numbers: Option<Vec<u32>> = core.split('.').map(|number| number.parse().ok()).collect();

@@ -1,8 +1,10 @@
-//! config.json as it is said (runtime-spec, config.md and config-linux.md).
+//! config.json as it is written (runtime-spec, config.md and config-linux.md).
 //!
-//! The leaves are oci-spec's types. The trunk is ours: the crate's refuses what the specification and runc allow
-//! (a process without `user`, capabilities and scheduler flags that it does not know, an `execCPUAffinity` that is
-//! empty), and keeps maps in random order. Not for: what any of it means (`plan.rs` and the parts).
+//! Most types below the top levels are those of the oci-spec crate. The top levels are our own, because those of the
+//! crate refuse values that the specification and runc allow: a process without `user`, unknown capabilities and
+//! scheduler flags, an empty `execCPUAffinity`. They also keep `annotations` and
+//! `timeOffsets` in random order.
+//! Not for: the meaning of any property, which `plan.rs` and the parts decide.
 
 use crate::cgroup::Resources;
 use crate::parts::{capabilities, memory_policy, scheduling};
@@ -36,7 +38,7 @@ pub struct Spec {
     pub linux: Option<Linux>,
 }
 
-/// `process`, also a file of its own (`exec --process`).
+/// `process`; also the content of the file of `exec --process`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {

@@ -1,15 +1,18 @@
-//! What Go's reader, and so runc, takes although the specification does not say it: the harmless part of it is put
-//! right and read again.
+//! Deviations from the specification that Go's JSON reader accepts, and so runc. The harmless ones are corrected in the
+//! text, which is then read again.
+//!
+//! Not for: texts that fit the types at once. They never come here.
 //!
 //! | in the text | here |
 //! |---|---|
-//! | `null` as a property | as if it were absent, which is what Go makes of it |
-//! | `""` as the type of a device rule | the same |
-//! | a property twice, or a key of a map | once if the values are equal; else an error: Go merges them or takes the last |
-//! | a property in another case | the property; an error if that is given as well |
-//! | text behind the object | ignored |
+//! | a property is `null` | taken as absent, as Go does |
+//! | the type of a device rule is `""` | taken as absent |
+//! | a property, or a key of a map, is given twice | taken once if the values are equal; else an error (below) |
+//! | a property is written in another case | taken as the property; an error if that is given too |
+//! | text follows the object | ignored |
 //!
-//! `null` in a list or as a value of annotations, sysctls and their like is an error: Go reads an empty text there.
+//! If two values differ, Go merges them or takes the last one, so the text has two meanings. `null` is an error as an
+//! element of a list, and as a value of a map like `annotations` or `sysctl`: Go reads an empty string there.
 
 use super::reader::{self, Oddity, Step, Trace, place};
 use super::tree::Node;
@@ -18,16 +21,16 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::borrow::Cow;
 
-/// How often a text is put right. Each round takes all the oddities that can be seen, or one kind of `null`.
+/// The most rounds of correction for one text. A round corrects all oddities that were seen, or one kind of `null`.
 const MOST_ROUNDS: usize = 32;
 
-/// What is said of a property in another case: a warning, once for each container.
+/// Prints the message about a property in another case: `create` warns of it, later verbs only log it.
 pub type Say = fn(String);
 
-/// Reads a text that did not fit at a first look, or has something odd.
+/// Reads a text that did not fit at the first look, or has something odd.
 ///
 /// # Errors
-/// It is no JSON, or not of these types, or can be understood in two ways: with the pointer to the first wrong property.
+/// The text is no JSON, does not fit `T`, or has two meanings. The error names the first wrong property.
 pub fn read<T: DeserializeOwned>(text: &str, say: Say) -> Result<T> {
     let mut text = Cow::Borrowed(first_value(text)?);
     for _ in 0..MOST_ROUNDS {
@@ -58,7 +61,7 @@ pub fn read<T: DeserializeOwned>(text: &str, say: Say) -> Result<T> {
     bail!("more than {MOST_ROUNDS} properties of different kinds are null: leave them out")
 }
 
-/// As Go's decoder, which stops behind the first value.
+/// Cuts the text behind its first value, where Go's decoder stops.
 fn first_value(text: &str) -> Result<&str> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
     values.next().context("EOF")?.map_err(|error| anyhow!(error))?;
@@ -111,7 +114,9 @@ fn put_right(tree: &mut Node, oddity: Oddity, say: Say) -> Result<()> {
     result
 }
 
-/// Leaves out what does not fit but says nothing: in all elements of the lists on the way, for there are as many.
+/// Removes the property at `steps` if its value means nothing (`null`, or `""` as the type of a device rule). Lists
+/// often have many such elements, so it is removed from all elements at once. Returns false if the value means
+/// something.
 fn leave_out(tree: &mut Node, steps: &[Step]) -> bool {
     let Some((Step::Property(name), object)) = steps.split_last() else { return false };
     let value = match tree.at(steps) {
@@ -126,7 +131,8 @@ fn leave_out(tree: &mut Node, steps: &[Step]) -> bool {
     true
 }
 
-/// Whether this is an element of `linux.resources.devices`, also in a file of resources alone; not of `linux.devices`.
+/// Returns true for an element of `linux.resources.devices`, also in a file that has only resources; but not for one of
+/// `linux.devices`.
 fn is_device_rule(object: &[Step]) -> bool {
     let devices = Step::Property("devices".into());
     match object {
@@ -140,7 +146,7 @@ fn is_device_rule(object: &[Step]) -> bool {
 fn misfit(error: &serde_json::Error, steps: &[Step], tree: &Node, mended: bool) -> anyhow::Error {
     let mut text = error.to_string();
     if mended && let Some(at) = text.rfind(" at line ") {
-        // Of a text that nobody has written.
+        // The line and column are those of the corrected text, which the user has never seen.
         text.truncate(at);
     }
     if steps.is_empty() {
@@ -152,7 +158,8 @@ fn misfit(error: &serde_json::Error, steps: &[Step], tree: &Node, mended: bool) 
     anyhow!("{place}: {}{hint}", explained(&place, &text))
 }
 
-/// The type's own text names the wrong value and the right ones; where programs match runc's wording, that comes first.
+/// The reason of an error, with runc's wording in front where programs match it. The reason itself names the wrong
+/// value and the valid ones.
 fn explained(pointer: &str, reason: &str) -> String {
     //   where                          what runc says
     const WORDS: [(&str, &str); 1] = [("linux.personality.domain", "invalid personality domain")];
@@ -162,7 +169,7 @@ fn explained(pointer: &str, reason: &str) -> String {
     }
 }
 
-/// The spec wants unknown properties to be ignored; a typing error should not be ignored in silence.
+/// Logs unknown properties. The specification wants them ignored, but a typing error should be seen.
 fn report_unknown(trace: Trace) {
     if !log::debugging() {
         return;

@@ -1,18 +1,18 @@
-//! JSON into types: objects are objects, and it is known where in the text we are.
+//! Reads JSON into types, and keeps track of the place in the text.
 //!
-//! serde's derived types take `[…]` for their fields in the order of declaration, which no specification knows of:
-//! `"cpu": []` would be a `cpu` with nothing in it. Here a structure is asked for as a map, which serde_json takes
-//! from an object only, at every depth.
+//! serde's derived types accept a list of their fields, in the order of declaration: `"cpu": []` would be a `cpu`
+//! without properties. No specification allows this. So the reader asks serde_json for a map in place of a structure,
+//! at every depth, and serde_json makes a map only from an object.
 //!
-//! A second look at a text, with a detailed [`Trace`], tells the place of an error, the properties that no type asked
-//! for, and those that are spelt in another case or given twice. It goes through the same code as the first: a wrapper
-//! for each purpose would be compiled anew for each type of config.json, and was, for a twelfth of the program.
+//! A second look at a text uses a detailed [`Trace`]. It finds the place of an error, properties unknown to the type,
+//! and properties in another case or given twice. Both looks use the same code: a wrapper for each purpose would be
+//! compiled for each type of config.json, and once took a twelfth of the program.
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
-/// Reads a whole text as a `T`; `trace` gets the place of an error, and what else was seen.
+/// Reads a whole text as a `T`. `trace` gets the place of an error, and the oddities of the text.
 ///
 /// # Errors
 /// The text is not JSON, does not fit `T`, or goes on after its first value.
@@ -22,19 +22,19 @@ pub fn read<T: DeserializeOwned>(text: &str, trace: &Trace) -> serde_json::Resul
     deserializer.end().map(|()| value)
 }
 
-/// Where a [`Reader`] is in a text, and what it has passed by.
+/// The place of a [`Reader`] in a text, and the oddities that it has seen.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// Whether places are kept; they cost an allocation for each name.
+    /// Places are kept. This costs an allocation for each name.
     detailed: bool,
-    /// There is something that only a detailed look can tell.
+    /// The text has an oddity. Only a detailed look can tell which one.
     odd: Cell<bool>,
-    /// The next text is the key of a map.
+    /// The next string is the key of a map.
     expects_key: Cell<bool>,
     /// The hash of that key.
     key: Cell<u64>,
     path: RefCell<Vec<Step>>,
-    /// The last text that was read: the key, when a value is next.
+    /// The last string that was read. Before a value, it is the key.
     last: RefCell<String>,
     unknown: RefCell<Vec<String>>,
     oddities: RefCell<Vec<Oddity>>,
@@ -52,43 +52,43 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it leads to the entry `key` of an object.
+    /// Returns true if it leads to the entry `key` of an object.
     pub fn is(&self, key: &str) -> bool {
         matches!(self, Step::Property(name) | Step::Key(name) if name == key)
     }
 }
 
-/// What a reader of another make may understand in another way.
+/// A part of a text that other JSON readers may understand in another way.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Oddity {
-    /// The last step of the path is a property, but for the case of its letters.
+    /// Except for the case of its letters, the last step of the path is this property.
     Case(Vec<Step>, &'static str),
-    /// The last step of the path is there twice.
+    /// The last step of the path is given twice.
     Twice(Vec<Step>),
 }
 
 impl Trace {
-    /// One that keeps places.
+    /// A trace that keeps places.
     pub fn detailed() -> Self {
         Self { detailed: true, ..Self::default() }
     }
 
-    /// Whether a detailed look would tell more.
+    /// Returns true if the text has an oddity, for which a detailed look is needed.
     pub fn is_odd(&self) -> bool {
         self.odd.get()
     }
 
-    /// The steps to the place that was reached, where an error is; none for the whole text.
+    /// The steps to the place that was reached. After an error, this is its place; it is empty for the whole text.
     pub fn steps(&self) -> Vec<Step> {
         self.path.borrow().clone()
     }
 
-    /// What was odd up to there.
+    /// The oddities up to that place.
     pub fn oddities(&self) -> Vec<Oddity> {
         self.oddities.take()
     }
 
-    /// The properties that no type asked for: `linux.namespaces.0.typo`.
+    /// The properties that no type knows, as `linux.namespaces.0.typo`.
     pub fn unknown(self) -> Vec<String> {
         self.unknown.into_inner()
     }
@@ -103,7 +103,7 @@ impl Trace {
     }
 }
 
-/// As a person writes it: `linux.namespaces[0].type`.
+/// The path as people write it: `linux.namespaces[0].type`.
 pub fn place(steps: &[Step]) -> String {
     path(steps, |index| format!("[{index}]"))
 }
@@ -120,11 +120,11 @@ fn path(steps: &[Step], element: impl Fn(usize) -> String) -> String {
     path
 }
 
-/// A deserializer, or a visitor, seed or access to a map that hands on such a one.
+/// Wraps a deserializer, a visitor or a seed, so that everything below it is wrapped too.
 pub struct Reader<'a, T> {
     inner: T,
     trace: &'a Trace,
-    /// What a structure names, if a map that is read next is one.
+    /// The properties of the structure, if a structure is read next as a map.
     properties: Option<&'static [&'static str]>,
 }
 
@@ -146,7 +146,7 @@ impl<'a, T> Reader<'a, T> {
     }
 }
 
-/// Behind an error the path stays what it is.
+/// Reads the value behind `step`. After an error the path stays, so that it names the place.
 fn within<T, E>(
     trace: &Trace,
     step: impl FnOnce(&Trace) -> Step,
@@ -163,7 +163,7 @@ fn within<T, E>(
     read
 }
 
-/// These hold no structures and no names: the visitor is the inner deserializer's.
+/// Methods for values without structures and names: the visitor needs no wrapper.
 macro_rules! leaves {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
@@ -172,7 +172,7 @@ macro_rules! leaves {
     )*};
 }
 
-/// These may hold some.
+/// Methods for values that may hold structures or names: the visitor is wrapped.
 macro_rules! branches {
     ($($method:ident($($argument:ident: $type:ty),*))*) => {$(
         fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, D::Error> {
@@ -214,7 +214,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Reader<'_, D> {
         self.inner.deserialize_map(visitor)
     }
 
-    /// The specification's are words, with nothing below them.
+    /// The enums of the specification are words, with no values below them.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         name: &'static str,
@@ -238,7 +238,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Reader<'_, D> {
     }
 }
 
-/// What an `any` may turn out to be, as it is.
+/// Passes values on as they are.
 macro_rules! values {
     ($($method:ident: $type:ty)*) => {$(
         fn $method<E: Error>(self, value: $type) -> Result<V::Value, E> {
@@ -247,7 +247,7 @@ macro_rules! values {
     )*};
 }
 
-/// Texts are remembered: one of them is the key of what comes next.
+/// Passes strings on, and remembers them: a string may be the key of the next value.
 macro_rules! texts {
     ($($method:ident: $type:ty)*) => {$(
         fn $method<E: Error>(self, value: $type) -> Result<V::Value, E> {
@@ -318,10 +318,10 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Elements<'_, A> {
 struct Entries<'a, A> {
     inner: A,
     trace: &'a Trace,
-    /// What the structure names; a map takes any key.
+    /// The properties of the structure; `None` for a map, which has any keys.
     properties: Option<&'static [&'static str]>,
-    /// The hashes of the keys so far. A derived type refuses a property that is given twice, a map takes the last value:
-    /// a quick look keeps those of maps only.
+    /// Hashes of the keys so far, to find a key that is given twice. In a quick look only maps need this: a derived
+    /// type refuses the second value by itself, and a map takes it.
     keys: Vec<u64>,
 }
 
@@ -333,7 +333,7 @@ impl<A> Entries<'_, A> {
         }
     }
 
-    /// Looks at the key that was read.
+    /// Notes a key that is given twice, or written in another case.
     fn look(&mut self) {
         let key = self.trace.key.get();
         let again = self.keys.contains(&key);

@@ -1,6 +1,6 @@
-//! A text as it stands, with what is there twice, to be put right before it is read again.
+//! A JSON text as a tree that keeps keys given twice, so that `lenient` can correct it.
 //!
-//! Not for: configurations that are as the specification has them. Those are never taken apart here.
+//! Not for: texts without deviations. They are read directly into the types, without a tree.
 
 use super::reader::Step;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Number;
 use std::fmt;
 
-/// A value of JSON. Objects keep the order of their entries, and all of them.
+/// A value of JSON. An object keeps the order of its entries, and keys that are given twice.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Node {
     /// `null`
@@ -25,11 +25,11 @@ pub enum Node {
     Object(Entries),
 }
 
-/// What is in an object.
+/// The entries of an object.
 pub type Entries = Vec<(String, Node)>;
 
 impl Node {
-    /// The value at the end of these steps.
+    /// The value at the end of `steps`.
     pub fn at(&self, steps: &[Step]) -> Option<&Node> {
         steps.iter().try_fold(self, |node, step| match (node, step) {
             (Node::Object(entries), Step::Property(name) | Step::Key(name)) => {
@@ -40,7 +40,7 @@ impl Node {
         })
     }
 
-    /// Has `change` do something to the entries of the object at the end of these steps.
+    /// Calls `change` with the entries of each object at the end of `steps`.
     pub fn entries(&mut self, steps: &[Step], change: &mut dyn FnMut(&mut Entries)) {
         match (self, steps) {
             (Node::Object(entries), []) => change(entries),
@@ -57,8 +57,8 @@ impl Node {
         }
     }
 
-    /// Takes out of each object at the end of these steps, whatever the numbers of elements on the way, the entries
-    /// `name` that are `value`.
+    /// Removes the entries `name` with the value `value` from each object at the end of `steps`. The steps through
+    /// lists stand for all elements.
     pub fn leave_out(&mut self, steps: &[Step], name: &str, value: &Node) {
         match (self, steps) {
             (Node::Object(entries), []) => entries.retain(|(key, entry)| key != name || entry != value),
