@@ -1,6 +1,7 @@
 //! Writes the man page and the shell completions from the definition of the command line.
 //!
-//! `assets DIR` writes orlop.8, one orlop-VERB.8 a verb, orlop.bash, _orlop and orlop.fish (`make install`).
+//! `assets DIR` writes orlop.8, an orlop-VERB.8 for each verb, orlop.bash, _orlop and orlop.fish. `make install` runs
+//! it.
 
 use clap_complete::Shell;
 use std::path::Path;

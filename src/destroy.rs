@@ -1,8 +1,11 @@
-//! The end of a container: processes → hooks → cgroup → other files → its directory, whose renaming is the commit.
+//! The end of a container: processes → hooks → cgroup → resctrl group → directory. Renaming the directory is the
+//! commit.
 //!
-//! `delete`, `delete --force` and the undo of a `create` that failed are this one code, over the same record: it
-//! works from any point at which the runtime may have died. Ending the processes and removing what was made for them
-//! needs only the essentials, which have a file of their own; the hooks stand in the record.
+//! `delete`, `delete --force` and the undo of a failed `create` all use this code and the same record. It works after
+//! the death of the runtime at any point. The poststop hooks are in the record; everything else needs only the
+//! essentials, which have a file of their own.
+//!
+//! Not for: whether a container may be deleted (`delete`).
 
 use crate::cgroup::Cgroup;
 use crate::log;
@@ -15,19 +18,20 @@ use std::os::fd::AsFd;
 /// How long a process may take to die of SIGKILL, in milliseconds.
 const DEATH_PATIENCE: i32 = 10_000;
 
-/// Kills what is left of the container, undoes what was made for it, and forgets it.
+/// Kills the container's processes, removes all that was made for it, and deletes its record.
 ///
 /// # Errors
-/// Something resists; the record is kept then, so that the next `delete` can finish.
+/// A process does not end, or something cannot be removed. The record is kept then, so that the next `delete` can go
+/// on.
 pub fn container(root: &Root, record: &Record) -> Result<()> {
     kill(record.essentials())?;
     dead(root, record)
 }
 
-/// The same for a container whose processes have ended.
+/// As [`container`], if the container's processes have ended.
 ///
 /// # Errors
-/// The same.
+/// As for [`container`].
 pub fn dead(root: &Root, record: &Record) -> Result<()> {
     if record.orlop.phase == Phase::Created || record.orlop.hooks_ran {
         run_poststop(record);
@@ -35,10 +39,10 @@ pub fn dead(root: &Root, record: &Record) -> Result<()> {
     remove(root, record.essentials())
 }
 
-/// The same for a container whose record cannot be read: what its poststop hooks are, nobody knows.
+/// As [`container`], if the record cannot be read. Its poststop hooks are not known, and do not run.
 ///
 /// # Errors
-/// The same.
+/// As for [`container`].
 pub fn without_record(root: &Root, of: Essentials<'_>) -> Result<()> {
     kill(of)?;
     remove(root, of)
@@ -46,7 +50,8 @@ pub fn without_record(root: &Root, of: Essentials<'_>) -> Result<()> {
 
 fn remove(root: &Root, of: Essentials<'_>) -> Result<()> {
     if of.cgroup.remove().is_err() {
-        // Processes that are in no pid namespace of the container's, or were left by another `exec`.
+        // Processes may be left in it: those of an `exec` just now, or others that are not in the container's pid
+        // namespace.
         of.cgroup.kill_all()?;
         of.cgroup.remove()?;
     }
@@ -56,23 +61,24 @@ fn remove(root: &Root, of: Essentials<'_>) -> Result<()> {
     root.remove(of.id)
 }
 
-/// Ends the runtime that is still making it, init, and where that does not end all others, those.
+/// Kills the runtime that is still creating the container, then init. If the other processes do not end with init, it
+/// kills them too.
 ///
 /// # Errors
-/// One of them does not end.
+/// A process does not end.
 pub fn kill(of: Essentials<'_>) -> Result<()> {
     if of.phase == Phase::Creating && of.owner != crate::state::Process::own()? {
         end(of.owner.open()?, "the runtime that creates it", of.cgroup)?;
     }
     let init = of.init.open()?;
-    // A frozen version 1 cgroup would not let it die.
+    // In a frozen cgroup of version 1, init would not die.
     if !of.ends_with_init() || (init.is_some() && of.cgroup.frozen()?) {
         of.cgroup.kill_all()?;
     }
     end(init, "container init", of.cgroup)
 }
 
-/// How long a process dies before we look what keeps it from that, in milliseconds.
+/// How long a process may take to die before its cgroup is thawed, in milliseconds.
 const USUAL_DEATH: i32 = 50;
 
 fn end(process: Option<std::os::fd::OwnedFd>, who: &str, cgroup: &Cgroup) -> Result<()> {
@@ -84,8 +90,8 @@ fn end(process: Option<std::os::fd::OwnedFd>, who: &str, cgroup: &Cgroup) -> Res
     if pidfd::poll_ended(process.as_fd(), USUAL_DEATH)? {
         return Ok(());
     }
-    // A frozen cgroup of version 1, also one that the container made below its own. Init waits for all that are in its
-    // pid namespace, which by now have got SIGKILL too: none of them is left to freeze another one.
+    // A cgroup of version 1 may be frozen, also one that the container made below its own. Dying init waits for all
+    // processes of its pid namespace. The kernel has sent them SIGKILL too, so none of them can freeze another cgroup.
     cgroup.let_die()?;
     if !pidfd::poll_ended(process.as_fd(), DEATH_PATIENCE)? {
         bail!("{who} still running");
@@ -93,7 +99,8 @@ fn end(process: Option<std::os::fd::OwnedFd>, who: &str, cgroup: &Cgroup) -> Res
     Ok(())
 }
 
-/// Whatever they do, the container goes (runtime.md, step 13): failures are only said.
+/// Runs the poststop hooks. A failure is only a warning: the container is deleted in any case (runtime.md, "Lifecycle",
+/// step 13).
 fn run_poststop(record: &Record) {
     let Ok(state) = record.oci_state("stopped", 0).json() else { return };
     let hooks = &record.orlop.hooks;

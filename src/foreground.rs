@@ -1,17 +1,17 @@
 //! `run` and `exec` in the foreground: forward signals, copy the terminal, wait for the end.
 //!
-//! One loop over four descriptors (signalfd, the process's pidfd, our terminal, the container's terminal); it
-//! ends when the process has ended, whatever the others say. Nothing in it waits anywhere else: a stopped process, a
-//! full pipe or a terminal that is gone never keeps a signal from being seen.
+//! One loop polls the signalfd, the process's pidfd, our terminal, the container's terminal and the notify socket. It
+//! ends when the process has ended, in whatever state the others are. Nothing else in the loop waits: a stopped
+//! process, a full pipe or a lost terminal never delays a signal.
 //!
-//! Forwarded is each signal that we get, as with runc and crun, but for these:
-//! - SIGCHLD is about our own children, and SIGURG is what Go programs send to themselves.
-//! - SIGWINCH is about our terminal: it changes the size of the container's, if there is one.
-//! - SIGPIPE and SIGXFSZ that our own writing has caused.
-//! - SIGHUP if our caller ignores it, so that `nohup orlop run` outlives a terminal. The process itself begins with
-//!   default actions, and is in a session of its own, where no terminal of ours reaches it.
+//! As in runc and crun, each signal that we get is forwarded, with these exceptions:
+//! - SIGCHLD is about our own children, and Go programs send SIGURG to themselves.
+//! - SIGWINCH is about our terminal. It changes the size of the container's terminal, if there is one.
+//! - SIGPIPE and SIGXFSZ if our own writing has caused them.
+//! - SIGHUP if our caller ignores it, so that `nohup orlop run` outlives a terminal. The container's process itself
+//!   starts with default actions. It is in a session of its own, so our terminal does not send it SIGHUP.
 //!
-//! A stopped process acts on no signal. With one that asks it to end goes a SIGCONT, as from systemd.
+//! A stopped process does not act on signals. So a SIGCONT follows each signal that asks it to end, as systemd does it.
 
 use crate::log;
 use crate::notify::Notify;
@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use rustix::termios::Termios;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Signals held back and collected, from before the process is made until it has ended.
+/// All signals are blocked and collected, from before the process is made until it has ended.
 #[derive(Debug)]
 pub struct Signals {
     fd: OwnedFd,
@@ -32,10 +32,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks all signals; from now on they can be read.
-    ///
-    /// # Errors
-    /// Those of rt_sigaction(2), rt_sigprocmask(2) and signalfd(2).
+    /// Blocks all signals. From now on they can be read.
     pub fn collect() -> Result<Self> {
         signal::block(signal::Mask::ALL)?;
         signal::watch_for_end()?;
@@ -45,7 +42,7 @@ impl Signals {
         })
     }
 
-    /// Where they are read.
+    /// The signalfd to poll.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -55,7 +52,7 @@ impl Signals {
     }
 }
 
-/// The user's terminal, in raw mode while the container uses it.
+/// The user's terminal. It is in raw mode while the container uses it.
 #[derive(Debug)]
 struct HostTerminal {
     fd: OwnedFd,
@@ -77,7 +74,7 @@ impl HostTerminal {
     }
 }
 
-/// Whether a foreground terminal is possible here; asked before anything is made.
+/// Checks that the caller has a terminal. It is called before anything is made.
 ///
 /// # Errors
 /// No standard stream is a terminal and there is no /dev/tty.
@@ -85,11 +82,7 @@ pub fn check_terminal() -> Result<()> {
     HostTerminal::find().map(drop)
 }
 
-/// Waits for the process behind `pidfd`, forwarding to it the signals that we get, and copying between its
-/// terminal and ours if it has one.
-///
-/// # Errors
-/// Those of poll(2) and waitid(2).
+/// Waits for the end of `process`, forwards our signals to it, and copies between its terminal and ours if it has one.
 pub fn wait(
     process: &Child,
     signals: &Signals,
@@ -106,7 +99,7 @@ pub fn wait(
     if let Some(line) = line {
         drain(line, signals);
     }
-    // Our terminal may have hung up; what the container did counts all the same.
+    // The result is dropped: our terminal may have hung up, and the exit status still counts.
     let _ = tty::restore(host.fd.as_fd(), &host.before);
     relayed?;
     Ok(pidfd::wait(process.pidfd.as_fd())?)
@@ -143,14 +136,14 @@ fn relay(
             && ready.next() == Some(true)
             && let Err(error) = container.relay(own_pid())
         {
-            // The container runs on, as it would without systemd.
+            // The container goes on, as it would without systemd.
             log::warn(format!("{error:#}, ignoring"));
             notify = None;
         }
         if let Some(copied) = line
             && !copied.step(ready)
         {
-            // Nobody sees what the container prints: its terminal hangs up, as ours has.
+            // The output can go nowhere. Close the container's terminal: its processes get SIGHUP.
             *line = None;
         }
         if ended {
@@ -159,7 +152,7 @@ fn relay(
     }
 }
 
-/// We are what systemd has started, and we end when the container does: it may follow us.
+/// The process that systemd is to follow: systemd has started us, and we end when the container does.
 fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
@@ -177,7 +170,7 @@ fn forward(process: &Child, signals: &Signals, line: Option<&Line<'_>>) {
             libc::SIGHUP if signals.hangup_is_ignored => {}
             libc::SIGPIPE | libc::SIGXFSZ if sender == own_pid().unsigned_abs() => {}
             _ => {
-                // The process may just have ended: then there is nobody to tell.
+                // The error is dropped: the process may just have ended.
                 let _ = pidfd::send_signal(process.pidfd.as_fd(), number);
                 if signal::ENDING.contains(&number) && pidfd::is_stopped(process.pidfd.as_fd()) {
                     let _ = pidfd::send_signal(process.pidfd.as_fd(), libc::SIGCONT);
@@ -187,8 +180,8 @@ fn forward(process: &Child, signals: &Signals, line: Option<&Line<'_>>) {
     }
 }
 
-/// As a subreaper we inherit what the container's processes leave behind. `process` itself is left alone: its
-/// pidfd is what the loop waits for.
+/// Reaps the orphans that we get as a subreaper. `process` itself is not reaped: the loop polls its pidfd, and
+/// [`wait`] reads its exit status.
 fn reap_orphans(process: i32) {
     // Each round reaps one child, so this ends.
     while let Some(pid) = pidfd::ended_child().filter(|pid| *pid != process) {
@@ -196,7 +189,7 @@ fn reap_orphans(process: i32) {
     }
 }
 
-/// The container's terminal and ours, with what is on its way between them.
+/// The container's terminal and ours, with the bytes on their way between them.
 struct Line<'a> {
     host: &'a HostTerminal,
     master: OwnedFd,
@@ -208,7 +201,7 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn new(host: &'a HostTerminal, master: OwnedFd) -> Result<Self> {
-        // The container's side may be full, and the container is not going to empty it. Nobody else has this side.
+        // O_NONBLOCK: the container may not read its input, and our write(2) must not wait. The open file is only ours.
         let flags = rustix::fs::fcntl_getfl(&master).called("fcntl", || "(F_GETFL)".into())?;
         rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)
             .called("fcntl", || "(F_SETFL, O_NONBLOCK)".into())?;
@@ -222,7 +215,8 @@ impl<'a> Line<'a> {
         polled.extend(self.shown.polled(self.master.as_fd(), self.stdout.as_fd()));
     }
 
-    /// Goes on with what is `ready`, in the order of `poll`; `false` if what the container prints can go nowhere.
+    /// Copies where `ready` says so; `ready` has the order of [`poll`](Self::poll). Returns false if the output of the
+    /// container cannot be written.
     fn step(&mut self, mut ready: impl Iterator<Item = bool>) -> bool {
         let Self { master, stdin, stdout, typed, shown, .. } = self;
         if !typed.is_over() && ready.next() == Some(true) {
@@ -235,10 +229,10 @@ impl<'a> Line<'a> {
     }
 }
 
-/// One direction of a terminal's traffic. It never waits inside of read(2) or write(2), where neither a signal nor the
-/// end of the container would be seen.
+/// One direction of the copying. It never waits in read(2) or write(2): there, neither a signal nor the end of the
+/// container would be seen.
 struct Copy {
-    /// What was read and is still to be written.
+    /// Bytes that were read and are not written yet.
     left: Vec<u8>,
     over: bool,
 }
@@ -260,7 +254,8 @@ impl Copy {
         (!self.over).then_some(next)
     }
 
-    /// What was waited for is there. An error is one of `to`; that `from` is at its end only ends this direction.
+    /// Reads or writes once, after poll(2) has reported the descriptor. An error comes from writing to `to`. The end of
+    /// `from` is no error, and ends this direction.
     fn step(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.left.is_empty() {
             let mut buffer = [0; 4096];
@@ -288,13 +283,13 @@ impl Copy {
     }
 }
 
-/// Shows what the container wrote before it ended; until somebody who does not want to wait for it sends a signal.
+/// Copies the output that the container wrote before it ended. A signal ends this, if our terminal is too slow.
 fn drain(mut line: Line<'_>, signals: &Signals) {
     let none = Timespec { tv_sec: 0, tv_nsec: 0 };
     loop {
         let Some(next) = line.shown.polled(line.master.as_fd(), line.stdout.as_fd()) else { return };
         let mut polled = [next, PollFd::from_borrowed_fd(signals.fd.as_fd(), PollFlags::IN)];
-        // Nothing more will be written: what is to be read is there.
+        // The container writes nothing more: if there is nothing to read now, this is the end.
         let patience = if line.shown.left.is_empty() { Some(&none) } else { None };
         let count = poll(&mut polled, patience);
         let [ready, signalled] = polled.map(|fd| !fd.revents().is_empty());
@@ -310,10 +305,7 @@ fn drain(mut line: Line<'_>, signals: &Signals) {
     }
 }
 
-/// Adopts what the container leaves behind (PR_SET_CHILD_SUBREAPER), so that it is reaped.
-///
-/// # Errors
-/// prctl(2)'s.
+/// Makes us the parent of the container's orphans (PR_SET_CHILD_SUBREAPER), so that we can reap them.
 pub fn become_subreaper() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).called("prctl", || "(PR_SET_CHILD_SUBREAPER)".into())?;
     Ok(())

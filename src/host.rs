@@ -1,6 +1,6 @@
-//! Facts about the host, probed once per command, plain data afterwards.
+//! Facts about the host. They are read once per command, and are plain data afterwards.
 //!
-//! Only what `plan` needs to decide is probed here; a kernel feature is better probed by the call that uses it.
+//! Only facts that `plan` decides by are here. Not for: kernel features; the call that uses a feature finds out.
 
 use crate::sys::{self, Called};
 use anyhow::Result;
@@ -17,7 +17,7 @@ pub enum CgroupMode {
     Unified,
 }
 
-/// What a plan may depend on besides config.json.
+/// The facts about the host that a plan depends on.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// The layout of /sys/fs/cgroup.
@@ -26,15 +26,15 @@ pub struct Host {
     pub euid: u32,
     /// Our effective group id.
     pub egid: u32,
-    /// We are in the user namespace that the host booted with: root is root.
+    /// We are in the initial user namespace, where uid 0 has root's rights over the host.
     pub initial_user_namespace: bool,
 }
 
 impl Host {
-    /// Looks at the running system: one statfs(2), a second one on hosts that are not pure v2, and one stat(2).
+    /// Reads the facts: with one or two statfs(2) calls and one stat(2).
     ///
     /// # Errors
-    /// /sys/fs/cgroup cannot be examined for another reason than not being there.
+    /// /sys/fs/cgroup exists, and statfs(2) fails.
     pub fn probe() -> Result<Self> {
         Ok(Self {
             cgroup_mode: cgroup_mode()?,
@@ -44,7 +44,7 @@ impl Host {
         })
     }
 
-    /// Whether we lack root's powers over the host's cgroups, mounts and devices.
+    /// Returns true if we lack root's rights over the host's cgroups, mounts and devices.
     pub fn rootless(&self) -> bool {
         self.euid != 0 || !self.initial_user_namespace
     }

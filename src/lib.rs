@@ -1,10 +1,13 @@
 //! orlop, a low-level OCI container runtime for Linux.
 //!
-//! Said → meant → held → done → recorded: `Spec` (what config.json says) → `Plan` (what we shall do) →
-//! `Held` (the plan plus every fd that must be opened while we still see the host) → done by two spines,
-//! `launch` in the parent and `init` in the child → `Record` (state.json, all that a later verb may know).
+//! Said → meant → held → done → recorded:
+//! - Said: `Spec`, config.json as written.
+//! - Meant: `Plan`, all decisions about the container.
+//! - Held: `Held`, the descriptors that init needs from the host. They are opened while the host is still in sight.
+//! - Done: by two spines, `launch` in the parent and `init` in the child.
+//! - Recorded: `Record`, state.json, which holds all that a later verb may know.
 
-// Input must not be able to end us in the middle: where one of these cannot happen, the place says why.
+// Input must not make orlop panic. Where one of these is allowed, the place says why it cannot happen.
 #![deny(
     clippy::indexing_slicing,
     clippy::string_slice,

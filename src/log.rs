@@ -1,11 +1,12 @@
 //! The log: `--log`, `--log-format`, `--debug`. One line per entry, one write(2) per line.
 //!
-//! Engines read it. podman takes the whole file as one JSON object, so that at the default level there is at
-//! most one entry, the error we end with; containerd takes the last entry with level "error". Hence warnings
-//! are entries of `--debug`, and an entry is one line whatever the message.
-//! What is said may contain names that an image has chosen. No line that leaves here has a control character, by which
-//! it could move the cursor of a terminal or begin a line of its own.
-//! Not for: deciding what an error says. A function logs or returns; only `main` calls [`error`].
+//! Engines read the log. podman parses the whole file as one JSON object. So without `--debug` a file gets at most one
+//! entry, the error that orlop ends with, and no warnings. containerd takes the last entry with level "error".
+//!
+//! A message may contain names that an image has chosen. So every line is written without control characters, which
+//! could move the cursor of a terminal or begin another line.
+//!
+//! Not for: the text of errors. A function either logs a problem or returns it; only `main` calls [`error`].
 
 use crate::sys::Called;
 use crate::timestamp::rfc3339;
@@ -29,7 +30,8 @@ pub enum Format {
 }
 
 struct Log {
-    /// The file, or with `--debug` alone a copy of stderr: our own 2 becomes the container's. Absent: stderr itself.
+    /// The file of `--log`. With `--debug` alone it is a copy of stderr, because descriptor 2 becomes the container's.
+    /// `None` means stderr itself.
     fd: Option<OwnedFd>,
     is_file: bool,
     format: Format,
@@ -81,14 +83,14 @@ pub fn relay(level: Level, message: &str) {
     }
 }
 
-/// Where and how to log; called once, before anything is logged.
+/// Sets where and how to log. It is called once, before the first message.
 ///
 /// # Errors
 /// The file cannot be opened.
 pub fn init(file: Option<&Path>, format: Format, debug: bool) -> Result<()> {
     let fd = match file {
         Some(path) => {
-            // NONBLOCK: a fifo that nobody reads must not stop us, neither now nor when it is full.
+            // NONBLOCK: a fifo without a reader must not stop us, neither at open(2) nor when it is full.
             let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644));
             Some(opened.called("open", || format!("{path:?} (--log)"))?)
@@ -96,25 +98,25 @@ pub fn init(file: Option<&Path>, format: Format, debug: bool) -> Result<()> {
         None if debug => rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3).ok(),
         None => None,
     };
-    // A second call is a mistake of ours that changes nothing.
+    // The result is dropped: a second call would be a mistake in our code, and changes nothing.
     let _ = LOG.set(Log { fd, is_file: file.is_some(), format, debug });
     Ok(())
 }
 
-/// Logs a step if `--debug` is given; otherwise the message is not even made.
+/// Logs a step if `--debug` is given. Otherwise `message` is not called.
 pub fn debug(message: impl FnOnce() -> String) {
     if let Some(log) = LOG.get().filter(|log| log.debug) {
         log.write(Level::Debug, &message());
     }
 }
 
-/// Whether steps are logged, for what would cost something to find out.
+/// Returns true if steps are logged. Callers ask before they compute something only for the log.
 pub fn debugging() -> bool {
     LOG.get().is_some_and(|log| log.debug)
 }
 
-/// Logs what went wrong and does not matter: "…, ignoring". On stderr; in a log file only with `--debug`, since
-/// podman reads a file only if it holds nothing but the error.
+/// Logs a problem that does not stop the verb: "…, ignoring". It goes to stderr. A log file gets it only with
+/// `--debug`, because podman reads the file only if the error is its one entry.
 pub fn warn(message: impl AsRef<str>) {
     match LOG.get() {
         Some(log) if log.debug => log.write(Level::Warning, message.as_ref()),
@@ -123,7 +125,7 @@ pub fn warn(message: impl AsRef<str>) {
     }
 }
 
-/// Logs the error we end with: in the file, if there is one, and then bare on stderr.
+/// Logs the error that orlop ends with. If there is a log file, stderr gets the message alone as well.
 pub fn error(message: &str) {
     let message = &one_line(message);
     match LOG.get() {
@@ -154,14 +156,14 @@ fn to_stderr(line: &str) {
     write_all(std::io::stderr().as_fd(), line);
 }
 
-/// One write(2), so that entries of several processes do not mix. A log that cannot be written stops nothing.
-/// Whatever we say goes through here.
+/// Writes one line with one write(2), so that entries of several processes do not mix. An error is dropped: a log that
+/// cannot be written must not stop a container. All output of this file goes through here.
 fn write_all(fd: BorrowedFd<'_>, line: &str) {
     let _ = rustix::io::write(fd, printable(line).as_bytes());
 }
 
-/// One line without characters that a terminal would obey, or show in another order than they stand. In JSON, which
-/// escapes most of them itself, the form is the right one, too.
+/// Escapes the characters of a line that a terminal would obey, or that change the order in which it shows others. The
+/// form, `\u001b`, is also valid in JSON, whose writer has escaped most of them already.
 pub(crate) fn printable(line: &str) -> Cow<'_, str> {
     let obeyed = |c: char| {
         let reorders =
@@ -182,7 +184,7 @@ pub(crate) fn printable(line: &str) -> Cow<'_, str> {
     (shown + end).into()
 }
 
-/// Engines search line by line: a line feed inside a message would hide what follows it.
+/// Joins the lines of a message: engines search line by line, and would not find the text after a line feed.
 fn one_line(message: &str) -> String {
     message.trim_end().replace('\n', "; ")
 }
@@ -206,7 +208,7 @@ fn entry(format: Format, level: &str, message: &str, now: SystemTime) -> String 
     line
 }
 
-/// Whether the text format leaves the quotes away, as logrus does.
+/// Returns true if the text format writes the message without quotes, as logrus does.
 fn is_bare(message: &str) -> bool {
     !message.is_empty() && message.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._/@^+".contains(&b))
 }

@@ -1,4 +1,4 @@
-//! orlop, a low-level OCI container runtime: parse, dispatch, say what went wrong, exit.
+//! orlop, a low-level OCI container runtime: parses the command line, runs the verb, logs its error, exits.
 
 #![deny(unsafe_code, clippy::indexing_slicing, clippy::string_slice, clippy::panic)]
 #![no_main]
@@ -54,7 +54,7 @@ fn fail(message: &str, code: i32) -> i32 {
     code
 }
 
-/// A reader that has gone away (`orlop help | head`) is no failure.
+/// Prints a page. A write error is dropped: `orlop help | head` is no failure.
 fn show(page: &str) -> i32 {
     let _ = std::io::stdout().write_all(page.as_bytes());
     0

@@ -1,8 +1,9 @@
-//! NOTIFY_SOCKET (sd_notify(3)): what the container says of its readiness reaches the systemd that started us.
+//! NOTIFY_SOCKET (sd_notify(3)): passes the container's READY message on to the systemd that started orlop.
 //!
-//! The container's process gets a socket of its own in the container's directory, bound at [`INSIDE`]: the host's
-//! would not be there, and systemd knows the container by another pid. Only `READY=` is passed on, with the pid to
-//! follow. Not for: making the mount and the variable (`plan.rs`), and when to listen (`launch.rs`, `start`).
+//! The container's process gets a socket of its own in the container's directory, which is mounted at [`INSIDE`]. The
+//! host's socket does not exist in the container, and systemd would not know the sender's process number. Only `READY=`
+//! is passed on, with the number of the process that systemd is to follow.
+//! Not for: the mount and the variable (`plan.rs`), and the time to listen (`launch.rs`, `start`).
 
 use crate::log;
 use crate::sys::{Called, fd};
@@ -16,17 +17,17 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
-/// The directory in the container's, and where it is bound in the container.
+/// The name of the directory of the socket, in the container's directory.
 pub const DIRECTORY: &str = "notify";
-/// Where the container sees the directory.
+/// The mount point of that directory in the container.
 pub const INSIDE: &str = "/run/notify";
-/// The socket in it.
+/// The name of the socket in the directory.
 pub const SOCKET: &str = "notify.sock";
 
-/// How long systemd may take to have read our messages, in seconds.
+/// How long systemd may take to read our messages, in seconds.
 const BARRIER_PATIENCE: i64 = 30;
 
-/// The container's socket, and the host's.
+/// The container's socket, and our connection to the host's.
 #[derive(Debug)]
 pub struct Notify {
     ours: UnixDatagram,
@@ -34,8 +35,8 @@ pub struct Notify {
     told: bool,
 }
 
-/// Connects to the host's socket, if the caller of orlop wants to be told. A socket that cannot be had is only said: the
-/// variable may have outlived it, and the container runs as well without.
+/// Connects to the host's socket, if the caller of orlop has set NOTIFY_SOCKET. A failure is only a warning: the
+/// variable may name a socket that exists no more, and the container runs without it too.
 pub fn asked_for() -> Option<UnixDatagram> {
     let path = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty())?;
     match connect(&path) {
@@ -56,32 +57,29 @@ fn connect(path: &OsStr) -> Result<UnixDatagram> {
     let Ok(address) = address else { bail!("longer than the name of a socket may be, 107 bytes") };
     let client = UnixDatagram::unbound().called("socket", String::new)?;
     match client.connect_addr(&address) {
-        // The kernel's answer for any file that nobody listens to.
+        // The kernel gives this error for any file that is no socket, too.
         Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => match std::fs::metadata(path) {
             Ok(file) if !file.file_type().is_socket() => bail!("not a socket"),
             _ => bail!("connect: connection refused (nobody listens)"),
         },
         other => other.called("connect", String::new)?,
     }
-    // A queue that nobody empties must not stop us.
+    // If systemd does not read, a full queue must not stop us.
     let patience = std::time::Duration::from_secs(BARRIER_PATIENCE.unsigned_abs());
     client.set_write_timeout(Some(patience)).called("setsockopt", || "(SO_SNDTIMEO)".into())?;
     Ok(client)
 }
 
 impl Notify {
-    /// Binds the container's socket in `directory` (a path of the host's that may be longer than a socket's may
-    /// be); readiness is told to `host`.
-    ///
-    /// # Errors
-    /// Those of bind(2).
+    /// Binds the container's socket in `directory`; its messages are passed on to `host`. The path goes through
+    /// /proc/self/fd, because the name of a socket has at most 107 bytes.
     pub fn listen(directory: BorrowedFd<'_>, host: UnixDatagram) -> Result<Self> {
         let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
         let shown = || format!("{DIRECTORY}/{SOCKET}");
-        // Left by a runtime that died here.
+        // Remove a socket left by a runtime that died here. Usually there is none.
         let _ = std::fs::remove_file(&path);
-        // Whoever the container's process is, it may write. The mode comes with the file: a later chmod(2) could only
-        // name it, and by then the name may be another file's. Nothing else runs in this process.
+        // Any user of the container may write to the socket. umask(2) sets its mode from the start: chmod(2) would look
+        // up the name again, which may be another file by then. This process has no other threads.
         let umask = rustix::process::umask(rustix::fs::Mode::empty());
         let ours = UnixDatagram::bind(&path);
         rustix::process::umask(umask);
@@ -90,19 +88,19 @@ impl Notify {
         Ok(Self { ours, host, told: false })
     }
 
-    /// Readable when the container says something.
+    /// The container's socket: readable when the container has sent a message.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.ours.as_fd()
     }
 
-    /// Reads what the container says; readiness is passed on, with `main` as the process to follow. `true` from
-    /// then on. What it says later is read all the same: nobody must wait for a full queue.
+    /// Reads the container's messages. The first READY is passed on, with `main` as the process to follow. Returns true
+    /// from then on. Later messages are read too, so that the container never waits for a full queue.
     ///
     /// # Errors
-    /// The host's socket is gone.
+    /// The host's socket is gone, or its queue is full for too long.
     pub fn relay(&mut self, main: i32) -> Result<bool> {
         let mut text = [0; 4096];
-        // Not until there is no more: a container that never stops talking must not keep us from all else.
+        // A limited number: a container that sends without end must not keep us from other work.
         for _ in 0..64 {
             let Ok(length) = self.ours.recv(&mut text) else { break };
             let said = text.get(..length).unwrap_or_default();
@@ -121,8 +119,8 @@ impl Notify {
         Ok(())
     }
 
-    /// Waits until the container is ready or has ended: for a runtime that is not there afterwards. That the host's
-    /// socket is gone meanwhile, or that nobody reads it, is only said: the container runs.
+    /// Waits until the container is ready or has ended. A detached runtime calls it before it exits. If the host's
+    /// socket is gone or not read, this is only a warning, because the container runs.
     pub fn wait(&mut self, pid: i32, pidfd: BorrowedFd<'_>) {
         if let Err(error) = self.until_ready(pid, pidfd) {
             log::warn(format!("{error:#}, ignoring"));
@@ -149,8 +147,8 @@ impl Notify {
         }
     }
 
-    /// systemd closes the pipe when it has handled all that was sent before: a message of a process that has ended
-    /// meanwhile would be nobody's.
+    /// Waits until systemd has read all messages: it closes the pipe then. If we ended earlier, systemd could no longer
+    /// find out which unit sent them.
     fn barrier(&self) -> Result<()> {
         let (reader, writer) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).called("pipe2", String::new)?;

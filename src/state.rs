@@ -1,9 +1,9 @@
 //! The state of containers on disk: state.json, which holds all that a later verb may know, and the directory around
 //! it.
 //!
-//! `create` writes `<root>/<id>/state.json` before its first side effect, in the phase `creating`. Every later change is
-//! one rename. Renaming the prepared directory to the id reserves the id; renaming it away deletes the container. So no
-//! process ever sees a container's directory without its record.
+//! `create` writes `<root>/<id>/state.json` before its first side effect, in the phase `creating`. Every later change
+//! is one rename. Renaming the prepared directory to the id reserves the id; renaming it away deletes the container. So
+//! no process ever sees a container's directory without its record.
 //!
 //! `essentials.json` beside the record is the part that `kill` needs, and `delete` if the record cannot be read. It is
 //! replaced just before the record. If the runtime dies in between, `delete` finds the older record, and undoes a
