@@ -1,7 +1,8 @@
 //! The bundle, and the only reader of config.json (runtime-spec, bundle.md and config.md).
 //!
-//! A text that is no OCI configuration is refused here; the error names the place. Not for: values of the right type
-//! that make no sense. The part that a property belongs to refuses these, in its `plan`.
+//! A text that is no OCI configuration is refused here; the error names the place.
+//!
+//! Not for: values of the right type that make no sense. The part that a property belongs to refuses these, in its `plan`.
 
 mod lenient;
 mod reader;

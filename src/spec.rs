@@ -2,8 +2,8 @@
 //!
 //! Most types below the top levels are those of the oci-spec crate. The top levels are our own, because those of the
 //! crate refuse values that the specification and runc allow: a process without `user`, unknown capabilities and
-//! scheduler flags, an empty `execCPUAffinity`. They also keep `annotations` and
-//! `timeOffsets` in random order.
+//! scheduler flags, an empty `execCPUAffinity`. They also keep `annotations` and `timeOffsets` in random order.
+//!
 //! Not for: the meaning of any property, which `plan.rs` and the parts decide.
 
 use crate::cgroup::Resources;

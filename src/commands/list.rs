@@ -43,7 +43,7 @@ fn row(container: &Container) -> Result<Row> {
     Ok(Row { owner: owner(container), ..Row::of(container)? })
 }
 
-/// Who owns the container's directory: the name in /etc/passwd, or `#uid`.
+/// The owner of the container's directory: the name in /etc/passwd, or `#uid`.
 fn owner(container: &Container) -> String {
     let Ok(found) = rustix::fs::fstat(container.dir.fd()) else { return String::new() };
     let uid = found.st_uid.to_string();
