@@ -157,7 +157,7 @@ impl Notify {
         let patience = Timespec { tv_sec: BARRIER_PATIENCE, tv_nsec: 0 };
         let mut polled = [PollFd::new(&reader, PollFlags::IN)];
         match rustix::io::retry_on_intr(|| poll(&mut polled, Some(&patience))) {
-            Ok(0) => bail!("NOTIFY_SOCKET: nobody has read it for {BARRIER_PATIENCE} s"),
+            Ok(0) => bail!("NOTIFY_SOCKET: systemd has not read it for {BARRIER_PATIENCE} s"),
             other => drop(other.called("poll", String::new)?),
         }
         Ok(())

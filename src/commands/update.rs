@@ -33,7 +33,7 @@ pub fn run(args: &cli::Update, global: &Global) -> Result<i32> {
         rdt.map_or(Ok(()), |rdt| apply_share(&rdt, &mut record)).and_then(|()| found.dir.commit(&record));
     if let Err(error) = done {
         if let Err(left) = record.orlop.cgroup.update(&before) {
-            log::warn(format!("update {}: limits of before not restored: {left:#}", args.id));
+            log::warn(format!("update {}: old limits not restored: {left:#}", args.id));
         }
         return Err(error);
     }
@@ -55,7 +55,7 @@ fn asked(args: &cli::Update) -> Result<Resources> {
         ("memory.disableOOMKiller", asked.memory.disable_oom_killer),
     ];
     for (name, _) in kept.iter().filter(|(_, given)| *given) {
-        log::debug(|| format!("update: {name} is set by create alone, and stays as it is"));
+        log::debug(|| format!("update: {name} ignored, only create sets it"));
     }
     // The check of memory limits that config.json asked `create` for does not hold for `update`.
     asked.memory.check_before_update.get_or_insert(false);

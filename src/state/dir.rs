@@ -116,7 +116,7 @@ impl ContainerDir {
         let text = record.essentials().to_json()?;
         ensure!(
             text.len() <= ESSENTIALS_LIMIT,
-            "linux.cgroupsPath: with what annotations ask of systemd it makes {} bytes of state, and the limit is {} KiB",
+            "linux.cgroupsPath: with the systemd properties of annotations the state has {} bytes, and the limit is {} KiB",
             text.len(),
             ESSENTIALS_LIMIT >> 10
         );
@@ -133,7 +133,7 @@ impl ContainerDir {
         if text.len() > limit {
             let (part, length) = record.largest_part();
             bail!(
-                "{part}: with {length} bytes of it the container's state would be {} bytes, and the limit is {limit}",
+                "{part}: with {length} bytes the container's state has {} bytes, and the limit is {limit}",
                 text.len()
             );
         }

@@ -209,7 +209,7 @@ fn stat(pid: i32) -> Result<Option<Stat>> {
     let Some(line) = present(sys::fd::read_proc(&path)).called("read", || path.clone())? else {
         return Ok(None);
     };
-    Stat::of(&line).with_context(|| format!("{path}: not as proc_pid_stat(5) has it")).map(Some)
+    Stat::of(&line).with_context(|| format!("{path}: not in the form of proc_pid_stat(5)")).map(Some)
 }
 
 /// Turns the errors for a process that has ended into `None`.
