@@ -21,6 +21,7 @@ mod cli;
 mod console;
 mod crash;
 mod delegation;
+mod documents;
 mod entering;
 mod events;
 #[cfg(target_arch = "x86_64")]
