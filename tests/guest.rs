@@ -1,11 +1,11 @@
 //! The guest: the one program that the black-box tests run inside their containers.
 //!
-//! It is static and needs nothing of the rootfs but, for some facts, /proc. Each sub-command prints one fact in a
-//! form that is easy to compare. A sub-command that tries something prints `ok` or the name of the errno and still
-//! exits 0: for a test "this is refused with EPERM" is a fact, not a failure.
+//! It is static. Of the rootfs it needs only /proc, for some facts. Each sub-command prints one fact in a
+//! form that is easy to compare. A sub-command that tries something prints `ok` or the name of the errno and exits
+//! 0: for a test, "this is refused with EPERM" is a fact and not a failure.
 //!
-//! There is no Rust `main`: the start-up code of std ignores SIGPIPE and reopens closed standard streams, and what
-//! the runtime left of either is what the tests want to see.
+//! It has no Rust `main`: std's start-up code ignores SIGPIPE and reopens closed standard streams. The tests must
+//! see both as the runtime left them.
 
 #![no_main]
 #![allow(unsafe_code)]
@@ -31,7 +31,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, Pid};
 
-/// What a sub-command prints, or why it could not find out.
+/// What a sub-command prints, or why it could not find the fact.
 type Fact = Result<String, String>;
 type Command = fn(&[String]) -> Fact;
 
@@ -75,25 +75,25 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("raw",            "",                   raw),            // puts its terminal into raw mode
     ("session",        "",                   session),        // leader|member foreground|background
     ("keyring",        "",                   keyring),        // name of the session keyring
-    ("with-key",       "NAME PROGRAM ARG…",  attacks::with_key), // executes it with a session keyring that has the key
+    ("with-key",       "NAME PROGRAM ARG…",  attacks::with_key), // executes the program with a session keyring that holds the key
     ("find-key",       "NAME",               attacks::find_key),
-    ("grab-exe",       "SECONDS NAME",          attacks::grab_exe), // of a foreign program: opens it, writes to it when it has ended
-    ("seize",          "SECONDS",            attacks::seize),    // traces whoever comes
-    ("watch",          "SECONDS HOST-PATH",  watch::watch),      // what is seen of processes that enter
-    ("catch",          "SECONDS HOST-PATH",  watch::catch),      // what is held when one of them is traced
-    ("stop",           "SECONDS",            watch::stop),       // sends each of them SIGSTOP
-    ("without-keys",   "PROGRAM ARG…",       without_keys),   // executes it with the user's quota of keys full
+    ("grab-exe",       "SECONDS NAME",          attacks::grab_exe), // opens another program's executable, writes to it when that program has ended
+    ("seize",          "SECONDS",            attacks::seize),    // traces each process that enters
+    ("watch",          "SECONDS HOST-PATH",  watch::watch),      // what it sees of processes that enter
+    ("catch",          "SECONDS HOST-PATH",  watch::catch),      // what such a process holds when it is traced
+    ("stop",           "SECONDS",            watch::stop),       // sends each such process SIGSTOP
+    ("without-keys",   "PROGRAM ARG…",       without_keys),   // executes the program while the user's quota of keys is full
     ("sched",          "",                   sched),          // policy priority nice
     ("ioprio",         "",                   ioprio),         // class level
     ("personality",    "",                   personality),
     ("machine",        "",                   |_| Ok(rustix::system::uname().machine().to_string_lossy().into_owned())),
     ("clock",          "monotonic|boottime", clock),          // whole seconds
-    ("syscall",        "NR [ARG…]",          syscall),        // = RESULT, or errno
+    ("syscall",        "NR [ARG…]",          syscall),        // = RESULT, or the errno
     ("syscall32",      "NR [A [B [C]]]",     calls::syscall32), // the same, as 32-bit x86 (int 0x80)
     ("connect",        "PATH",               |args| Ok(tried(UnixStream::connect(word(args, 0)?).map(|_| ())))),
     ("notify",         "TEXT",               notify),
-    ("notify-flood",   "TEXT",               |args| { println!("ready"); loop { notify(args)?; } }), // says it for ever
-    ("stdin",          "",                   stdin),          // all that can be read
+    ("notify-flood",   "TEXT",               |args| { println!("ready"); loop { notify(args)?; } }), // sends TEXT for ever
+    ("stdin",          "",                   stdin),          // everything that can be read
     ("stderr",         "TEXT",               stderr),
     ("flood",          "",                   |_| loop { println!("{}", "x".repeat(79)) }), // prints for ever
     ("exit",           "STATUS",             |args| exit(number(args, 0)?)),
@@ -104,24 +104,24 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("trap",           "SIGNAL STATUS",      trap),           // waits for the signal, exits with the status
     ("signals",        "",                   signals),        // got NUMBER, for each
     ("spawn",          "COUNT",              spawn),          // pausing children, then pauses
-    ("named",          "HEX",                choices::named),          // calls itself so, and pauses
+    ("named",          "HEX",                choices::named),          // sets its name, and pauses
     ("next-names",     "",                   choices::next_names),     // after each SIGUSR1 its name is the next byte
     ("leaderless",     "",                   choices::leaderless),     // only its second thread lives on
     ("exec-by-thread", "",                   choices::exec_by_thread), // executes itself for ever, each time by another thread
     ("fork-bomb",      "COUNT",              fork_bomb),      // forked K[, then EAGAIN]
     ("eat-memory",     "MIB",                eat_memory),
     ("burn-cpu",       "SECONDS",            burn_cpu),
-    ("fuse-busy",      "PATH",               attacks::fuse_busy), // mounts there, and is busy for the first who enters
+    ("fuse-busy",      "PATH",               attacks::fuse_busy), // mounts there; EBUSY for the first process that enters
     ("hunt",           "HOST-PATH SECONDS",  attacks::hunt),  // looks for a host file behind every fd, cwd and root
 ];
 
-/// Called by the C library; see the module's comment for why this is not a Rust `main`.
+/// The C library calls this; the module's header says why it is not a Rust `main`.
 #[unsafe(no_mangle)]
 pub extern "C" fn main(_argc: i32, _argv: *const *const u8) -> i32 {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match run(&args) {
         Ok(fact) => {
-            // A closed stdout is a legal state of a container: nobody is there to be told.
+            // A container may run with a closed stdout. Then nobody can read an error.
             let _ = writeln!(std::io::stdout(), "{}", fact.trim_end_matches('\n'));
             let _ = std::io::stdout().flush();
             0
@@ -148,7 +148,7 @@ fn multi(args: &[String]) -> Fact {
     let mut commands: Vec<_> = args.split(|arg| arg == "--").collect();
     let last = commands.pop().unwrap_or_default();
     for one in commands {
-        // At once, not at the end: a later one may never return.
+        // Printed at once: a later sub-command may never return.
         println!("{}", run(one)?.trim_end_matches('\n'));
     }
     run(last)
@@ -165,12 +165,12 @@ fn number<T: std::str::FromStr>(args: &[String], index: usize) -> Result<T, Stri
     text.parse().map_err(|_| format!("{text:?} is not a number here"))
 }
 
-/// The fact about an attempt that has no result.
+/// The fact about an attempt that returns no value.
 fn tried(result: std::io::Result<()>) -> String {
     told(result.map(|()| "ok".to_owned()))
 }
 
-/// The fact itself, or the errno in its place.
+/// The value, or the errno in its place.
 fn told(result: std::io::Result<String>) -> String {
     result.unwrap_or_else(|error| match error.raw_os_error() {
         Some(errno) => format!("{:?}", Errno::from_raw(errno)),
@@ -271,7 +271,7 @@ fn mountinfo(args: &[String]) -> Fact {
         if args.first().is_some_and(|point| point != fields[4]) {
             continue;
         }
-        // "shared:7 master:3" and the like; the numbers differ from run to run.
+        // Tags like "shared:7 master:3". The numbers differ from run to run, so they are cut off.
         let tags: Vec<_> = fields[6..dash].iter().map(|tag| tag.split(':').next().unwrap_or(tag)).collect();
         let propagation = if tags.is_empty() { "private".to_owned() } else { tags.join("+") };
         let (fstype, superblock) = (fields[dash + 1], fields[dash + 3]);
@@ -352,8 +352,8 @@ fn mount(args: &[String]) -> Fact {
 }
 
 fn fds(_: &[String]) -> Fact {
-    // fcntl and not /proc/self/fd: listing a directory opens one more.
-    // SAFETY: F_GETFD reads a flag of whatever the number stands for, or fails with EBADF.
+    // By fcntl(2): listing /proc/self/fd would open one more descriptor.
+    // SAFETY: F_GETFD only reads a flag of the descriptor, or fails with EBADF.
     let open: Vec<_> = (0..1024).filter(|fd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0).collect();
     Ok(open.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
 }
@@ -419,7 +419,8 @@ fn keyring(_: &[String]) -> Fact {
     Ok(name)
 }
 
-/// Fills the quota of keys of the user with keys of a session keyring, which lasts as long as who has joined it.
+/// Fills the user's quota of keys with the keys of a session keyring. The keyring lives as long as a process is in
+/// it.
 fn without_keys(args: &[String]) -> Fact {
     let join = libc::KEYCTL_JOIN_SESSION_KEYRING;
     // SAFETY: a null name asks for a keyring without one.
@@ -465,7 +466,7 @@ fn ioprio(_: &[String]) -> Fact {
 }
 
 fn personality(_: &[String]) -> Fact {
-    // SAFETY: 0xffffffff only reads the value.
+    // SAFETY: with 0xffffffff, personality(2) changes nothing and returns the current value.
     Ok(format!("{:#x}", unsafe { libc::personality(0xffff_ffff) }))
 }
 
@@ -483,7 +484,7 @@ fn syscall(args: &[String]) -> Fact {
         *value = number(args, index + 1)?;
     }
     let [a, b, c, d, e, f] = words;
-    // SAFETY: the tests give integers only, and pointers only as 0: the kernel answers EFAULT.
+    // SAFETY: the tests give integers only. Where the kernel wants a pointer they give 0, and it answers EFAULT.
     Ok(returned(unsafe { libc::syscall(number(args, 0)?, a, b, c, d, e, f) }))
 }
 
@@ -512,9 +513,10 @@ fn signal(args: &[String]) -> Result<Signal, String> {
 }
 
 fn kill_self(args: &[String]) -> Fact {
-    // By number: the table of nix has no real-time signals.
+    // By number: nix's table of signals has no real-time signals.
     let signal: i32 = number(args, 0)?;
-    // SAFETY: two integers, and no code of ours for the signal, which whoever runs the tests may ignore (nohup(1)).
+    // SAFETY: signal(2) takes two integers here, and no handler of this program is set. The caller of the tests
+    // may ignore the signal, as nohup(1) does, so the default is restored.
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
         libc::kill(libc::getpid(), signal)
@@ -526,7 +528,8 @@ fn kill_self(args: &[String]) -> Fact {
 fn trap(args: &[String]) -> Fact {
     let mut set = SigSet::empty();
     set.add(signal(args)?);
-    // Blocked and awaited: the kernel drops unhandled signals for PID 1, but never blocked ones.
+    // The signals are blocked and waited for: the kernel drops signals without a handler for PID 1, but keeps
+    // blocked ones.
     set.thread_block().map_err(|e| e.to_string())?;
     println!("ready");
     set.wait().map_err(|e| e.to_string())?;
@@ -534,8 +537,8 @@ fn trap(args: &[String]) -> Fact {
 }
 
 fn signals(_: &[String]) -> Fact {
-    // By hand: the table of nix has no real-time signals.
-    // SAFETY: the set is filled before it is read, and both pointers are to this frame.
+    // With libc: nix's table of signals has no real-time signals.
+    // SAFETY: the set is filled before it is read, and both pointers are to values in this frame.
     unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
@@ -551,7 +554,7 @@ fn signals(_: &[String]) -> Fact {
 }
 
 fn child() -> Result<Pid, Errno> {
-    // SAFETY: this program has one thread, so the child may do whatever the parent may.
+    // SAFETY: this program has one thread, so the child may do everything that the parent may.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => loop {
@@ -594,7 +597,7 @@ fn eat_memory(args: &[String]) -> Fact {
     let mib: usize = number(args, 0)?;
     let mut eaten: Vec<Vec<u8>> = Vec::new();
     for _ in 0..mib {
-        eaten.push(vec![1; 1 << 20]); // Ones, so that the pages are truly written.
+        eaten.push(vec![1; 1 << 20]); // Written with ones, so that the kernel must give each page.
     }
     Ok(format!("ate {} MiB", eaten.iter().filter(|block| std::hint::black_box(block)[0] == 1).count()))
 }

@@ -1,9 +1,9 @@
-//! The black-box tests: bundles are built, the binary is run on them, and what the guest inside saw is compared.
+//! The black-box tests. Each test builds a bundle, runs the binary on it, and compares what the guest inside saw.
 //!
-//! `ORLOP=/path/to/another/runtime cargo test --test main` runs them on another runtime, to tell a wrong test from a
-//! wrong runtime. What is asked only of ours then fails, or skips and says so.
+//! `ORLOP=/path/to/another/runtime cargo test --test main` runs them on another runtime. This tells a wrong test
+//! from a wrong runtime. Tests of behaviour that only orlop promises then fail, or skip and say so.
 
-// A test that cannot be set up is to say so at once.
+// A test that cannot be set up says so at once.
 #![allow(clippy::expect_used)]
 
 mod support;
@@ -56,7 +56,8 @@ mod systemd;
 mod update;
 mod waits;
 
-/// Printed with `--nocapture`; it also ends early and clearly if there is nothing to test.
+/// Prints the runtime's name with `--nocapture`. If there is no runtime to test, this test fails early and
+/// clearly.
 #[test]
 fn the_runtime_under_test_answers() {
     let output = support::output(&["--version"]);

@@ -1,4 +1,4 @@
-//! What a hostile process tries from inside of a container.
+//! What a hostile process tries from inside a container.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,15 +29,15 @@ pub fn hunt(args: &[String]) -> Fact {
     Ok("contained".to_owned())
 }
 
-/// Processes that we see, but for ourselves.
+/// The visible processes, without this one.
 fn others() -> Vec<i32> {
     let own = std::process::id() as i32;
     let names = fs::read_dir("/proc").into_iter().flatten().flatten();
     names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != own).collect()
 }
 
-/// CVE-2019-5736: the executable of a process that is not of our own program, and whose name begins so, is opened while
-/// it runs, and written to when it no longer does (a running file is busy).
+/// CVE-2019-5736. Opens the executable of a process that runs another program and whose name begins with NAME.
+/// Writes to the file when that process has ended, because a running file is busy.
 pub fn grab_exe(args: &[String]) -> Fact {
     let wanted = word(args, 1)?;
     let until = Instant::now() + Duration::from_secs_f64(number(args, 0)?);
@@ -62,11 +62,12 @@ pub fn grab_exe(args: &[String]) -> Fact {
     }
     let Some(held) = held else { return Ok("never seen".to_owned()) };
     let path = format!("/proc/self/fd/{}", held.as_raw_fd());
-    // No truncation: where it works, the file is to stay as it is.
+    // Without truncation: where the attack works, the file must keep its contents.
     Ok(told(fs::OpenOptions::new().write(true).open(path).map(|_| "written".to_owned())))
 }
 
-/// CVE-2016-9962: whoever enters the container is attached to before it is one of its processes.
+/// CVE-2016-9962. Attaches to each process that enters the container, before that process runs the container's
+/// program.
 pub fn seize(args: &[String]) -> Fact {
     let until = Instant::now() + Duration::from_secs_f64(number(args, 0)?);
     let own = fs::read_link("/proc/self/exe").map_err(|error| error.to_string())?;
@@ -78,7 +79,7 @@ pub fn seize(args: &[String]) -> Fact {
             }
             seized.insert(pid);
             let exe = fs::read_link(format!("/proc/{pid}/exe"));
-            // Let go of: that needs a stop.
+            // Detaching from a process needs it to be stopped first.
             let stopped = ptrace::interrupt(Pid::from_raw(pid));
             if stopped.is_ok() {
                 let _ =
@@ -93,7 +94,7 @@ pub fn seize(args: &[String]) -> Fact {
     Ok(if seized.is_empty() { "seized nobody" } else { "seized our own" }.to_owned())
 }
 
-/// A key in a session keyring of its own, which the program inherits.
+/// Puts a key into a session keyring of its own, which the program inherits.
 pub fn with_key(args: &[String]) -> Fact {
     let name = std::ffi::CString::new(word(args, 0)?.as_str()).map_err(|error| error.to_string())?;
     let (join, session) = (libc::KEYCTL_JOIN_SESSION_KEYRING, libc::KEY_SPEC_SESSION_KEYRING);
@@ -109,7 +110,7 @@ pub fn with_key(args: &[String]) -> Fact {
     Err(std::process::Command::new(word(args, 1)?).args(&args[2..]).exec().to_string())
 }
 
-/// Whether a key is possessed.
+/// Tells whether this process possesses a key.
 pub fn find_key(args: &[String]) -> Fact {
     let name = std::ffi::CString::new(word(args, 0)?.as_str()).map_err(|error| error.to_string())?;
     let (search, session) = (libc::KEYCTL_SEARCH, libc::KEY_SPEC_SESSION_KEYRING);
@@ -119,13 +120,13 @@ pub fn find_key(args: &[String]) -> Fact {
     Ok(if found > 0 { "found".to_owned() } else { returned(found) })
 }
 
-/// With CAP_SYS_ADMIN: the guest is mounted over each file of the mount table, a tmpfs over each directory. Prints how many,
-/// and which were refused.
+/// Needs CAP_SYS_ADMIN. Mounts the guest over each file of the mount table, and a tmpfs over each directory.
+/// Prints how many mounts it made, and which were refused.
 pub fn cover(_: &[String]) -> Fact {
     use rustix::mount::{MountFlags, mount};
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
     let mut points: Vec<_> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
-    points.reverse(); // What is below others is in the table behind them.
+    points.reverse(); // Mounts below another mount come later in the table.
     let (mut covered, mut refused) = (0, Vec::new());
     for point in points {
         let done = match fs::metadata(point).map(|found| found.is_dir()) {
@@ -155,7 +156,7 @@ pub fn chmod(args: &[String]) -> Fact {
     Ok(told(done.map(|()| "ok".to_owned())))
 }
 
-/// A directory of a FUSE mount whose server answers EBUSY to the first process that enters it, and lets others in.
+/// Mounts a FUSE directory. Its server answers EBUSY to the first process that enters it, and lets later ones in.
 pub fn fuse_busy(args: &[String]) -> Fact {
     const GETATTR: u32 = 3;
     const INIT: u32 = 26;
@@ -190,11 +191,11 @@ pub fn fuse_busy(args: &[String]) -> Fact {
         answer.extend((-error).to_ne_bytes());
         answer.extend(unique);
         answer.extend(body);
-        let _ = rustix::io::write(&device, &answer); // Who has asked may be gone.
+        let _ = rustix::io::write(&device, &answer); // The process that asked may be gone.
     }
 }
 
-/// So many words of 32 bits, zero but for these.
+/// This many words of 32 bits: the given ones, and zero elsewhere.
 fn words(count: usize, set: &[(usize, u32)]) -> Vec<u8> {
     let mut all = vec![0u32; count];
     for (index, value) in set {

@@ -1,16 +1,17 @@
-//! System calls by other ways than the C library's.
+//! System calls that do not go through the C library.
 
 use nix::errno::Errno;
 
 use super::{Fact, number, returned};
 
-/// As 32-bit x86 makes them. Its numbers are others, and so are its arguments: the first is in ebx.
+/// A system call as 32-bit x86 makes it. Numbers and arguments differ from 64-bit x86: the first argument is in
+/// ebx.
 #[cfg(target_arch = "x86_64")]
 pub fn syscall32(args: &[String]) -> Fact {
     let word = |at| if at < args.len() { number::<i64>(args, at) } else { Ok(0) };
     let (mut result, first, second, third) = (word(0)?, word(1)?, word(2)?, word(3)?);
-    // SAFETY: the gate takes eax, ebx, ecx and edx. LLVM keeps rbx for itself, so it is exchanged around the call; older
-    // kernels clear r8 to r11. The tests give integers only, and pointers only as 0.
+    // SAFETY: `int 0x80` takes eax, ebx, ecx and edx. LLVM reserves rbx, so the code exchanges it around the call.
+    // Some kernels clear r8 to r11. The tests give integers only, and 0 where the kernel wants a pointer.
     unsafe {
         std::arch::asm!(
             "xchg rbx, {first}", "int 0x80", "xchg rbx, {first}",
@@ -25,7 +26,7 @@ pub fn syscall32(args: &[String]) -> Fact {
     Ok(returned(result.max(-1).into()))
 }
 
-/// No other kernel takes such calls.
+/// Kernels of other machines have no such calls.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn syscall32(_: &[String]) -> Fact {
     Err("not an x86_64 kernel".to_owned())

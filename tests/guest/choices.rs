@@ -1,4 +1,4 @@
-//! What a container's process can choose about itself: its name, and which of its threads live.
+//! What a container's process can choose about itself: its name, and which of its threads live on.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -40,10 +40,10 @@ pub fn next_names(_: &[String]) -> Fact {
     }
 }
 
-/// Ends the first thread alone; pthread_exit(3) would unwind through Rust's frames.
+/// Ends only this thread. pthread_exit(3) is not used: it would unwind through Rust's frames.
 fn end_this_thread() -> ! {
     loop {
-        // SAFETY: nothing of this thread's stack is used by others.
+        // SAFETY: no other thread uses this thread's stack.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
     }
 }

@@ -1,4 +1,5 @@
-//! What a hostile process learns of entering processes, and does to them, from their first moment in its container.
+//! What a hostile process learns of entering processes, and does to them, from their first moment in its
+//! container.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,8 +12,8 @@ use nix::unistd::Pid;
 
 use super::{Fact, number, word};
 
-/// Calls `seen` for each process that comes, within a few system calls of its birth. The kernel counts process ids
-/// upwards, so the next one is known: looking for it takes less time than reading the directory.
+/// Calls `seen` for each new process within a few system calls of its birth. The kernel counts process ids
+/// upwards, so the next id is known. Asking for that id is faster than reading the directory.
 fn newcomers(seconds: &[String], mut seen: impl FnMut(i32)) -> Result<(), String> {
     let until = Instant::now() + Duration::from_secs_f64(number(seconds, 0)?);
     let names = fs::read_dir("/proc").map_err(|error| error.to_string())?.flatten();
@@ -20,7 +21,7 @@ fn newcomers(seconds: &[String], mut seen: impl FnMut(i32)) -> Result<(), String
     let mut last = pids.max().unwrap_or(1);
     while Instant::now() < until {
         for pid in last + 1..last + 4 {
-            // SAFETY: signal 0 is sent to nobody; the call only tells whether there is such a process.
+            // SAFETY: signal 0 reaches no process; the call only tells whether the process exists.
             let there =
                 unsafe { libc::kill(pid, 0) } == 0 || nix::errno::Errno::last() == nix::errno::Errno::EPERM;
             if there {
@@ -38,13 +39,14 @@ fn read(pid: i32, file: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned())
 }
 
-/// Whether the process is the program of a container by now, or has ended. An entering one is still the runtime's.
+/// True if the process runs a program of the container by now, or has ended. An entering process still runs the
+/// runtime.
 fn is_program(pid: i32) -> bool {
     // A process that ends has no command line from then on; an entering one has that of the runtime, or what is left of it.
     read(pid, "cmdline").is_none_or(|line| line.starts_with("/guest") || line.is_empty())
 }
 
-/// The credentials, in the words of the kernel: `CapEff 0000000000000420`.
+/// Collects the credentials, as the kernel prints them: `CapEff 0000000000000420`.
 fn credentials(pid: i32, found: &mut BTreeSet<String>) {
     const FIELDS: [&str; 8] = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
     let Some(status) = read(pid, "status") else { return };
@@ -60,7 +62,8 @@ fn credentials(pid: i32, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Where a link of the process leads: to a directory from which `mark`, a path of the host, is found.
+/// Collects the links of the process that lead to a directory from which `mark`, a path of the host, can be
+/// reached.
 fn escapes(pid: i32, mark: &str, found: &mut BTreeSet<String>) {
     const UP: &str = "/../../../../../../..";
     let links =
@@ -76,7 +79,8 @@ fn escapes(pid: i32, mark: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Each different thing that is seen of entering processes: credentials, `cmdline`, `environ`, `exe`, `escape`.
+/// Prints each different thing that it saw of entering processes: credentials, `cmdline`, `environ`, `exe`,
+/// `escape`.
 pub fn watch(args: &[String]) -> Fact {
     let mark = word(args, 1)?;
     let mut found = BTreeSet::new();
@@ -96,7 +100,7 @@ pub fn watch(args: &[String]) -> Fact {
                 now.insert("mem opened".to_owned());
             }
             escapes(pid, mark, &mut now);
-            // The process may have become the container's program meanwhile, and that may show these things.
+            // The process may run the container's program by now. That program may show these things.
             if is_program(pid) {
                 break;
             }
@@ -106,7 +110,7 @@ pub fn watch(args: &[String]) -> Fact {
     Ok(found.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// Attaches to entering processes, and tells what it then holds: the credentials of a process that cannot go on. `works` says
+/// Attaches to entering processes, and prints the credentials of each process that it holds stopped. `works` means
 /// that it could attach to a program of the container.
 pub fn catch(args: &[String]) -> Fact {
     let mark = word(args, 1)?;
@@ -136,7 +140,7 @@ pub fn catch(args: &[String]) -> Fact {
     Ok(found.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// Stops entering processes for ever, and says so each time. A program of the container goes on.
+/// Stops each entering process for ever, and prints that it did. Programs of the container may go on.
 pub fn stop(args: &[String]) -> Fact {
     newcomers(args, |pid| {
         let process = Pid::from_raw(pid);

@@ -1,4 +1,5 @@
-//! A bundle built in a line: a rootfs with nothing but the guest, and a config.json that is edited by pointer.
+//! A bundle built in one line: a rootfs that holds only the guest, and a config.json that is edited by JSON
+//! pointer.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +14,7 @@ use super::container::Container;
 use super::leftovers::{leftovers, leftovers_after, sweep};
 use super::runtime::{Output, Running, View, copy_program, eventually, runtime, start, usual_umask};
 
-/// A bundle, its own state root, and how the runtime is to be called for it.
+/// A bundle, its own state root, and how the tests call the runtime for it.
 pub struct Bundle {
     pub id: String,
     /// Holds config.json, rootfs, state (the `--root`), and the output of the commands.
@@ -33,18 +34,18 @@ impl Bundle {
     pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         usual_umask();
-        // Of one length, so that no id is the beginning of another: leftovers are looked for by it.
+        // All ids have the same length, so no id is the beginning of another: leftovers are found by their id.
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = format!("orlop-test-{}-{number:05}", std::process::id());
         let temp = tempfile::Builder::new().prefix(&format!("{id}.")).tempdir().expect("a bundle directory");
-        // The root user of a user namespace has to come through here.
+        // The root user of a user namespace must be able to pass through this directory.
         fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o711)).expect("chmod of the bundle");
         let dir = temp.path().to_owned();
         for name in ["rootfs", "state"] {
             fs::create_dir(dir.join(name)).expect("a directory in the bundle");
         }
         let (from, to) = (guest(), dir.join("rootfs/guest"));
-        // A link shares its mode with the build tree, which may be closed to others.
+        // A hard link shares its mode with the file in the build tree, which may be closed to other users.
         let is_open = from.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o555 == 0o555);
         if !is_open || fs::hard_link(&from, &to).is_err() {
             copy_program(&from, &to);
@@ -67,7 +68,7 @@ impl Bundle {
 
     // --- config.json ---
 
-    /// Sets what the JSON pointer names; missing objects on the way are made, `-` appends to an array.
+    /// Sets the value that the JSON pointer names. Missing objects on the way are made; `-` appends to an array.
     pub fn set(mut self, pointer: &str, value: Value) -> Self {
         let mut place = &mut self.config;
         for key in pointer.split('/').skip(1) {
@@ -102,19 +103,19 @@ impl Bundle {
         self.set("/process/args", json!(args.as_slice()))
     }
 
-    /// The process is the guest with these words.
+    /// Makes the guest, with these words, the container's process.
     pub fn guest(self, words: &str) -> Self {
         let args: Vec<_> = std::iter::once("/guest").chain(words.split_whitespace()).collect();
         self.set("/process/args", json!(args.as_slice()))
     }
 
-    /// One more mount; the base config has seven, so the first of these is `mounts[7]`.
+    /// Adds a mount. The base config has seven, so the first added mount is `mounts[7]`.
     pub fn mount(self, destination: &str, mut mount: Value) -> Self {
         mount["destination"] = json!(destination);
         self.set("/mounts/-", mount)
     }
 
-    /// One more namespace, or the same with another path.
+    /// Adds a namespace, or gives the one of this type another path.
     pub fn namespace(mut self, kind: &str, path: Option<&str>) -> Self {
         self = self.without_namespace(kind);
         let entry = match path {
@@ -130,14 +131,14 @@ impl Bundle {
         self
     }
 
-    /// One more capability in the sets that a root process acts by.
+    /// Adds a capability to the bounding, effective and permitted sets.
     pub fn capability(self, name: &str) -> Self {
         ["bounding", "effective", "permitted"]
             .into_iter()
             .fold(self, |bundle, set| bundle.set(&format!("/process/capabilities/{set}/-"), json!(name)))
     }
 
-    /// A user namespace in which root is host uid 100000.
+    /// Adds a user namespace whose root is uid 100000 on the host.
     pub fn user_namespace(self) -> Self {
         let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
         let this = self
@@ -148,7 +149,7 @@ impl Bundle {
         this
     }
 
-    /// Exactly these bytes as config.json.
+    /// Writes exactly these bytes as config.json.
     pub fn raw(mut self, text: impl Into<Vec<u8>>) -> Self {
         self.raw = Some(text.into());
         self
@@ -156,7 +157,7 @@ impl Bundle {
 
     // --- the rootfs and the bundle ---
 
-    /// A path in the rootfs, as the host sees it.
+    /// A path in the rootfs, as seen from the host.
     pub fn rootfs(&self, path: &str) -> PathBuf {
         self.dir.join("rootfs").join(path.trim_start_matches('/'))
     }
@@ -191,13 +192,13 @@ impl Bundle {
 
     // --- how the runtime is called ---
 
-    /// Options before the command.
+    /// Adds options before the command.
     pub fn global(mut self, words: &str) -> Self {
         self.globals.extend(words.split_whitespace().map(str::to_owned));
         self
     }
 
-    /// Options of create and run.
+    /// Adds options of create and run.
     pub fn option(mut self, words: &str) -> Self {
         self.options.extend(words.split_whitespace().map(str::to_owned));
         self
@@ -207,18 +208,18 @@ impl Bundle {
         self.wrapped(view.wrapper())
     }
 
-    /// The runtime is the last words of this shell script's `"$@"`.
+    /// Runs this shell script in front of the runtime; its `"$@"` ends with the runtime's command line.
     pub fn through(self, script: &str) -> Self {
         self.wrapped(["sh", "-c", script, "_"].map(str::to_owned).to_vec())
     }
 
-    /// As `through`, in place of what was said before.
+    /// As `through`, but replaces the wrappers that were added before.
     pub fn through_anew(mut self, script: &str) -> Self {
         self.wrapper.clear();
         self.through(script)
     }
 
-    /// The runtime is a copy in the bundle, where any user may enter: the build tree may be in the home of root.
+    /// Uses a copy of the runtime in the bundle, where any user may enter: the build tree may be in root's home.
     pub fn copied_runtime(mut self) -> Self {
         let copy = self.dir.join("runtime");
         copy_program(runtime(), &copy);
@@ -242,7 +243,7 @@ impl Bundle {
         self
     }
 
-    /// The runtime with these words, from the bundle's directory.
+    /// The command that runs the runtime with these words in the bundle's directory.
     pub fn command<S: AsRef<str>>(&self, words: &[S]) -> Command {
         let runtime =
             [self.program.clone(), "--root".to_owned(), self.dir.join("state").display().to_string()];
@@ -257,7 +258,7 @@ impl Bundle {
         command
     }
 
-    /// Calls the runtime to its end.
+    /// Calls the runtime and waits until it ends.
     #[track_caller]
     pub fn call<S: AsRef<str>>(&self, words: &[S]) -> Output {
         start(self.command(words), &self.dir).finish()
@@ -271,7 +272,7 @@ impl Bundle {
         fs::write(self.dir.join("config.json"), text).expect("config.json");
     }
 
-    /// `create` or `run`, with this bundle's options, still running.
+    /// Starts `create` or `run` with this bundle's options and does not wait for it.
     pub fn start(&self, verb: &str) -> Running {
         self.write_config();
         let mut words = vec![verb.to_owned()];
@@ -280,21 +281,21 @@ impl Bundle {
         start(self.command(&words), &self.dir)
     }
 
-    /// `run` in the foreground.
+    /// Calls `run` in the foreground.
     #[track_caller]
     pub fn run(self) -> Attempt {
         let output = self.start("run").finish();
         Attempt { bundle: self, output }
     }
 
-    /// `create`, of which the test expects an error; see `container` for the other case.
+    /// Calls `create` where the test expects an error; `container` is for the other case.
     #[track_caller]
     pub fn create(self) -> Attempt {
         let output = self.start("create").finish();
         Attempt { bundle: self, output }
     }
 
-    /// A created container.
+    /// Creates a container, which must succeed.
     #[track_caller]
     pub fn container(self) -> Container {
         let running = self.start("create");
@@ -302,7 +303,7 @@ impl Bundle {
         Container::new(self, output)
     }
 
-    /// A running container. Without other args its process is one that waits.
+    /// Creates and starts a container. If the test gave no args, the container's process waits.
     #[track_caller]
     pub fn started(self) -> Container {
         let waiting = self.config["process"]["args"] == base()["process"]["args"];
@@ -311,15 +312,15 @@ impl Bundle {
         container
     }
 
-    /// Nothing of this container is left on the host.
+    /// Fails the test if anything of this container is left on the host.
     #[track_caller]
     pub fn assert_clean(&self) {
-        // The kernel ends a killed process in its own time; what is still there then has been forgotten.
+        // A killed process ends a moment after the kill. Only what is still there after the wait was forgotten.
         let left = leftovers_after(&self.id, &self.dir, std::time::Duration::from_millis(300));
         assert!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
     }
 
-    /// Waits for a file in the bundle to appear, and reads it.
+    /// Waits until a file appears in the bundle, and reads it.
     #[track_caller]
     pub fn wait_for(&self, name: &str) -> String {
         eventually(&format!("{name} is there"), || self.dir.join(name).exists());
@@ -333,19 +334,19 @@ impl Drop for Bundle {
             return;
         }
         let delete = self.command(&["delete", "--force", &self.id]).stderr(Stdio::null()).status();
-        drop(delete); // If the runtime cannot, the next line does.
+        drop(delete); // If the runtime cannot delete it, the next line does.
         sweep(&self.id, &self.dir);
     }
 }
 
-/// What came of `run` or of a failing `create`. Every assertion also looks for what was left behind.
+/// The result of `run` or of a failing `create`. Every assertion also looks for leftovers.
 pub struct Attempt {
     pub bundle: Bundle,
     pub output: Output,
 }
 
 impl Attempt {
-    /// Success, this on stdout, nothing on stderr, nothing left.
+    /// Asserts success, this text on stdout, nothing on stderr, and no leftovers.
     #[track_caller]
     pub fn prints(self, expected: &str) {
         let output = self.output.prints(expected);
@@ -365,7 +366,7 @@ impl Attempt {
         self.bundle.assert_clean();
     }
 
-    /// Exit status 1, one line that contains this, nothing left.
+    /// Asserts exit status 1, one line that contains this text, and no leftovers.
     #[track_caller]
     pub fn fails_with(self, part: &str) {
         self.fails_with_all(&[part]);
@@ -377,7 +378,7 @@ impl Attempt {
         self.bundle.assert_clean();
     }
 
-    /// What the container printed, after success and a look for leftovers.
+    /// What the container printed; asserts success and no leftovers.
     #[track_caller]
     pub fn facts(self) -> String {
         let out = self.output.ok().out;
@@ -405,13 +406,13 @@ fn guest() -> PathBuf {
     let parts = fs::read_dir(tests.join("guest")).expect("the guest's parts");
     let parts = parts.map(|entry| entry.expect("an entry").path());
     for source in parts.chain([tests.join("guest.rs")]) {
-        // A whole `cargo test` builds it; with `--test main` cargo does not look at it.
+        // `cargo test` builds the guest; `cargo test --test main` does not.
         assert!(time(&guest) >= time(&source), "the guest is missing or old: cargo build --example guest");
     }
     guest
 }
 
-/// The config that every test starts from: what `spec` writes, without a terminal and with a writable root.
+/// The config from which every test starts: what `spec` writes, without a terminal and with a writable root.
 fn base() -> Value {
     let caps = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     json!({

@@ -1,4 +1,4 @@
-//! A container that outlives the command that made it: the later verbs, and a look for leftovers at the end.
+//! A container that outlives the command that made it. It has the later verbs, and looks for leftovers at the end.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::bundle::Bundle;
 use super::runtime::{Output, Running, eventually, start};
 
-/// A container between create and delete. When it goes out of scope it is deleted by force, and must be gone.
+/// A container between create and delete. Dropping it deletes the container by force; then nothing of it may be
+/// left.
 pub struct Container {
     pub bundle: Bundle,
     output: PathBuf,
@@ -25,7 +26,7 @@ impl Container {
         &self.bundle.id
     }
 
-    /// A verb, its options, the id, and what comes after the id: `verb("kill", "--all", "KILL")`.
+    /// Calls a verb with options, the id, and the words after the id: `verb("kill", "--all", "KILL")`.
     #[track_caller]
     pub fn verb(&self, verb: &str, options: &str, after: &str) -> Output {
         let mut words = vec![verb];
@@ -45,7 +46,7 @@ impl Container {
         self.verb("kill", "", signal)
     }
 
-    /// Kills it and waits until it is seen to be dead.
+    /// Kills the container and waits until its state is "stopped".
     #[track_caller]
     pub fn stop(&self) {
         self.kill("KILL").ok();
@@ -79,7 +80,7 @@ impl Container {
         self.state()["pid"].as_i64().expect("a pid")
     }
 
-    /// `exec` of the guest.
+    /// Calls `exec` with the guest as its program.
     #[track_caller]
     pub fn exec(&self, options: &[&str], guest: &str) -> Output {
         self.start_exec(options, guest).finish()
@@ -93,7 +94,7 @@ impl Container {
         start(self.bundle.command(&words), &self.bundle.dir)
     }
 
-    /// What the container's own process has printed up to now.
+    /// What the container's own process has printed so far.
     pub fn printed(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).trim_end().to_owned()
     }
@@ -107,7 +108,7 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            return; // The bundle sweeps up; a second panic would only hide the first.
+            return; // The bundle removes the leftovers; a second panic would hide the first.
         }
         self.verb("delete", "--force", "").ok();
         self.bundle.assert_clean();

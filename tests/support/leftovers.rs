@@ -1,5 +1,5 @@
-//! What a container may leave behind, looked for from outside: processes, cgroups, mounts, state. The crash sweep
-//! (`integration/crash`) looks with the same eyes.
+//! What a container may leave behind on the host: processes, cgroups, mounts, state. The crash sweep
+//! (`integration/crash`) uses this file too.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// All that is left of a container with this id and bundle; empty when the runtime cleaned up.
+/// Everything that is left of a container with this id and bundle; empty if the runtime cleaned up.
 pub fn leftovers(id: &str, dir: &Path) -> Vec<String> {
     let mut left = Vec::new();
     left.extend(
@@ -23,7 +23,7 @@ pub fn leftovers(id: &str, dir: &Path) -> Vec<String> {
     left
 }
 
-/// As [`leftovers`], when the kernel has had the time to end what was killed.
+/// As [`leftovers`], after giving the kernel time to end the killed processes.
 pub fn leftovers_after(id: &str, dir: &Path, patience: Duration) -> Vec<String> {
     let deadline = Instant::now() + patience;
     loop {
@@ -35,22 +35,22 @@ pub fn leftovers_after(id: &str, dir: &Path, patience: Duration) -> Vec<String> 
     }
 }
 
-/// Clears the host by hand of what the runtime could not, so that one fault does not spoil the machine for what comes
-/// next. Only what carries this id or bundle is touched.
+/// Removes from the host what the runtime could not remove, so that one fault does not spoil the next tests. It
+/// touches only what carries this id or bundle.
 pub fn sweep(id: &str, dir: &Path) {
     for path in cgroups(id) {
-        let _ = fs::write(path.join("cgroup.freeze"), "0"); // Only version 2 has it,
-        let _ = fs::write(path.join("freezer.state"), "THAWED"); // and only version 1 this.
+        let _ = fs::write(path.join("cgroup.freeze"), "0"); // Only version 2 has this file,
+        let _ = fs::write(path.join("freezer.state"), "THAWED"); // and only version 1 has this one.
     }
     for _ in 0..200 {
         for pid in processes(id, dir).iter().filter_map(|(pid, _)| Pid::from_raw(*pid)) {
             let _ = kill_process(pid, Signal::KILL); // It may be gone.
         }
         for path in cgroups(id).iter().rev() {
-            let _ = fs::remove_dir(path); // Busy until the processes are gone: the next round.
+            let _ = fs::remove_dir(path); // A cgroup with processes is busy; the next round removes it.
         }
         for name in names(&dir.join("state")) {
-            let _ = fs::remove_dir_all(dir.join("state").join(name)); // As above.
+            let _ = fs::remove_dir_all(dir.join("state").join(name)); // It may be gone.
         }
         if leftovers(id, dir).is_empty() {
             return;
@@ -59,14 +59,14 @@ pub fn sweep(id: &str, dir: &Path) {
     }
 }
 
-/// Living processes of the container, and those of the runtime that are at work on it; and how they are known.
+/// Living processes of the container, and of the runtime at work on it, each with the mark by which it was found.
 pub fn processes(id: &str, dir: &Path) -> Vec<(i32, &'static str)> {
     let rootfs = fs::metadata(dir.join("rootfs")).map(|meta| (meta.dev(), meta.ino())).ok();
     let bundle = dir.display().to_string();
     let mut found = Vec::new();
     for name in names(Path::new("/proc")) {
         let Ok(pid) = name.parse::<i32>() else { continue };
-        // Dead and waiting to be reaped by whoever is PID 1 here: not the runtime's business.
+        // A zombie waits for PID 1 of this machine to reap it. That is not the runtime's business.
         if pid == std::process::id() as i32 || !alive(pid) {
             continue;
         }
@@ -87,7 +87,7 @@ pub fn processes(id: &str, dir: &Path) -> Vec<(i32, &'static str)> {
     found
 }
 
-/// The cgroups whose path has the id, in every hierarchy that is mounted; parents before their children.
+/// The cgroups in every mounted hierarchy whose path has the id; parents before their children.
 pub fn cgroups(id: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut found = Vec::new();
@@ -100,11 +100,11 @@ pub fn cgroups(id: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Without recursion: other tests of this machine nest cgroups as deep as the kernel lets them.
+/// Looks below a directory. It does not recurse: other tests nest cgroups as deep as the kernel allows.
 fn below(dir: &Path, id: &str, found: &mut Vec<PathBuf>) {
     let mut left = vec![dir.to_owned()];
     while let Some(dir) = left.pop() {
-        // Two links and one of each directory below: most have none, and dozens of files.
+        // A directory has two links, and one more for each directory in it. Most have none, but dozens of files.
         if fs::metadata(&dir).is_ok_and(|meta| meta.nlink() == 2) {
             continue;
         }
@@ -119,19 +119,19 @@ fn below(dir: &Path, id: &str, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The command line, or nothing.
+/// The command line, or an empty text if the process is gone.
 pub fn name_of(pid: i32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()
 }
 
-/// Neither ended nor a zombie.
+/// True if the process has neither ended nor become a zombie.
 pub fn alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// What a directory holds; nothing if it is none.
+/// The names in a directory; none if it is no directory.
 pub fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()

@@ -1,5 +1,5 @@
-//! What the black-box tests are written with: a bundle that is built in a line, the runtime under test, and the
-//! assertions a user would make. Knows nothing of the program but its command line.
+//! The tools of the black-box tests: a bundle that is built in one line, the runtime under test, and the
+//! assertions that a user would make. This module knows only the program's command line.
 
 mod bundle;
 mod container;
@@ -7,20 +7,20 @@ mod leftovers;
 mod receive;
 mod runtime;
 
-/// The container's processes, and those of the runtime that are at work on it.
+/// The container's processes, and the runtime's processes that are at work on it.
 pub fn processes(bundle: &Bundle) -> Vec<i32> {
     leftovers::processes(&bundle.id, &bundle.dir).into_iter().map(|(pid, _)| pid).collect()
 }
 
-/// All that is left of the bundle's container on the host.
+/// Everything that is left of the bundle's container on the host.
 pub fn left_by(bundle: &Bundle) -> Vec<String> {
     leftovers::leftovers(&bundle.id, &bundle.dir)
 }
 
-/// What a directory holds; nothing if it is none.
+/// The names in a directory; none if it is no directory.
 pub use leftovers::names;
 
-/// Its cgroups, parents before their children.
+/// The container's cgroups, parents before their children.
 pub fn cgroups(bundle: &Bundle) -> Vec<std::path::PathBuf> {
     leftovers::cgroups(&bundle.id)
 }
@@ -33,7 +33,7 @@ pub use runtime::{
     window,
 };
 
-/// Ends the test early where it cannot be run, and says so: a skip without a reason looks like a pass.
+/// Ends the test early if it cannot run here, and prints the reason: a skip without a reason looks like a pass.
 #[macro_export]
 macro_rules! skip_unless {
     ($condition:expr, $reason:expr) => {

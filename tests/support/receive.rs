@@ -1,4 +1,5 @@
-//! The other side of the sockets that a runtime sends fds to, and of the terminal it is started on.
+//! The other end of the sockets to which a runtime sends descriptors, and of the terminal on which a test starts
+//! it.
 
 use std::fs::File;
 use std::io::IoSliceMut;
@@ -9,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-/// Accepts one connection and takes one message with its fds; panics if nobody comes within 20 s.
+/// Accepts one connection and takes one message with its descriptors; panics if nobody connects within 20 s.
 #[track_caller]
 pub fn accept_fd(listener: &UnixListener) -> (Vec<u8>, Vec<OwnedFd>) {
     let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
@@ -29,7 +30,7 @@ pub fn accept_fd(listener: &UnixListener) -> (Vec<u8>, Vec<OwnedFd>) {
     (text, fds.flatten().collect())
 }
 
-/// A new terminal: our end, and the end for the command under test.
+/// A new terminal: the test's end, and the end for the command under test.
 pub fn terminal(rows: u16, columns: u16) -> (File, File) {
     let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = nix::pty::openpty(&size, None).expect("a pseudo terminal");

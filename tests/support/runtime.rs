@@ -1,4 +1,5 @@
-//! The runtime under test: which binary, how it is called, what came out. Every call ends: by itself or by a kill.
+//! The runtime under test: which binary it is, how it is called, what it printed. Each call ends by itself or is
+//! killed.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,35 +9,35 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long any one command may take; `ORLOP_TEST_PATIENCE` says it in seconds, for an emulated machine.
+/// How long one command may take. `ORLOP_TEST_PATIENCE` sets it in seconds, for an emulated machine.
 fn patience() -> Duration {
     let said = std::env::var("ORLOP_TEST_PATIENCE").ok().and_then(|said| said.parse().ok());
     Duration::from_secs(said.unwrap_or(20))
 }
 
-/// So many seconds of an ordinary machine, for a window in which something must have happened.
+/// The length of a window in which something must happen: `seconds` on an ordinary machine, more on a slow one.
 pub fn window(seconds: u64) -> u64 {
     (seconds * patience().as_secs() / 20).max(seconds)
 }
 
-/// The binary under test: ours, or what `ORLOP` names (to try the tests themselves on another runtime).
+/// The binary under test: orlop, or the one that `ORLOP` names (to check the tests on another runtime).
 pub fn runtime() -> String {
     std::env::var("ORLOP").unwrap_or_else(|_| env!("CARGO_BIN_EXE_orlop").to_owned())
 }
 
-/// Gives this process the usual umask: what the tests make must be open to the users that they run as.
+/// Gives this process the usual umask: the users as whom the tests run must be able to read what the tests make.
 pub fn usual_umask() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 }
 
-/// Copies a program that is to be executed. By another process: a descriptor of ours, open for writing, would go into
-/// whatever another test forks just then, and the copy could not be executed (ETXTBSY).
+/// Copies a program that is to be executed. cp(1) does it: a writable descriptor of this process would get into
+/// the children that other tests fork meanwhile, and executing the copy would fail with ETXTBSY.
 pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     let copied = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status().expect("cp");
     assert!(copied.success(), "a copy of {:?}", from.as_ref());
 }
 
-/// True if the tests run on runc: what we promise beyond runc is not asked of it.
+/// True if the tests run on runc: the tests then do not ask for what orlop promises beyond runc.
 pub fn under_runc() -> bool {
     Path::new(&runtime()).file_name().is_some_and(|name| name == "runc")
 }
@@ -59,8 +60,8 @@ pub enum View {
 impl View {
     pub const ALL: [View; 3] = [View::Host, View::V1, View::V2];
 
-    /// The words in front of a command which give it this view, in a private mount namespace; the cgroups
-    /// themselves are the host's in every view, so each command may be given a view of its own.
+    /// The words in front of a command that give it this view in a private mount namespace. The cgroups themselves
+    /// are the host's in every view, so each command may have a view of its own.
     pub fn wrapper(self) -> Vec<String> {
         let script = match self {
             View::Host => return Vec::new(),
@@ -70,12 +71,12 @@ impl View {
         ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "_"].map(str::to_owned).to_vec()
     }
 
-    /// Whether there is nothing but the v2 tree.
+    /// True if this view has only the v2 tree.
     pub fn unified(self) -> bool {
         self == View::V2 || (self == View::Host && Path::new("/sys/fs/cgroup/cgroup.controllers").exists())
     }
 
-    /// Why this view cannot be had here, if it cannot.
+    /// Why this host cannot show this view; nothing if it can.
     pub fn missing(self) -> Option<&'static str> {
         let hybrid = Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
         match self {
@@ -85,7 +86,7 @@ impl View {
         }
     }
 
-    /// The controllers a container can be limited by in this view.
+    /// True if a container can be limited by this controller in this view.
     pub fn has(self, controller: &str) -> bool {
         let v2 = |tree: &str| {
             let controllers = fs::read_to_string(format!("{tree}/cgroup.controllers")).unwrap_or_default();
@@ -100,10 +101,10 @@ impl View {
     }
 }
 
-/// What a command left: its exit status and its words.
+/// What a command left: its exit status and its output.
 #[derive(Debug)]
 pub struct Output {
-    /// The exit status; 128 + the signal if one killed the command itself.
+    /// The exit status; 128 + the signal if a signal killed the command.
     pub code: i32,
     pub out: String,
     pub err: String,
@@ -123,7 +124,7 @@ impl Output {
         self.exits(0)
     }
 
-    /// Success, and exactly this on stdout but for the last newline.
+    /// Asserts success, and exactly this text on stdout; a newline at the end does not count.
     #[track_caller]
     pub fn prints(self, expected: &str) -> Self {
         let this = self.ok();
@@ -137,16 +138,16 @@ impl Output {
         self
     }
 
-    /// This exit status, and one line on stderr that contains all of these parts, in any case of letters.
+    /// Asserts this exit status, and one line on stderr that contains all these parts, in upper or lower case.
     #[track_caller]
     pub fn fails(self, code: i32, parts: &[&str]) -> Self {
         let this = self.exits(code);
-        // The text format of the log quotes the message as Go does.
+        // The text format of the log quotes the message in Go's way.
         let said = this.err.replace("\\\"", "\"").to_lowercase();
         for part in parts {
             assert!(said.contains(&part.to_lowercase()), "stderr has no {part:?}: {this}");
         }
-        // runc logs warnings beside the error; we promise one line, because podman reads no more.
+        // runc logs warnings beside the error. orlop promises one line, because podman reads only one.
         let lines = this.err.lines().filter(|line| !line.is_empty()).count();
         assert!(lines == 1 || under_runc(), "an error is one line, and here are {lines}: {this}");
         this
@@ -159,8 +160,8 @@ impl std::fmt::Display for Output {
     }
 }
 
-/// Starts a command with its output in files: a created container holds on to both, so that a pipe would not end
-/// before the container does.
+/// Starts a command with its output in files. A created container keeps both open: a pipe would not end before the
+/// container does.
 pub fn start(mut command: Command, dir: &Path) -> Running {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -178,7 +179,7 @@ pub fn start(mut command: Command, dir: &Path) -> Running {
     Running { child, line, out, err }
 }
 
-/// A command that has not been waited for.
+/// A command that the test has not waited for yet.
 pub struct Running {
     pub child: Child,
     line: String,
@@ -200,7 +201,7 @@ impl Running {
         rustix::process::kill_process(pid, signal).expect("the command is running");
     }
 
-    /// Waits until it ends, but not for ever.
+    /// Waits until it ends; kills it and panics if it takes too long.
     #[track_caller]
     pub fn finish(mut self) -> Output {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -218,14 +219,14 @@ impl Running {
         Output { code, out: self.out(), err: self.err(), command: self.line }
     }
 
-    /// As `finish`, and says where the output goes on: a created container keeps writing there.
+    /// As `finish`, and returns the file of its output, to which a created container keeps writing.
     #[track_caller]
     pub fn finish_but_keep(self) -> (Output, std::path::PathBuf) {
         let path = self.out.clone();
         (self.finish(), path)
     }
 
-    /// Waits until it has written this.
+    /// Waits until it has printed this text.
     #[track_caller]
     pub fn until(&self, text: &str) {
         eventually(&format!("{} says {text:?}", self.line), || self.out().contains(text));
@@ -241,7 +242,7 @@ pub fn output(args: &[&str]) -> Output {
     start(command, dir.path()).finish()
 }
 
-/// Waits for something that another process does.
+/// Waits until a condition holds that another process brings about.
 #[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + patience();
