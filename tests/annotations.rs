@@ -1,4 +1,4 @@
-//! Annotations that ask for something: those of crun which podman and others use.
+//! Annotations that ask the runtime for something: crun's, which podman and others use.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,8 @@ fn hook(text: &str) -> Value {
     json!([{"path": "/bin/sh", "args": ["sh", "-c", text]}])
 }
 
-/// The directory in which hooks may print as root, and the host's file behind it: a private /var/log, that of the bundle.
+/// Gives the host of this bundle a private /var/log, which is a directory of the bundle. Hooks of root may print
+/// there. Returns that directory too.
 pub fn with_output(bundle: Bundle) -> (Bundle, PathBuf) {
     if !is_root() {
         let dir = bundle.dir.clone();
@@ -48,7 +49,7 @@ fn what_hooks_print_goes_to_the_files_that_annotations_name() {
         .set("/hooks/poststart", hook("echo five"))
         .set("/hooks/poststop", hook("echo six"));
     bundle.start("run").finish().prints("1");
-    // Appended to, also by a hook that sees no file of the host any more.
+    // Hooks append to it, also a hook that no longer sees any file of the host.
     assert_eq!(fs::read_to_string(out).expect("the file"), "before\none\nthree\nfour\nfive\nsix\n");
     assert_eq!(fs::read_to_string(err).expect("the file"), "two\n");
     bundle.assert_clean();

@@ -1,5 +1,6 @@
-//! Attacks by an image, a volume or a neighbour: each is first shown to work on who does the naive thing. Which test
-//! stands for which advisory: `integration/security/README.md`. `ORLOP_RACES=1000` makes the races longer.
+//! Attacks by an image, a volume or a neighbour. Each attack is first shown to work on a program that takes no care.
+//! `integration/security/README.md` says which test stands for which advisory. `ORLOP_RACES=1000` makes the races
+//! longer.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
@@ -13,10 +14,10 @@ use serde_json::{Value, json};
 use crate::rootless::rootless;
 use crate::support::{Bundle, bind, copy_program, eventually, is_root, terminal, tmpfs, under_runc, window};
 
-/// Where a test starts from.
+/// Makes the bundle from which a test starts.
 pub type Make = fn() -> Bundle;
 
-/// As root, as root of a user namespace, and as an ordinary user.
+/// Bundles for root, for root of a user namespace, and for an ordinary user.
 pub fn everyone() -> [(&'static str, Make); 3] {
     [("root", Bundle::new), ("user namespace", || Bundle::new().user_namespace()), ("rootless", rootless)]
 }
@@ -25,7 +26,7 @@ pub fn races() -> u32 {
     std::env::var("ORLOP_RACES").ok().and_then(|said| said.parse().ok()).unwrap_or(16)
 }
 
-/// All that can be told of a directory and what is in it.
+/// The type, mode, owner and contents of a directory and of everything in it.
 fn picture(dir: &str) -> Vec<String> {
     let tell = |path: &Path| {
         let meta = fs::symlink_metadata(path).expect("it is there");
@@ -47,7 +48,7 @@ fn proc_only() -> Value {
 
 #[test]
 fn links_of_the_image_lead_nothing_that_is_made_to_the_host() {
-    // CVE-2018-15664 and all of its kind: /dev, /proc, /sys, /etc of the image are links to a directory of the host.
+    // CVE-2018-15664 and its kind: /dev, /proc, /sys, /etc of the image are links to a directory of the host.
     crate::skip_unless!(is_root() && !under_runc(), "becoming another user needs root");
     for (who, bundle) in everyone() {
         for link in
@@ -58,7 +59,7 @@ fn links_of_the_image_lead_nothing_that_is_made_to_the_host() {
             fs::set_permissions(&outside, std::os::unix::fs::PermissionsExt::from_mode(0o777))
                 .expect("chmod");
             let bundle = bundle().symlink(link, &outside);
-            // Who just makes the mount points in the rootfs makes them on the host.
+            // A program that makes the mount points by path makes them on the host.
             let naive = bundle.rootfs(link).join("naive");
             fs::create_dir_all(&naive).expect("a directory");
             assert!(fs::exists(format!("{outside}/naive")).expect("stat"), "{who}: the attack does not work");
@@ -66,7 +67,7 @@ fn links_of_the_image_lead_nothing_that_is_made_to_the_host() {
             let before = picture(&outside);
             let bundle = bundle.set("/process/cwd", json!("/work/deep")).mount("/work/made/here", tmpfs(&[]));
             let bundle = bundle.set("/root/readonly", json!(false)).guest("pid");
-            // It may run or fail: what counts is the host.
+            // The run may succeed or fail. The test looks at the host only.
             drop(bundle.start("run").finish());
             assert_eq!(picture(&outside), before, "{who}: {link}");
             bundle.assert_clean();
@@ -76,8 +77,8 @@ fn links_of_the_image_lead_nothing_that_is_made_to_the_host() {
 
 #[test]
 fn files_of_the_image_in_the_place_of_devices_are_not_used() {
-    // CVE-2025-31133, CVE-2025-62161, CVE-2026-88265, CVE-2026-41579: /dev/null, ptmx, console and what the standard
-    // streams are reopened on.
+    // CVE-2025-31133, CVE-2025-62161, CVE-2026-88265, CVE-2026-41579: the image has other files in the place of
+    // /dev/null, ptmx, console, and the devices on which the standard streams are reopened.
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     for (who, bundle) in everyone() {
         for name in ["null", "ptmx", "console", "full", "stdin"] {
@@ -85,7 +86,7 @@ fn files_of_the_image_in_the_place_of_devices_are_not_used() {
             let outside = outer.host_directory("outside");
             let victim = format!("{outside}/file");
             let bundle = bundle().symlink(&format!("dev/{name}"), &victim).file("secret", "hidden");
-            // Who opens the path opens the host's file.
+            // A program that opens the path opens the host's file.
             assert_eq!(
                 fs::read_to_string(bundle.rootfs("dev").join(name)).expect("the victim"),
                 "from the host"
@@ -110,7 +111,7 @@ fn files_of_the_image_in_the_place_of_devices_are_not_used() {
 
 #[test]
 fn a_false_proc_is_not_written_to() {
-    // CVE-2019-16884, CVE-2019-19921: what is meant for /proc goes to files of the image.
+    // CVE-2019-16884, CVE-2019-19921: writes that are meant for /proc go to files of the image.
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     for (who, bundle) in everyone() {
         let file = "fake/sys/net/core/somaxconn";
@@ -136,7 +137,7 @@ fn a_false_proc_is_not_written_to() {
             let files = [bundle.rootfs(file), fake.rootfs(file)];
             let bundle = bundle.guest("sysctl net.core.somaxconn");
             let output = bundle.start("run").finish();
-            // Refused, or done to the true one.
+            // The runtime refuses, or it sets the value in the real /proc.
             assert!(output.code != 0 || output.out.trim() != "as it was", "{who}, {how}: {output}");
             for file in files {
                 assert_eq!(fs::read_to_string(file).expect("the file"), "as it was", "{who}, {how}");
@@ -147,17 +148,17 @@ fn a_false_proc_is_not_written_to() {
 
 // --- races ---
 
-/// Exchanges two names without a pause while `during` runs.
+/// Exchanges two names again and again while `during` runs.
 fn exchanging(one: &str, other: &str, during: impl FnOnce()) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Relaxed) {
-                // Nobody else removes the two.
+                // Nothing else removes the two names.
                 renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).expect("renameat2");
             }
         });
-        // The other end of the thread, also for a failed assertion.
+        // Ends the thread, also after a failed assertion.
         struct End<'a>(&'a AtomicBool);
         impl Drop for End<'_> {
             fn drop(&mut self) {
@@ -171,7 +172,8 @@ fn exchanging(one: &str, other: &str, during: impl FnOnce()) {
 
 #[test]
 fn a_volume_that_exchanges_a_directory_for_a_link_gets_nothing_of_the_host() {
-    // CVE-2021-30465, CVE-2024-45310, CVE-2025-52881: another container, which has the same volume, races.
+    // CVE-2021-30465, CVE-2024-45310, CVE-2025-52881: another container with the same volume races against the
+    // runtime.
     crate::skip_unless!(is_root() && !under_runc(), "becoming another user needs root");
     for (who, bundle) in everyone() {
         let outer = Bundle::new();
@@ -184,7 +186,7 @@ fn a_volume_that_exchanges_a_directory_for_a_link_gets_nothing_of_the_host() {
         let (here, there) = (format!("{volume}/here"), format!("{volume}/there"));
         exchanging(&here, &there, || {
             let naive = |_: &u32| {
-                // Looks first, as filepath-securejoin did, and then makes what it has looked at.
+                // The naive way: look at the path, as filepath-securejoin did, and then make what was looked at.
                 let looked = fs::symlink_metadata(&here).is_ok_and(|meta| meta.is_dir());
                 looked
                     && fs::create_dir(format!("{here}/naive")).is_ok()
@@ -208,7 +210,7 @@ fn a_volume_that_exchanges_a_directory_for_a_link_gets_nothing_of_the_host() {
                     .set("/linux/maskedPaths", json!(["/volume/here/file"]))
                     .set("/linux/readonlyPaths", json!(["/volume/here"]))
                     .set("/process/cwd", json!("/volume/here/cwd"));
-                // It may fail: what counts is where things were made.
+                // The run may fail. The test looks at where things were made.
                 let bundle = bundle.guest("mountinfo");
                 let output = bundle.start("run").finish();
                 for line in output.out.lines() {
@@ -228,7 +230,7 @@ fn a_volume_that_exchanges_a_directory_for_a_link_gets_nothing_of_the_host() {
 
 #[test]
 fn a_volume_that_exchanges_proc_gets_no_sysctl_written_elsewhere() {
-    // CVE-2025-52881, CVE-2025-62596: the write is redirected while the container is made.
+    // CVE-2025-52881, CVE-2025-62596: the write is redirected while the runtime makes the container.
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     let host = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("the host's");
     for (who, bundle) in everyone() {
@@ -241,7 +243,7 @@ fn a_volume_that_exchanges_proc_gets_no_sysctl_written_elsewhere() {
             for _ in 0..races() / 2 {
                 let bundle = bundle().set("/root/path", json!(rootfs)).guest("pid");
                 let bundle = bundle.set("/linux/sysctl", json!({"net.core.somaxconn": "321"}));
-                // It may fail: what counts is the file.
+                // The run may fail. The test looks at the file only.
                 drop(bundle.start("run").finish());
                 bundle.assert_clean();
             }
@@ -256,7 +258,7 @@ fn a_volume_that_exchanges_proc_gets_no_sysctl_written_elsewhere() {
 
 #[test]
 fn a_device_of_the_host_as_standard_stream_keeps_its_owner() {
-    // CVE-2026-88265, and a /dev/null that once belonged to uid 100000. The nodes are our own, on a tmpfs.
+    // CVE-2026-88265, and a /dev/null that once belonged to uid 100000. The test makes its own nodes on a tmpfs.
     crate::skip_unless!(is_root() && !under_runc(), "making devices needs root");
     let outer = Bundle::new();
     let nodes = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("tty", 5, 0)];
@@ -266,14 +268,14 @@ fn a_device_of_the_host_as_standard_stream_keeps_its_owner() {
             .expect("mknod");
         let owner =
             || fs::metadata(&path).map(|meta| (meta.uid(), meta.gid(), meta.mode())).expect("the node");
-        // Who gives all of its streams to the container's user gives it this.
+        // A program that gives all of its streams to the container's user gives this node away.
         std::os::unix::fs::chown(&path, Some(1000), Some(1000)).expect("chown");
         assert_eq!(owner().0, 1000, "the attack does not work");
         std::os::unix::fs::chown(&path, Some(0), Some(0)).expect("chown");
         let before = owner();
         let open = || fs::File::options().read(true).write(true).open(&path);
         for (who, bundle) in everyone() {
-            // A terminal that is nobody's cannot be opened.
+            // A terminal node that belongs to no session cannot be opened.
             let Ok(stream) = open() else { continue };
             let user = if who == "rootless" {
                 json!({"uid": 0, "gid": 0})
@@ -300,7 +302,7 @@ fn stream(path: &Path, bundle: Bundle) -> Bundle {
 
 #[test]
 fn a_device_of_the_config_has_its_owner_and_nothing_else_gets_it() {
-    // In a /dev that others write to, the name may stand for another file when it is given to its owner.
+    // If others can write to /dev, a name may stand for another file when the runtime changes its owner.
     crate::skip_unless!(is_root() && !under_runc(), "making devices needs root");
     let outer = Bundle::new();
     let volume = outer.host_directory("volume");
@@ -312,7 +314,8 @@ fn a_device_of_the_config_has_its_owner_and_nothing_else_gets_it() {
         scope.spawn(|| {
             let (node, link) = (format!("{volume}/node"), format!("{volume}/link"));
             while !done.load(Relaxed) {
-                // The file under the device's name, as soon as there is one: they may fail, and are tried again.
+                // Puts the victim under the device's name as soon as the device exists. The calls may fail; the loop
+                // tries again.
                 let _ = fs::hard_link(&victim, &link);
                 if fs::symlink_metadata(&node).is_ok_and(|meta| meta.file_type().is_char_device()) {
                     let _ = fs::rename(&link, &node);
@@ -368,7 +371,7 @@ fn a_container_does_not_possess_the_keys_of_its_caller() {
 
 #[test]
 fn the_executable_of_exec_is_not_writable_from_inside() {
-    // CVE-2019-5736, by way of the process that enters.
+    // CVE-2019-5736, through the process that enters.
     crate::skip_unless!(is_root() && !under_runc(), "looking into processes of the host needs root");
     let tracer = || {
         ["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]
@@ -381,14 +384,14 @@ fn the_executable_of_exec_is_not_writable_from_inside() {
         copy_program(bundle.rootfs("/guest"), bundle.rootfs("/other"));
         bundle.started()
     };
-    // Shown to work on an ordinary program that comes and goes.
+    // The attack works on an ordinary program that starts and ends.
     let container = bundle(&format!("grab-exe {} /other", window(2)));
     container.bundle.call(&["exec", container.id(), "/other", "sleep", "0.5"]).ok();
     container.prints_in_time("written");
     let container = bundle("grab-exe 4 /");
     for _ in 0..20 {
         let entered = container.exec(&[], "pid");
-        // It ends by itself, on a slow host before we do.
+        // The attacker ends by itself; on a slow host it ends before this loop does.
         if !container.printed().is_empty() {
             break;
         }
@@ -401,8 +404,8 @@ fn the_executable_of_exec_is_not_writable_from_inside() {
 
 #[test]
 fn who_enters_a_container_cannot_be_traced_by_it() {
-    // CVE-2016-9962. With CAP_SYS_PTRACE, and without a user namespace, a process may trace whatever it sees, and the
-    // runtime itself is no exception: that is what the capability says.
+    // CVE-2016-9962. With CAP_SYS_PTRACE and without a user namespace, a process may trace every process that it
+    // sees, also the runtime's. The capability means that.
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     let mapped = || Bundle::new().user_namespace().capability("CAP_SYS_PTRACE");
     for (who, bundle) in [("root", Bundle::new as Make), ("user namespace", mapped)] {
@@ -411,14 +414,15 @@ fn who_enters_a_container_cannot_be_traced_by_it() {
         for _ in 0..20 {
             container.exec(&[], "sleep 0.02").ok();
         }
-        // It works on who is of the container already.
+        // The attack works on a process that is already the container's.
         assert_eq!(tracer.finish().ok().out.trim(), "seized our own", "{who}");
     }
 }
 
 #[test]
 fn a_container_that_joins_a_pid_namespace_shows_it_nothing_of_the_host() {
-    // Its init is seen from there while it has the host's root and descriptors still; a hook makes that a long time.
+    // The joined namespace sees init while init still has the host's root and descriptors. A hook makes that time
+    // long.
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     let mapped = || Bundle::new().user_namespace().capability("CAP_SYS_PTRACE");
     let allowed = || {
@@ -427,7 +431,8 @@ fn a_container_that_joins_a_pid_namespace_shows_it_nothing_of_the_host() {
             .fold(Bundle::new(), Bundle::capability)
     };
     let cases: [(&str, Make, &str); 3] = [
-        // Shown to work for who may trace the host's root: what CAP_SYS_PTRACE gives where no user namespace is.
+        // The attack works if the tracer may trace the host's root: CAP_SYS_PTRACE without a user namespace allows
+        // that.
         ("allowed", allowed, "escaped"),
         ("root", Bundle::new, "contained"),
         ("user namespace", mapped, "contained"),

@@ -7,7 +7,7 @@ use crate::support::{Bundle, View, is_root, under_runc};
 /// The properties of the published schema with an example value each; see `tools/schema-fields`.
 const FIELDS: &str = include_str!("../src/parts/fields.txt");
 
-/// Of other platforms, or gone: read past, whatever they hold.
+/// Fields of other platforms, and fields that the specification has dropped: the runtime ignores any value.
 const IGNORED: [&str; 7] = [
     "freebsd",
     "solaris",
@@ -29,7 +29,7 @@ fn is_map(path: &str) -> bool {
     maps.iter().any(|map| path.starts_with(map))
 }
 
-/// The bundle with only this value on the way to it: `mounts.*.type` is the type of the only mount.
+/// A bundle with only this value and its parents: `mounts.*.type` is the type of the only mount.
 fn only(path: &str, value: Value) -> Bundle {
     let mut value = value;
     let names: Vec<&str> = path.split('.').collect();
@@ -59,7 +59,7 @@ fn the_wrong_type_of_each_field_is_named() {
             Value::Number(_) => json!("many"),
             _ => json!("perhaps"),
         };
-        // What is said: linux.devices[0].major, and a map's key.
+        // The error names the field like this: linux.devices[0].major, or with a map's key.
         let named = path.replace(".*", if is_map(path) { ".x" } else { "[0]" });
         let bundle = only(path, wrong);
         eprintln!("{path}");
@@ -120,7 +120,7 @@ fn numbers_out_of_range() {
         ("/hooks/createRuntime", json!([{"path": "/bin/true", "timeout": -1}]), "hooks.createRuntime[0]"),
     ]);
     if !View::Host.unified() {
-        // Version 2 has weights, of which every number of shares is one.
+        // Version 2 has weights instead of shares, and each number of shares has a weight.
         each(&[("/linux/resources/cpu", json!({"shares": 1}), "shares")]);
     }
     let offset = json!({"monotonic": {"secs": 1, "nanosecs": 1_000_000_000_u32}});
@@ -249,7 +249,7 @@ fn combinations_that_contradict_themselves() {
     let same =
         Bundle::new().namespace("user", Some("/proc/self/ns/user")).set("/linux/uidMappings", map.clone());
     same.set("/linux/gidMappings", map.clone()).create().fails_with("the user namespace that the runtime");
-    // Where CPU 0 is not all that there is.
+    // Only where the host has other CPUs than CPU 0.
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("the CPUs");
     if is_root() && View::Host.has("cpuset") && online.trim() != "0" {
         let deadline = json!({
@@ -312,13 +312,13 @@ fn an_unknown_property_is_said_at_debug_level_with_the_nearest_name() {
     }
     assert!(output.err.contains("x-vendor: unknown property, ignored\""), "{output}");
     bundle.assert_clean();
-    // Without --debug it is not said at all.
+    // Without --debug the runtime does not mention it.
     Bundle::new().set("/process/noNewPrivilege", json!(true)).run().prints("1");
 }
 
 #[test]
 fn an_ambient_capability_that_is_not_inheritable_is_warned_of() {
-    // An error to the specification's letter; a warning to runc, and to engines that rely on it.
+    // The specification calls this an error. runc warns only, and engines rely on that.
     let output =
         Bundle::new().set("/process/capabilities/ambient", json!(["CAP_CHOWN"])).start("run").finish();
     assert!(output.err.contains("can't raise ambient capability CAP_CHOWN: "), "{output}");

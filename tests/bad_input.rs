@@ -1,17 +1,17 @@
-//! Input that is wrong: each case ends with one clear line and leaves no process, mount, cgroup or state behind.
+//! Wrong input: each case ends with one clear line and leaves no process, mount, cgroup or state behind.
 
 use serde_json::{Value, json};
 
 use crate::support::{Bundle, bind, under_runc};
 
-/// `create` and `run` refuse this bundle, and both say these things.
+/// `create` and `run` refuse this bundle, and both errors contain these parts.
 #[track_caller]
 fn refused(bundle: impl Fn() -> Bundle, parts: &[&str]) {
     bundle().create().fails_with_all(parts);
     bundle().run().fails_with_all(parts);
 }
 
-/// The base config with one value changed is refused.
+/// The runtime refuses the base config with one value changed.
 #[track_caller]
 fn refused_with(pointer: &str, value: Value, parts: &[&str]) {
     refused(|| Bundle::new().set(pointer, value.clone()), parts);
@@ -61,7 +61,7 @@ fn a_value_of_the_wrong_type_is_named() {
 
 #[test]
 fn an_unknown_property_is_ignored() {
-    // The specification asks for it.
+    // The specification says that unknown fields are ignored.
     Bundle::new().set("/newer", json!({"than": "us"})).set("/linux/newer", json!(1)).run().prints("1");
 }
 
@@ -218,7 +218,7 @@ fn an_environment_entry_without_a_value() {
 
 #[test]
 fn a_user_id_that_means_unchanged() {
-    // setuid(-1) leaves root as root.
+    // setuid(-1) changes nothing: root stays root.
     refused_with("/process/user/uid", json!(4_294_967_295_u32), &["process.user.uid", "4294967295"]);
     refused_with("/process/user/gid", json!(4_294_967_295_u32), &["process.user.gid", "4294967295"]);
     refused_with(
@@ -432,7 +432,7 @@ fn ids_that_are_no_names() {
         bundle.write_config();
         bundle.call(&["create", id]).fails(1, &["invalid container ID format"]);
         bundle.assert_clean();
-        // The other verbs may say that there is none; they may not leave the root.
+        // The other verbs may say that there is no such container. They may not leave the state root.
         assert_ne!(bundle.call(&["delete", id]).code, 0);
     }
 }

@@ -1,5 +1,5 @@
-//! What the runtime needs otherwise than its caller has it: the limit of descriptors, and the mask of new files. Hooks and
-//! the container's process have the caller's, or the configuration's.
+//! What the runtime sets differently from its caller: the limit of descriptors, and the mask of new files. Hooks and
+//! the container's process get the caller's values, or those of the configuration.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -63,7 +63,7 @@ fn the_mask_of_the_caller_is_not_that_of_mount_points() {
 
 #[test]
 fn the_cgroups_and_the_notify_socket_do_not_have_the_mask_of_the_caller() {
-    crate::skip_unless!(is_root() && View::Host.has("pids"), "a cgroup of our own");
+    crate::skip_unless!(is_root() && View::Host.has("pids"), "the test makes a cgroup of its own");
     let bundle = Bundle::new().through("umask 077; exec \"$@\"").guest("pause");
     let socket = bundle.dir.join("host.sock");
     let _host = std::os::unix::net::UnixDatagram::bind(&socket).expect("a socket");

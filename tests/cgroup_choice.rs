@@ -1,5 +1,6 @@
-//! What a container can choose about its cgroups: their names, number, depth, which of them are frozen, and what its
-//! files answer to `exec`. Whatever it is, state, exec, kill and `delete --force` work within two seconds each.
+//! What a container can choose about its cgroups: their names, their number, their depth, which of them are frozen,
+//! and what its files answer to `exec`. Whatever it chooses, state, exec, kill and `delete --force` work within two
+//! seconds each.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -50,7 +51,7 @@ fn own_cgroups(container: &Container, view: View) -> Vec<PathBuf> {
     own
 }
 
-/// As a container with a writable cgroup mount does; by descriptor, for the path may get too long.
+/// Nests cgroups as a container with a writable cgroup mount does. It goes by descriptor: the path may get too long.
 fn nest(cgroup: &Path, name: &[u8], depth: usize) -> OwnedFd {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut at = rustix::fs::openat(CWD, cgroup, flags, Mode::empty()).expect("the cgroup");
@@ -76,7 +77,7 @@ fn quickly(what: &str, run: impl FnOnce() -> Output) -> Output {
     output
 }
 
-/// The verbs that must work whatever the container has done; at the end nothing is left of it.
+/// Calls the verbs that must always work. At the end nothing of the container is left.
 #[track_caller]
 fn all_verbs_work(container: &Container) {
     assert_eq!(quickly("state", || container.verb("state", "", "")).ok().out.matches("running").count(), 1);
@@ -88,7 +89,7 @@ fn all_verbs_work(container: &Container) {
     container.bundle.assert_clean();
 }
 
-/// A container in whose cgroup, in each hierarchy, something is done.
+/// A container for which `done` was called with its cgroup in each hierarchy.
 fn with_cgroups(view: View, bundle: Bundle, done: impl Fn(&Path)) -> Container {
     let container = bundle.view(view).started();
     own_cgroups(&container, view).iter().for_each(|cgroup| done(cgroup));
@@ -100,12 +101,12 @@ fn cgroups_nested_deeper_than_a_path_can_say_are_removed() {
     for view in views() {
         let name = [b'd'; 250];
         all_verbs_work(&with_cgroups(view, Bundle::new(), |cgroup| drop(nest(cgroup, &name, 20))));
-        // Without a pid namespace of its own its processes are found in its cgroups alone.
+        // Without a pid namespace, only its cgroups tell which processes are the container's.
         let container = Bundle::new().view(view).without_namespace("pid").guest("spawn 3").started();
         container.prints_in_time("ready");
         let pids: Vec<i32> =
             serde_json::from_str(&container.verb("ps", "--format json", "").ok().out).expect("a list");
-        // A new cpuset has no CPUs, and takes nobody.
+        // A new cpuset has no CPUs, and no process can enter it.
         let own = own_cgroups(&container, view);
         for cgroup in own.into_iter().filter(|cgroup| !cgroup.join("cpuset.cpus").exists()) {
             let deepest = nest(&cgroup, &name, 20);
@@ -144,14 +145,14 @@ fn a_thousand_cgroups_in_a_row_and_side_by_side_are_removed() {
 #[test]
 #[ignore = "makes 10000 cgroups in each view: make security"]
 fn ten_thousand_cgroups_side_by_side_are_removed() {
-    // The kernel takes a tenth of a millisecond to remove one.
+    // The kernel takes a tenth of a millisecond to remove one cgroup.
     many(10_000, 1);
 }
 
 fn many(wide: usize, deep: usize) {
     for view in views() {
         let container = Bundle::new().view(view).started();
-        // Not in each hierarchy: it is the making that takes long.
+        // Only in one hierarchy: making so many takes long.
         let own = own_cgroups(&container, view);
         let cgroup = own.iter().find(|path| path.starts_with("/sys/fs/cgroup/freezer")).unwrap_or(&own[0]);
         let at = nest(cgroup, b"wide", 1);
@@ -163,7 +164,7 @@ fn many(wide: usize, deep: usize) {
     }
 }
 
-/// Moves the process, and freezes where it is.
+/// Moves the process to this cgroup, and freezes the cgroup.
 fn freeze(cgroup: &Path, pid: i64) {
     let (file, text) = match cgroup.join("freezer.state").exists() {
         true => ("freezer.state", "FROZEN"),
@@ -177,7 +178,7 @@ fn freeze(cgroup: &Path, pid: i64) {
     write(&below, file, text);
 }
 
-/// The other processes of a container whose guest has spawned some.
+/// The container's other processes, which its guest has spawned.
 fn others(container: &Container) -> Vec<i64> {
     container.prints_in_time("ready");
     let pids: Vec<i64> =
@@ -264,7 +265,7 @@ fn exec_does_not_wait_in_a_cgroup_that_the_container_has_frozen() {
         own_cgroups(&container, view).iter().for_each(|cgroup| freeze(cgroup, other));
         let name = "f".repeat(200);
         let below = format!("{name}/{name}");
-        // In the other hierarchies of version 1 there is no such cgroup.
+        // The other hierarchies of version 1 have no such cgroup.
         let path = if view.unified() { below } else { format!("freezer:{below}") };
         let output = quickly("exec", || container.exec(&["--cgroup", &path], "hostname"));
         output.fails(255, &["cannot exec in a frozen cgroup"]);
@@ -289,7 +290,7 @@ fn the_device_list_holds_in_a_cgroup_below() {
     }
 }
 
-// --- exec: where it goes when the container's own cgroup refuses it ---
+// --- exec: which cgroup it takes if the container's own cgroup refuses it ---
 
 #[test]
 fn a_file_that_is_busy_leads_exec_to_no_other_cgroup() {
@@ -313,10 +314,11 @@ fn a_file_that_is_busy_leads_exec_to_no_other_cgroup() {
         let known = own_cgroups(&container, view).len();
         let is_inside =
             |out: &str| out.lines().filter(|line| line.ends_with(container.id())).count() >= known;
-        // An error, or a second look by another process of ours; but never outside.
+        // exec fails, or another process of the runtime tries again. The process never runs outside of the
+        // container's cgroups.
         let output = container.exec(&["--cwd", "/fuse"], "cgroup");
         assert!(output.code != 0 || is_inside(&output.out), "{output}");
-        // The mount itself is in order: the server is busy for the first process alone.
+        // The mount itself works: the server answers EBUSY to the first process only.
         let output = container.exec(&["--cwd", "/fuse"], "cgroup").ok();
         assert!(is_inside(&output.out), "{output}");
     }
@@ -341,7 +343,7 @@ fn exec_follows_init_into_a_cgroup_of_any_name() {
     write(&below, "cgroup.procs", &container.pid().to_string());
     fs::write(own.join("cgroup.subtree_control"), format!("+{controller}")).expect("a controller");
     container.exec(&[], "read /proc/self/cgroup").ok().says(" :0::x (deleted)");
-    // Elsewhere, while its own cgroup is there, is not the container.
+    // While the container's own cgroup exists, a process in another cgroup is not the container's.
     let other = own.with_file_name(format!("{}-other", container.id()));
     fs::create_dir(&other).expect("a cgroup");
     fs::write(other.join("cgroup.procs"), container.pid().to_string()).expect("a move");
@@ -379,11 +381,11 @@ fn a_delegated_cgroup_has_bounds_which_the_configuration_may_change() {
     let said = json!({"cgroup.max.depth": "3", "cgroup.max.descendants": "max"});
     let container = delegated().view(view).set("/linux/resources/unified", said).started();
     assert_eq!(bounds(&container), ["3", "max"]);
-    // Nobody else's cgroup is bounded.
+    // A cgroup that is not delegated has no bounds.
     assert_eq!(bounds(&Bundle::new().view(view).started()), ["max", "max"]);
 }
 
-// --- what the runtime uses for itself does not count ---
+// --- what the runtime itself uses does not count against the container's limits ---
 
 #[test]
 fn one_process_is_enough_however_the_container_is_made() {
@@ -428,7 +430,7 @@ fn a_policy_for_devices_that_root_cannot_set_is_an_error_whatever_is_said_of_roo
         is_root() && View::V2.missing().is_none() && !under_runc(),
         "root, and version 2 alone"
     );
-    // More than a program can hold.
+    // More rules than one program can hold.
     let one = |minor: u32| json!({"allow": true, "type": "c", "major": 500, "minor": minor, "access": "r"});
     let rules: Vec<_> = (0..20_000).map(one).collect();
     let bundle =

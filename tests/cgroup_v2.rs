@@ -1,4 +1,5 @@
-//! What is particular to version 2: files by name, controllers that must be passed down, which cgroups take processes.
+//! What is particular to version 2: files by name, controllers that must be passed down, cgroups that take no
+//! processes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bundle, Container, View};
 
-/// A bundle on a host with the version 2 tree alone, and a cgroup of the test's own in it.
+/// A bundle on a host that has only the version 2 tree, and a cgroup of the test's own in that tree.
 struct Tree {
     path: String,
     dir: PathBuf,
@@ -20,17 +21,17 @@ impl Tree {
             return None;
         }
         let bundle = Bundle::new().view(View::V2);
-        // Not by the container's name: it is not for the container to remove.
+        // Its name is not the container's id: the runtime must not remove this cgroup.
         let path = format!("/{}", bundle.id.replace("test", "tree"));
         let dir = root().join(&path[1..]);
         fs::create_dir(&dir).expect("a cgroup");
         Some((bundle, Self { path, dir }))
     }
 
-    /// A controller that the tree has and this cgroup may give away; on hybrid hosts there are few.
+    /// A controller that the tree has and that this cgroup may pass down. Hybrid hosts have few.
     fn controller(&self) -> Option<String> {
         let all = fs::read_to_string(self.dir.join("cgroup.controllers")).expect("the controllers");
-        // Not for threads.
+        // Controllers that a threaded cgroup cannot have.
         let domain = ["memory", "hugetlb", "io"];
         domain.into_iter().find(|name| all.split_whitespace().any(|has| has == *name)).map(str::to_owned)
     }
@@ -43,7 +44,7 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         for below in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(below.path()); // Files are none.
+            let _ = fs::remove_dir(below.path()); // Its entries that are files cannot be removed.
         }
         let _ = fs::remove_dir(&self.dir);
     }
@@ -54,7 +55,7 @@ fn root() -> PathBuf {
     if beside.exists() { beside } else { PathBuf::from("/sys/fs/cgroup") }
 }
 
-/// The limit that the kernel offers for a controller.
+/// A limit of this controller that the kernel offers.
 fn limit(controller: &str) -> Value {
     match controller {
         "memory" => json!({"memory.max": "67108864"}),
@@ -69,7 +70,7 @@ fn cgroup(container: &Container) -> PathBuf {
     root().join(path)
 }
 
-/// A process that sits in a cgroup until the test is over.
+/// A process that stays in a cgroup until the test is over.
 struct Sitter(std::process::Child);
 
 impl Sitter {
@@ -111,7 +112,7 @@ fn a_file_that_cannot_be_set_is_an_error_that_says_why() {
         ("cgroup.nothing", "1", "unified resource \"cgroup.nothing\" can't be set"),
         (
             "cgroup.procs",
-            "999999999", // no process of this machine: where it is not refused, it must do no harm
+            "999999999", // no process of this machine has this id: if the runtime does not refuse it, it must do no harm
             "of the cgroup.* files only cgroup.max.depth and cgroup.max.descendants are limits",
         ),
         ("cgroup.threads", "999999999", "can't be set"),
@@ -160,13 +161,13 @@ fn below_a_cgroup_with_processes_there_are_no_limits_and_the_error_says_why() {
     let bundle = bundle.set("/linux/resources/unified", limit(&controller));
     let why = format!("{} has processes, so cgroups below it get no controllers", tree.path);
     bundle.create().fails_with_all(&[&format!("controller \"{controller}\" not available"), &why]);
-    // Made on the way, and nobody's.
+    // The runtime made it on the way, and no container owns it.
     let _ = fs::remove_dir(tree.dir.join("deep"));
 }
 
 #[test]
 fn below_a_cgroup_with_processes_a_container_without_limits_runs() {
-    // As in a container whose runtime is among its processes: what it can see of the tree begins there.
+    // As in a container whose own processes include the runtime: the visible tree begins at that container's cgroup.
     let Some((bundle, tree)) = Tree::new() else { return };
     let _sitter = Sitter::new(&tree);
     let container = bundle.set("/linux/cgroupsPath", json!(format!("{}/container", tree.path))).started();
@@ -225,7 +226,7 @@ fn pressure_is_among_the_statistics_where_the_kernel_measures_it() {
     let line = container.verb("events", "--stats", "").ok().out;
     let event: Value = serde_json::from_str(line.trim()).expect("one JSON object");
     for part in ["cpu", "memory", "blkio"] {
-        // Of memory and io only with the controller; of the CPU always.
+        // Pressure of memory and io needs the controller; pressure of the CPU is always there.
         let psi = &event["data"][part]["psi"];
         let has = cgroup(&container).join(format!("{}.pressure", part.replace("blk", ""))).exists();
         assert_eq!(psi["some"]["total"].is_u64(), has, "{part}: {event}");

@@ -1,4 +1,4 @@
-//! Control groups, under each view of the host's tree: hybrid as it is, v1 only, v2 only.
+//! Control groups in each view of the host's tree: hybrid as it is, v1 only, v2 only.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bundle, Container, View};
 
-/// Runs the test under each view that the host can show and that has the controller.
+/// Runs the test in each view that the host can show and that has the controller.
 #[track_caller]
 fn in_each_view(controller: Option<&str>, test: impl Fn(View)) {
     let mut ran = 0;
@@ -27,7 +27,7 @@ fn in_each_view(controller: Option<&str>, test: impl Fn(View)) {
     }
 }
 
-/// The directory of the container's cgroup that has this file, wherever the host has the hierarchy.
+/// The directory of the container's cgroup in the hierarchy of this controller.
 fn directory(container: &Container, controller: &str) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("the cgroups");
     let path = |key: &str| text.lines().find_map(|line| line.split_once(key)).map(|(_, path)| path);
@@ -40,7 +40,7 @@ fn directory(container: &Container, controller: &str) -> PathBuf {
     }
 }
 
-/// The value of the first of these files that there is: v1 and v2 have different names.
+/// The value of the first of these files that exists: v1 and v2 name them differently.
 #[track_caller]
 fn value(container: &Container, controller: &str, files: &[&str]) -> String {
     let directory = directory(container, controller);
@@ -114,7 +114,7 @@ fn an_absolute_path_is_from_the_root_of_the_tree() {
         assert!(theirs.lines().any(|line| line.ends_with(&format!(":{path}"))), "{theirs}");
         container.stop();
         container.verb("delete", "", "").ok();
-        // The parents on the way are not the container's own: runc leaves them, and so may we.
+        // The parents of the path are not the container's own. runc leaves them behind, and orlop may, too.
         assert!(!directory_exists(&path), "{path} is left");
         for parent in [format!("/{}/deep", container.id()), format!("/{}", container.id())] {
             remove_everywhere(&parent);
@@ -133,7 +133,7 @@ fn directory_exists(path: &str) -> bool {
 
 fn remove_everywhere(path: &str) {
     for tree in trees() {
-        let _ = fs::remove_dir(tree.join(path.trim_start_matches('/'))); // Not in every tree.
+        let _ = fs::remove_dir(tree.join(path.trim_start_matches('/'))); // Not every tree has it.
     }
 }
 
@@ -142,7 +142,7 @@ fn a_path_with_dots_does_not_leave_the_tree() {
     let bundle = Bundle::new();
     let path = format!("/../../../../{}", bundle.id);
     let container = bundle.set("/linux/cgroupsPath", json!(path)).guest("pid").run();
-    // Cleaned or refused, but nothing outside: the look for leftovers is the test.
+    // The runtime cleans the path or refuses it, and makes nothing outside. `assert_clean` looks for leftovers.
     container.bundle.assert_clean();
 }
 
@@ -282,7 +282,7 @@ fn the_cgroup_mount_shows_the_container_and_not_the_host() {
 #[test]
 fn a_mount_of_type_cgroup2_shows_version_2_in_each_view() {
     in_each_view(Some("pids"), |view| {
-        // Beside version 1 as well, where `cgroup` would show version 1.
+        // Also on hosts with version 1, where the type `cgroup` would show version 1.
         let bundle = Bundle::new().view(view).namespace("cgroup", None);
         let bundle = bundle.mount("/cg2", json!({"type": "cgroup2", "source": "cgroup2", "options": ["ro"]}));
         bundle.guest("stat /cg2/cgroup.controllers").run().prints("file 0444 0 0");

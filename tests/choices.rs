@@ -1,11 +1,11 @@
-//! What a container can choose about itself: its name, which of its threads live, whether it stands still. `state`,
-//! `kill`, `exec` and `delete` work all the same, and soon.
+//! What a container can choose about itself: its name, which of its threads live, whether it is stopped. `state`,
+//! `kill`, `exec` and `delete` work nevertheless, and soon.
 
 use std::time::{Duration, Instant};
 
 use crate::support::{Bundle, Container, eventually, under_runc, window};
 
-/// Every verb that engines need works on a running container, each within two seconds.
+/// Calls every verb that engines need on a running container; each must end within two seconds.
 #[track_caller]
 fn all_verbs_work(container: Container, what: &str, status: &str, exec: &[&str]) {
     let soon = |verb: &str, act: &dyn Fn()| {
@@ -114,7 +114,7 @@ fn a_stopped_a_frozen_and_a_crowded_container_are_in_reach() {
 
 #[test]
 fn a_delete_that_follows_kill_at_once_succeeds() {
-    // Engines do so. The processes take a moment to die.
+    // Engines call delete right after kill. The processes take a moment to die.
     let container = Bundle::new().guest("spawn 40").started();
     container.prints_in_time("ready");
     container.kill("KILL").ok();
@@ -124,7 +124,7 @@ fn a_delete_that_follows_kill_at_once_succeeds() {
         container.kill("KILL").ok();
         container.delete();
     }
-    // Which is no reason to wait for one that lives.
+    // delete does not wait for a container that was not killed.
     let container = Bundle::new().started();
     container.verb("delete", "", "").fails(1, &["that is not stopped: running"]);
     eventually("it lives", || container.status() == "running");

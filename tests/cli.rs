@@ -1,4 +1,4 @@
-//! The command line: what is parsed how, usage errors, and what the commands without a container print.
+//! The command line: how it is parsed, usage errors, and what the commands without a container print.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::support::{Bundle, output, under_runc};
 #[test]
 fn version_begins_as_engines_parse_it() {
     let lines = output(&["--version"]).ok().out;
-    // go-runc takes "runc version X" only; docker splits the first line on "version" and looks for "commit:".
+    // go-runc accepts only "runc version X". docker splits the first line at "version" and looks for "commit:".
     assert!(lines.starts_with("runc version "), "{lines}");
     assert!(lines.lines().any(|line| line.starts_with("commit: ")), "{lines}");
     assert!(lines.lines().any(|line| line.starts_with("spec: ")), "{lines}");

@@ -13,7 +13,7 @@ fn with_terminal() -> Bundle {
     Bundle::new().set("/process/terminal", json!(true))
 }
 
-/// Reads until this text has come. Line ends are made plain: who adds the carriage return is no matter here.
+/// Reads until this text has come. Line ends become "\n": the tests do not care which side adds the carriage return.
 #[track_caller]
 fn expect(master: &mut File, text: &str) -> String {
     let mut seen = String::new();
@@ -26,7 +26,7 @@ fn expect(master: &mut File, text: &str) -> String {
             Ok(length) if length > 0 => {
                 seen.push_str(&String::from_utf8_lossy(&part[..length]).replace('\r', ""))
             }
-            // EIO: the other side is closed.
+            // EIO: the other end is closed.
             ended => panic!("{text:?} did not come, only {seen:?}, then {ended:?}"),
         }
     }
@@ -49,7 +49,7 @@ fn over_a_socket(bundle: Bundle, verb: &str) -> (Container, File) {
 
 #[test]
 fn the_terminal_of_the_caller_stays_the_callers() {
-    // A container of another user, without a terminal of its own, is run from a shell of root's.
+    // A root shell runs a container of another user that has no terminal of its own.
     use std::os::unix::fs::MetadataExt;
     let (_master, slave) = terminal(24, 80);
     let callers = slave.try_clone().expect("a second descriptor");
@@ -99,7 +99,8 @@ fn the_size_is_that_of_the_callers_terminal() {
 
 #[test]
 fn the_process_finds_the_size_from_its_first_moment_on() {
-    // Each of several times: it was there in about half of all starts, which is runc's race, too.
+    // Tried several times: a process that started before the size was set saw another one in half of the starts. runc
+    // has this race, too.
     crate::skip_unless!(!under_runc(), "runc sets it while the process runs");
     let seen = |bundle: &Bundle, words: &[&str]| {
         let (mut master, slave) = terminal(33, 111);

@@ -1,4 +1,4 @@
-//! The runtime is killed at any moment: `delete --force` brings the host back to clean, and the id is free again.
+//! Kills the runtime at any moment. `delete --force` then cleans the host, and the id is free again.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::support::{Bundle, under_runc};
 
-/// How long the verb takes here, undisturbed.
+/// How long the verb takes here if nothing disturbs it.
 fn duration_of(verb: &dyn Fn(&Bundle)) -> Duration {
     let bundle = Bundle::new().guest("pause");
     let before = Instant::now();

@@ -1,4 +1,5 @@
-//! Cgroup ownership: whose the container's cgroup is, which decides what it may manage below it (version 2 only).
+//! Delegation of cgroups: the owner of the container's cgroup decides what the container may manage in it (version 2
+//! only).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -36,7 +37,7 @@ fn a_cgroup_that_is_mounted_writable_belongs_to_the_containers_root() {
     for file in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
         assert_eq!(owner(cgroup.join(file)), 100_000, "{file}");
     }
-    // Its own limits are not the container's to change.
+    // The container must not change its own limits.
     assert_eq!(owner(cgroup.join("cgroup.freeze")), 0);
     let inside = "multi mkdir /sys/fs/cgroup/below -- write /sys/fs/cgroup/below/cgroup.procs 0";
     container.exec(&[], inside).prints("ok\nok");
@@ -82,13 +83,14 @@ fn a_container_manages_a_cgroup_below_its_own_on_demand() {
     assert!(init.ends_with("mine/all"), "{init:?}");
     let own = init.parent().and_then(Path::parent).expect("the container's").to_owned();
     assert_eq!((owner(init.clone()), owner(init.join("cgroup.procs"))), (100_000, 100_000));
-    // The namespace was made before: its root is what has the limits, and stays ours to limit.
+    // The cgroup namespace was made before. Its root is the cgroup with the limits, which the container must not
+    // change.
     assert_eq!(owner(own.join("cgroup.freeze")), 0);
     container.exec(&[], "cgroup").ok().says("0::/mine/all");
     let below = "/sys/fs/cgroup/mine/all/below";
     let inside = format!("multi mkdir {below} -- write {below}/cgroup.procs 0 -- cgroup");
     container.exec(&[], &inside).ok().says("ok\nok\n").says("0::/mine/all/below\n");
-    // Processes of both are the container's, to be frozen, counted and killed.
+    // The processes in both cgroups are the container's: the runtime freezes, counts and kills them.
     container.verb("pause", "", "").ok();
     assert_eq!(container.status(), "paused");
     container.verb("resume", "", "").ok();

@@ -1,5 +1,5 @@
-//! The process of `exec` on its way into a container, as the container's processes see it: from its first moment in
-//! their sight it has no right that they do not have, shows nothing of its caller, and cannot be used to hang `exec`.
+//! The process of `exec` on its way into a container, as the container's processes see it. From its first visible
+//! moment it has no right that they do not have, shows nothing of its caller, and cannot be used to make `exec` hang.
 //!
 //! `ORLOP_RACES=1000` makes the races longer.
 
@@ -14,14 +14,14 @@ use crate::support::{
     Bundle, Container, Running, begin, copy_program, is_root, processes, runtime, under_runc, window,
 };
 
-/// A container that may look into other processes of its pid namespace: no user namespace is in the way.
+/// A container that may look into other processes of its pid namespace, because it has no user namespace.
 fn tracer() -> Bundle {
     ["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]
         .into_iter()
         .fold(Bundle::new(), Bundle::capability)
 }
 
-/// The same with an ordinary user as the owner of its processes.
+/// The same, but its processes belong to an ordinary user.
 fn tracer_as_a_user() -> Bundle {
     let caps = json!(["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
     let sets =
@@ -29,7 +29,7 @@ fn tracer_as_a_user() -> Bundle {
     Bundle::new().set("/process/capabilities", sets).set("/process/user", json!({"uid": 1000, "gid": 1001}))
 }
 
-/// What a guest in the container saw, line by line, while `exec` was called again and again.
+/// What a guest in the container printed, line by line, while the test called `exec` again and again.
 fn while_entered(container: &Container, guest: &str, options: &[&str]) -> Vec<String> {
     let mark = format!("{}/file", container.bundle.host_directory("host"));
     let watcher = container.start_exec(&[], &format!("{guest} {} {mark}", seconds()));
@@ -40,19 +40,19 @@ fn while_entered(container: &Container, guest: &str, options: &[&str]) -> Vec<St
     watcher.finish().ok().out.lines().map(str::to_owned).collect()
 }
 
-/// How long the race goes on.
+/// How long the race lasts.
 fn seconds() -> f64 {
     (f64::from(races()) / 12.0 * window(1) as f64).min(60.0)
 }
 
-/// The capabilities of the container itself.
+/// The container's own bounding set.
 fn bounding(container: &Container) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", container.pid())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("the bounding set");
     u64::from_str_radix(line.trim(), 16).expect("a set")
 }
 
-/// Lines that tell of a right which the container does not have.
+/// The lines that name a right which the container does not have.
 fn excess(lines: &[String], container: &Container, ids: &[&str]) -> Vec<String> {
     let own = bounding(container);
     let wrong = |line: &&String| {
@@ -73,7 +73,7 @@ fn excess(lines: &[String], container: &Container, ids: &[&str]) -> Vec<String> 
 fn an_entering_process_has_no_right_that_the_container_does_not_have() {
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     for (bundle, ids) in [(tracer(), vec!["0"]), (tracer_as_a_user(), vec!["1000", "1001"])] {
-        // Groups of the caller, which the container must not see either.
+        // Groups of the caller, which the container must not see.
         let container = bundle.through("exec setpriv --groups 4,24 \"$@\"").started();
         let lines = while_entered(&container, "watch", &[]);
         assert!(
@@ -87,7 +87,7 @@ fn an_entering_process_has_no_right_that_the_container_does_not_have() {
 
 #[test]
 fn an_entering_process_that_is_traced_has_no_right_that_the_container_does_not_have() {
-    // CVE-2016-9962. A process that holds another one by ptrace(2) has its capabilities.
+    // CVE-2016-9962. A process that traces another one by ptrace(2) can use its capabilities.
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     for (bundle, ids) in [(tracer(), vec!["0"]), (tracer_as_a_user(), vec!["1000", "1001"])] {
         let container = bundle.through("exec setpriv --groups 4,24 \"$@\"").started();
@@ -115,7 +115,7 @@ fn an_entering_process_shows_nothing_of_its_caller() {
             "no entering process was seen: the test shows nothing"
         );
         let secrets = ["secret-1", "secret-2", "of-the-host", "OF_THE_HOST", "TOKEN", "--root", &dir];
-        // Not the line: it may hold the environment of the tests.
+        // The line itself is not printed: it may hold the environment of the tests.
         let shown: Vec<_> = lines
             .iter()
             .filter_map(|line| {
@@ -127,7 +127,7 @@ fn an_entering_process_shows_nothing_of_its_caller() {
     }
 }
 
-/// Ends by itself within so many seconds.
+/// True if the command ends by itself within this many seconds.
 fn ends_within(running: &mut Running, seconds: u64) -> bool {
     let limit = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < limit {
@@ -139,7 +139,7 @@ fn ends_within(running: &mut Running, seconds: u64) -> bool {
     false
 }
 
-/// Stopped processes of the container: the runtime's own, and the container's programs.
+/// Stopped processes of the container: those that still run the runtime, and those that run the container's programs.
 fn stopped(container: &Container) -> (Vec<i32>, Vec<i32>) {
     let is_stopped = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -169,7 +169,7 @@ fn stopped_again_and_again(options: &[&str]) {
     let stopper = container.start_exec(&[], &format!("multi pid -- stop {}", window(15)));
     stopper.until("\n");
     let mut wrong = None;
-    // The race is seldom lost, and two that are won will do.
+    // The stopper nearly always wins the race; two wins are enough.
     for _ in 0..20 {
         if wrong.is_some() || stopper.out().matches("stopped").count() >= 2 {
             break;
@@ -177,13 +177,13 @@ fn stopped_again_and_again(options: &[&str]) {
         wrong = stopped_while_entering(&container, options);
     }
     let won = stopper.out().contains("stopped");
-    // Only the runtime: its process in the container ends with the container.
+    // The stopper's `exec` is killed, and nothing else: its process in the container ends with the container.
     kill(&[stopper.child.id() as i32]);
     assert_eq!(wrong, None);
     assert!(won, "no entering process was stopped: the test shows nothing");
 }
 
-/// One `exec`, and what is wrong with how it ended.
+/// Calls `exec` once, and returns what was wrong with how it ended.
 fn stopped_while_entering(container: &Container, options: &[&str]) -> Option<String> {
     let words: Vec<_> = ["exec"]
         .into_iter()
@@ -194,7 +194,7 @@ fn stopped_while_entering(container: &Container, options: &[&str]) -> Option<Str
     if !ends_within(&mut exec, 1) {
         let (own, guests) = stopped(container);
         if own.is_empty() && !guests.is_empty() {
-            // The program runs already. Stopping it is the container's own affair.
+            // The program already runs. The container may stop its own programs.
             kill(&guests);
         } else {
             exec.signal(Signal::TERM);

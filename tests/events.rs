@@ -1,4 +1,4 @@
-//! `events`: statistics in runc's shape, and the kernel's word that memory ran out.
+//! `events`: statistics in runc's format, and the event that the kernel ran out of memory for the container.
 
 use serde_json::{Value, json};
 
@@ -8,8 +8,8 @@ fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
-/// Waits until the command has set up its watch. It says nothing of it, so look at what it holds: the pidfd is the
-/// last that it opens.
+/// Waits until the command has set up its watch. The command prints nothing about it, so this looks at its
+/// descriptors: the pidfd is the last one that it opens.
 #[track_caller]
 fn watches(events: &Running) {
     let fds = format!("/proc/{}/fd", events.child.id());
@@ -71,7 +71,7 @@ fn a_process_that_is_killed_for_want_of_memory_is_an_event() {
             eprintln!("skipped {view:?}: {}", view.missing().unwrap_or("no memory controller there"));
             continue;
         }
-        // The container's first process lives on: it is another one that dies.
+        // Another process dies; the container's first process lives on.
         let memory = json!({"limit": 32 << 20, "swap": 32 << 20});
         let container = Bundle::new().view(view).set("/linux/resources/memory", memory).started();
         let command = container.bundle.command(&["events", "--interval", "1h", container.id()]);

@@ -1,8 +1,8 @@
-//! A profile that lies about the system calls of init. A filter without no_new_privs is loaded while init still has
-//! rights to give up, and may answer "done" for a call that it does not let through. The process then does not start,
-//! or it has exactly what the configuration says: read from outside, in the host's /proc.
+//! A profile that lies about the system calls of init. init loads a filter without no_new_privs while it still has
+//! rights to give up. The filter may answer "done" for a call that it does not let through. Then the process does not
+//! start, or it has exactly what the configuration says. The tests read this from outside, in the host's /proc.
 //!
-//! `make test` tries the calls that change credentials and those that init needs behind the filter. `make security`
+//! `make test` tries the calls that change credentials, and those that init needs behind the filter. `make security`
 //! tries each call of [`CALLS`].
 
 use std::fs;
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Bundle, Running, begin, bind, eventually, is_root, under_runc, window};
 
-/// What init calls between its birth and execve, of the debug and of the release build, and what could take the place
-/// of one of them. The list is made anew by
-/// `strace -f -o LOG orlop run ID` with a configuration that has a user, a filter, hooks, a terminal and sysctls,
-/// of `exec` too, and the names in LOG of all processes but the first.
+/// The calls that init makes between its birth and execve, in the debug and in the release build, and calls that
+/// could replace one of them. To make the list anew, run `strace -f -o LOG orlop run ID` with a configuration that
+/// has a user, a filter, hooks, a terminal and sysctls; run `exec`, too. Take the names in LOG of all processes
+/// except the first.
 #[rustfmt::skip]
 const CALLS: &[&str] = &[
     "access", "arch_prctl", "brk", "capget", "capset", "chdir", "chroot", "clock_nanosleep", "clone", "clone3", "close",
@@ -37,15 +37,15 @@ const CALLS: &[&str] = &[
     "umount2", "uname", "unlinkat", "unshare", "vfork", "wait4", "waitid", "write", "writev",
 ];
 
-/// The calls by which a lie would do the most.
+/// The calls about which a lie would do the most harm.
 #[rustfmt::skip]
 const SHORT: &[&str] = &[
     "prctl", "capget", "capset", "setgroups", "setresuid", "setresgid", "setuid", "setgid", "umask", "chdir", "close_range",
     "execve", "exit_group", "write", "read", "recvfrom", "openat2", "fcntl", "seccomp",
 ];
 
-/// Calls that are answered together: the call that sets a right, and the call that would tell. The numbers are the
-/// first argument of prctl(2).
+/// Calls that are answered together: the call that sets a right, and the call that would reveal the lie. The numbers
+/// are the first argument of prctl(2).
 #[rustfmt::skip]
 const TOGETHER: &[(&[&str], &[u32])] = &[
     (&[], &[PR_CAPBSET_DROP]),
@@ -80,15 +80,15 @@ const PR_SET_NO_NEW_PRIVS: u32 = libc::PR_SET_NO_NEW_PRIVS as u32;
 const PR_GET_NO_NEW_PRIVS: u32 = libc::PR_GET_NO_NEW_PRIVS as u32;
 const PR_CAP_AMBIENT: u32 = libc::PR_CAP_AMBIENT as u32;
 
-/// A profile, and what it answers.
+/// A name for the messages, and the profile.
 type Answered = (String, Value);
 
-/// Each call alone.
+/// Profiles that answer one call each.
 fn alone(calls: &[&str], errno: i32) -> Vec<Answered> {
     calls.iter().map(|call| (format!("{call} = {errno}"), answering(&[call], &[], errno))).collect()
 }
 
-/// Each row of [`TOGETHER`].
+/// Profiles that answer one row of [`TOGETHER`] each.
 fn together(errno: i32) -> Vec<Answered> {
     let row = |(calls, options): &(&[&str], &[u32])| {
         (format!("{calls:?}, prctl {options:?} = {errno}"), answering(calls, options, errno))
@@ -96,12 +96,12 @@ fn together(errno: i32) -> Vec<Answered> {
     TOGETHER.iter().map(row).collect()
 }
 
-/// What the configuration says of the process.
+/// What the configuration says about the process.
 #[derive(Clone, Copy, Debug)]
 enum Wanted {
     /// uid 1000, one group, one ambient capability.
     Something,
-    /// uid 0, no group, no capability. An empty answer looks as if this were so.
+    /// uid 0, no group, no capability. A faked answer without data looks the same.
     Nothing,
 }
 
@@ -142,8 +142,8 @@ impl Wanted {
     }
 }
 
-/// A container whose caller has groups that it must not have. Its process makes no call that a filter could answer.
-/// Its network is the host's: otherwise init cuts the bounding set before there is a filter.
+/// A container whose caller has groups that the container must not have. Its process makes no call that a filter
+/// could answer. It shares the host's network: otherwise init cuts the bounding set before there is a filter.
 fn bundle(profile: Value, wanted: Wanted, no_new_privileges: bool) -> Bundle {
     let bundle = wanted
         .process(Bundle::new())
@@ -172,7 +172,7 @@ fn answering(calls: &[&str], options: &[u32], errno: i32) -> Value {
     json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules})
 }
 
-/// What the host's kernel says of the process that is not what the configuration says.
+/// Where the process, as the host's kernel shows it, differs from the configuration.
 fn differences(pid: &str, wanted: Wanted, no_new_privileges: bool) -> Vec<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process waits");
     let nnp = u8::from(no_new_privileges).to_string();
@@ -185,7 +185,7 @@ fn differences(pid: &str, wanted: Wanted, no_new_privileges: bool) -> Vec<String
     wrong.map(|(name, value)| format!("{name} is {}, not {value}", field(name))).collect()
 }
 
-/// The exit status, or nothing for a command that had to be killed. A container must not be able to keep it waiting.
+/// The exit status, or nothing if the command had to be killed. A container must not be able to keep it waiting.
 fn ended(mut running: Running) -> Option<i32> {
     let limit = Instant::now() + Duration::from_secs(window(5));
     while Instant::now() < limit {
@@ -199,16 +199,16 @@ fn ended(mut running: Running) -> Option<i32> {
     None
 }
 
-/// Calls the runtime with `words`, which start a process in the foreground and write its id to `pid`. Tells what is
-/// wrong with the process, which is gone afterwards.
+/// Calls the runtime with `words`, which start a process in the foreground and write its id to `pid`. Returns what is
+/// wrong with the process, and ends the process.
 fn start(bundle: &Bundle, words: &[&str], wanted: Wanted, no_new_privileges: bool) -> Option<String> {
     let file = bundle.dir.join("pid");
-    let _ = fs::remove_file(&file); // Of the process before this one.
+    let _ = fs::remove_file(&file); // It is left from the process before.
     let mut running = begin(bundle.command(words), &bundle.dir);
     let limit = Instant::now() + Duration::from_secs(window(5));
     let pid = loop {
         if running.child.try_wait().expect("it is our child").is_some() {
-            return None; // It did not start.
+            return None; // The process did not start.
         }
         let pid = fs::read_to_string(&file).unwrap_or_default();
         let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
@@ -235,7 +235,7 @@ fn kill(pid: &str) {
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL); // It may be gone.
 }
 
-/// `run` of a container with each profile.
+/// Calls `run` for a container with each profile.
 fn run(profiles: &[Answered], wanted: &[Wanted]) {
     crate::skip_unless!(is_root() && !under_runc(), "other groups for the caller need root");
     let mut wrong = Vec::new();
@@ -251,7 +251,7 @@ fn run(profiles: &[Answered], wanted: &[Wanted]) {
     assert!(wrong.is_empty(), "{} of the processes:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Nothing is left of a start that failed; what runs is deleted.
+/// Checks that a failed start left nothing, or deletes the running container.
 fn clear(bundle: &Bundle, wrong: &mut Vec<String>, name: &str) {
     if !crate::support::names(&bundle.dir.join("state")).is_empty() {
         let delete = ended(begin(bundle.command(&["delete", "--force", &bundle.id]), &bundle.dir));
@@ -261,7 +261,7 @@ fn clear(bundle: &Bundle, wrong: &mut Vec<String>, name: &str) {
     }
 }
 
-/// `exec` into a container with each profile. The container's own process has no_new_privs: its filter comes last.
+/// Calls `exec` with each profile. The container's own process has no_new_privs, so init loads its filter last.
 fn exec(profiles: &[Answered], wanted: &[Wanted]) {
     crate::skip_unless!(is_root() && !under_runc(), "other groups for the caller need root");
     let mut wrong = Vec::new();
@@ -272,7 +272,7 @@ fn exec(profiles: &[Answered], wanted: &[Wanted]) {
         bundle.write_config();
         let first = ended(begin(bundle.command(&["run", "--detach", &bundle.id]), &bundle.dir));
         if first != Some(0) {
-            continue; // There is nothing to be entered: `run` is another test.
+            continue; // There is no container to enter: `run` is another test.
         }
         for nnp in [true, false] {
             let config = fs::read_to_string(bundle.dir.join("config.json")).expect("the configuration");
@@ -290,7 +290,7 @@ fn exec(profiles: &[Answered], wanted: &[Wanted]) {
 
 #[test]
 fn what_is_read_from_outside_is_what_the_configuration_says() {
-    // The profile is not in the way. The comparison sees a difference where there is one.
+    // This profile lies about nothing. The test shows that the comparison sees differences.
     crate::skip_unless!(is_root() && !under_runc(), "other groups for the caller need root");
     let wanted = Wanted::Something;
     let bundle = bundle(answering(&["getpriority"], &[], 0), wanted, false);
@@ -356,7 +356,7 @@ fn a_profile_that_allows_nothing_is_an_error_soon() {
                 let bundle = bundle(profile.clone(), Wanted::Something, nnp);
                 bundle.write_config();
                 let ended = ended(begin(bundle.command(&[verb, &bundle.id]), &bundle.dir));
-                // A filter that comes last is not in the way of `create`.
+                // `create` returns before init loads a filter that comes last.
                 if ended.is_none() || (ended == Some(0) && verb == "run") {
                     wrong.push(format!("{action} {errno}, noNewPrivileges {nnp}, {verb}: {ended:?}"));
                 }

@@ -108,7 +108,7 @@ fn a_user_number_is_never_a_name_of_the_image() {
 
 #[test]
 fn a_user_that_is_no_32_bit_number_is_refused() {
-    // CVE-2026-46680 and CVE-2026-30892: taken as a name, or as 0.
+    // CVE-2026-46680 and CVE-2026-30892: the number was taken as a name, or as 0.
     let container = container();
     for user in ["4294967296", "4294967295", "-1", "root", "1:x"] {
         let output = container.exec(&["--user", user], "ids");
@@ -231,7 +231,7 @@ fn exec_in_a_user_namespace_is_its_root() {
 
 #[test]
 fn no_part_of_the_host_is_reachable_while_exec_enters() {
-    // CVE-2016-9962 and CVE-2024-21626: an fd, cwd or root of the entering runtime, seen from inside.
+    // CVE-2016-9962 and CVE-2024-21626: the container looks for an fd, cwd or root of the entering runtime.
     let container = Bundle::new().capability("CAP_SYS_PTRACE").started();
     let mark = format!("{}/file", container.bundle.host_directory("host"));
     let hunters: Vec<_> = (0..2).map(|_| container.start_exec(&[], &format!("hunt {mark} 3"))).collect();
@@ -250,7 +250,7 @@ fn a_working_directory_behind_a_leaked_fd_is_refused() {
     for number in 3..16 {
         for cwd in [format!("/proc/self/fd/{number}"), format!("/leak/{number}")] {
             let output = container.exec(&["--cwd", &cwd], "cwd");
-            // What exec has open of the container itself is no way out.
+            // The container's own directories that exec has open lead to no other place.
             let own = output.out.trim() == "/proc";
             assert!(!output.out.contains("(unreachable)") && (own || output.code != 0), "{cwd}: {output}");
         }
@@ -264,14 +264,14 @@ fn many_execs_at_once_all_succeed() {
     for one in running {
         one.finish().prints("orlop-test");
     }
-    // Nothing but the container's own process is left in it.
+    // Only the container's own process is left in it.
     let pids = container.verb("ps", "--format json", "").ok().out;
     assert_eq!(pids.trim(), format!("[{}]", container.pid()));
 }
 
 #[test]
 fn exec_keeps_the_hosts_terminal_out_of_reach() {
-    // Not even its name: without --tty the process has the caller's streams and no controlling terminal.
+    // Not even the terminal's name: without --tty the process has the caller's streams and no controlling terminal.
     let container = container();
     container.exec(&[], "open /dev/tty r").prints("ENXIO");
 }

@@ -1,4 +1,4 @@
-//! `exec`: where its process runs, what it is told, and who is told of it.
+//! `exec`: where its process runs, what it gets, and which programs learn of it.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bundle, Container, View, accept_fd, begin, eventually, is_root, under_runc};
 
-/// `exec --process` of the guest, with more members in the file.
+/// Calls `exec --process` with the guest, and with more members in the file.
 fn exec_file(container: &Container, guest: &str, more: Value, options: &[&str]) -> crate::support::Running {
     let args: Vec<_> = std::iter::once("/guest").chain(guest.split_whitespace()).collect();
     let mut process = json!({"args": args, "cwd": "/", "user": {"uid": 0, "gid": 0}});
@@ -64,7 +64,7 @@ fn the_affinity_of_a_process_file_wins() {
         };
         let output = run(json!({"initial": "1", "final": "0"})).prints("0");
         assert!(output.err.contains("affinity: 0x2"), "{output}");
-        // What only the initial stage says stays.
+        // If only "initial" is given, it stays in force.
         run(json!({"initial": "0"})).prints("0");
         let output = run(json!({"final": "0-1"})).prints("0-1");
         assert!(output.err.contains("affinity: 0x3"), "{output}");
@@ -99,7 +99,7 @@ fn the_pidfd_of_an_exec_comes_over_its_socket() {
     let exec = container.start_exec(&["--pidfd-socket", &path], "pause");
     let (text, fds) = waiting.join().expect("the pidfd came");
     assert_eq!((text.as_slice(), fds.len()), (b"setns".as_slice(), 1));
-    // What is killed before it executes is a failure of exec.
+    // The test must not kill the process before its execve: exec would report a failure of its own.
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fds[0].as_raw_fd())).expect("the fdinfo");
     let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).expect("it is a pidfd").trim();
     eventually("it executes", || {
@@ -141,7 +141,7 @@ fn sockets_of_activation_are_for_the_first_process_only() {
     container.exec(&[], "multi fds -- env LISTEN_FDS").prints("0 1 2\nunset");
 }
 
-/// The cgroup of the v2 tree in which the container is.
+/// The container's cgroup in the v2 tree.
 fn v2_cgroup(container: &Container) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("the cgroups");
     let path = text.lines().find_map(|line| line.strip_prefix("0::/")).expect("a v2 cgroup");
@@ -175,7 +175,8 @@ fn exec_may_join_a_cgroup_below_on_version_2() {
 
 #[test]
 fn exec_follows_an_init_that_has_moved_below() {
-    // Docker in docker, systemd in a container: the container's own cgroup takes no processes any more (EBUSY).
+    // As with docker in docker, or systemd in a container: the container's own cgroup no longer takes processes
+    // (EBUSY).
     if let Some(reason) = View::V2.missing() {
         eprintln!("skipped: {reason}");
         return;
@@ -195,7 +196,7 @@ fn exec_follows_an_init_that_has_moved_below() {
 
 #[test]
 fn exec_enters_a_user_namespace_with_a_time_namespace() {
-    crate::skip_unless!(is_root() && !under_runc(), "root, and a runc with time namespaces");
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root, and runc 1.1 has no time namespace");
     let container = Bundle::new().user_namespace().namespace("time", None).started();
     let kinds = ["user", "time", "pid", "mnt", "net", "ipc", "uts"];
     let theirs = kinds.map(|link| {

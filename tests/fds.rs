@@ -1,4 +1,4 @@
-//! File descriptors: none leaks, those asked for are passed.
+//! File descriptors: the runtime leaks none, and passes those that the caller asks for.
 
 use crate::support::{Bundle, under_runc};
 
@@ -33,12 +33,13 @@ fn exec_passes_preserved_fds() {
 
 #[test]
 fn of_the_preserved_fds_those_that_are_open_are_passed() {
-    // As podman asks for a list of them: the number of the last, and what is not on the list closed.
+    // podman passes a list of descriptors like this: N reaches to the highest number, and podman closes the numbers
+    // that are not in its list.
     crate::skip_unless!(!under_runc(), "runc refuses a number that is not open");
     let open = |open: &str| Bundle::new().through(&format!("exec {open}; exec \"$@\"")).guest("fds");
     open("5</dev/null").option("--preserve-fds 3").run().prints("0 1 2 5");
     open("3</dev/null 7</dev/null").option("--preserve-fds 5").run().prints("0 1 2 3 7");
-    // And what the shell has open.
+    // The output may also have descriptors that the shell itself has open.
     open("3</dev/null 7</dev/null").option("--preserve-fds 4294967295").run().says("0 1 2 3 7");
     open("4</dev/null").option("--preserve-fds 1").run().prints("0 1 2");
     Bundle::new().option("--preserve-fds 3").guest("fds").run().prints("0 1 2");
@@ -91,7 +92,7 @@ fn a_caller_with_closed_standard_streams_gives_no_foreign_file() {
 
 #[test]
 fn a_working_directory_behind_an_fd_is_refused() {
-    // CVE-2024-21626: the runtime's own fds, while init sets itself up.
+    // CVE-2024-21626: the runtime's own descriptors while init sets itself up.
     for number in 3..16 {
         let bundle = Bundle::new().set("/process/cwd", format!("/proc/self/fd/{number}").into());
         bundle.guest("cwd").run().fails_with("cwd");
@@ -100,7 +101,7 @@ fn a_working_directory_behind_an_fd_is_refused() {
 
 #[test]
 fn a_created_container_holds_no_file_of_the_host() {
-    // It waits, perhaps for long, and a process of `exec` that may trace it could follow /proc/1/fd out.
+    // init may wait for long. A process of `exec` that may trace it could follow /proc/1/fd out of the container.
     let script = "exec 3</etc/passwd 4</tmp; exec \"$@\"";
     let container = Bundle::new().through(script).guest("pause").option("--preserve-fds 1").container();
     let directory = format!("/proc/{}/fd", container.pid());
@@ -113,7 +114,7 @@ fn a_created_container_holds_no_file_of_the_host() {
             || link.contains(&format!("/{}/exec.", container.id()))
             || link == "/proc"
             || link == "/";
-        // 0, 1 and 2 are the caller's, as is the one it asked for.
+        // 0, 1 and 2 are the caller's, and so is the one for which it asked.
         if number > 3 && !own {
             links.push(format!("{number} {link}"));
         }
@@ -128,6 +129,6 @@ fn hooks_inherit_the_three_standard_streams_only() {
     let hook =
         serde_json::json!({"path": "/bin/sh", "args": ["sh", "-c", list], "env": ["PATH=/usr/bin:/bin"]});
     let container = bundle.set("/hooks/createRuntime", serde_json::json!([hook])).guest("pause").container();
-    // The last is that of the directory which ls reads.
+    // ls itself opens the last one, the directory that it reads.
     assert_eq!(container.bundle.wait_for("fds").split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
 }

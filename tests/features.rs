@@ -1,4 +1,4 @@
-//! `features`: what it claims is so. Each name that it lists is asked for, and had.
+//! `features`: what it claims is true. The tests ask for each name that it lists, and get it.
 
 use serde_json::{Value, json};
 
@@ -17,10 +17,10 @@ fn names(list: &Value) -> Vec<String> {
 
 #[test]
 fn every_mount_option_that_is_listed_can_be_mounted_with() {
-    crate::skip_unless!(is_root() && !under_runc(), "root, and our list");
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root, and checks the list of orlop");
     let options = names(&features()["mountOptions"]);
     assert!(options.len() >= 60, "{options:?}");
-    // All in one container: a mount each.
+    // One container with a mount for each option.
     let mut bundle = Bundle::new();
     let source = bundle.host_directory("source");
     for option in &options {
@@ -33,7 +33,7 @@ fn every_mount_option_that_is_listed_can_be_mounted_with() {
                 let first = bundle.mount(&place, tmpfs(&[]));
                 first.mount(&place, json!({"type": "tmpfs", "source": "tmpfs", "options": ["remount", "ro"]}))
             }
-            // Of the file system itself, or of each mount.
+            // A flag of the file system itself, or of each mount.
             "async" | "sync" | "dirsync" | "lazytime" | "nolazytime" | "mand" | "nomand" | "iversion"
             | "noiversion" | "tmpcopyup" | "silent" | "loud" | "defaults" => {
                 bundle.mount(&place, tmpfs(&[option]))
@@ -61,7 +61,7 @@ fn the_annotations_of_runc_are_there_and_claim_no_checkpoint() {
 
 #[test]
 fn every_namespace_that_is_listed_can_be_made() {
-    crate::skip_unless!(is_root() && !under_runc(), "root, and our list");
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root, and checks the list of orlop");
     let kinds = names(&features()["linux"]["namespaces"]);
     assert_eq!(kinds.len(), 8, "{kinds:?}");
     let own = |file: &str| std::fs::read_link(format!("/proc/self/ns/{file}")).expect("a namespace");
@@ -86,7 +86,7 @@ fn every_namespace_that_is_listed_can_be_made() {
 
 #[test]
 fn every_seccomp_name_that_is_listed_is_taken() {
-    crate::skip_unless!(!under_runc(), "our list");
+    crate::skip_unless!(!under_runc(), "it checks the list of orlop");
     let seccomp = features()["linux"]["seccomp"].clone();
     let operators = names(&seccomp["operators"]);
     let args = |op: &String| json!({"index": 0, "value": 77, "valueTwo": 77, "op": op});
@@ -94,7 +94,7 @@ fn every_seccomp_name_that_is_listed_is_taken() {
         .iter()
         .map(|op| json!({"names": ["getpriority"], "action": "SCMP_ACT_LOG", "args": [args(op)]}))
         .collect();
-    // One that is listed as known need not be known to this kernel; one that is supported must be.
+    // A flag that is listed as known may be unknown to this kernel; a flag that is listed as supported must work.
     let profile = json!({
         "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "architectures": seccomp["archs"],
         "flags": names(&seccomp["supportedFlags"]).into_iter().filter(|flag| !flag.ends_with("KILLABLE_RECV")).collect::<Vec<_>>()
@@ -109,14 +109,14 @@ fn every_seccomp_name_that_is_listed_is_taken() {
 
 #[test]
 fn every_memory_policy_that_is_listed_is_taken_if_the_kernel_has_it() {
-    crate::skip_unless!(!under_runc(), "our list");
+    crate::skip_unless!(!under_runc(), "it checks the list of orlop");
     let policy = features()["linux"]["memoryPolicy"].clone();
     let mut taken = 0;
     for mode in names(&policy["modes"]) {
         let nodes = if ["MPOL_DEFAULT", "MPOL_LOCAL"].contains(&mode.as_str()) { "" } else { "0" };
         let bundle = Bundle::new().set("/linux/memoryPolicy", json!({"mode": mode, "nodes": nodes}));
         let attempt = bundle.run();
-        // Older kernels do not know the newest ones, and some know none.
+        // Older kernels lack the newest ones, and some kernels have none.
         let unknown = ["invalid argument", "function not implemented"];
         if attempt.output.code != 0 && unknown.iter().any(|why| attempt.output.err.contains(why)) {
             eprintln!("skipped {mode}: this kernel does not know it");
@@ -131,9 +131,9 @@ fn every_memory_policy_that_is_listed_is_taken_if_the_kernel_has_it() {
 
 #[test]
 fn every_capability_that_is_listed_is_known() {
-    crate::skip_unless!(is_root() && !under_runc(), "root, and our list");
+    crate::skip_unless!(is_root() && !under_runc(), "it needs root, and checks the list of orlop");
     let listed = names(&features()["linux"]["capabilities"]);
-    // Of those, what we have ourselves: nobody can be given more.
+    // Only the capabilities that this process has itself: it cannot give a container more.
     let status = std::fs::read_to_string("/proc/self/status").expect("our status");
     let own = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("the line");
     let own = u64::from_str_radix(own.trim(), 16).expect("a mask");

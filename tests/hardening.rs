@@ -1,4 +1,4 @@
-//! How the program is linked: what an attacker would have to get past who has found a fault in it.
+//! How the program is linked: the obstacles for an attacker who has found a fault in it.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ const GNU_RELRO: u32 = 0x6474_e552;
 const EXECUTE: u32 = 1;
 const WRITE: u32 = 2;
 
-/// One program header, as far as it matters here.
+/// The fields of a program header that the tests need.
 struct Segment {
     kind: u32,
     flags: u32,
@@ -63,7 +63,7 @@ impl Program {
 
 #[test]
 fn the_program_is_a_static_pie() {
-    crate::skip_unless!(!under_runc(), "it is about our own program");
+    crate::skip_unless!(!under_runc(), "it is about the program orlop itself");
     const SHARED_OBJECT: usize = 3;
     const NEEDED: usize = 1;
     const TEXT_RELOCATIONS: usize = 22;
@@ -76,7 +76,7 @@ fn the_program_is_a_static_pie() {
 
 #[test]
 fn nothing_of_the_relocated_data_stays_writable() {
-    crate::skip_unless!(!under_runc(), "it is about our own program");
+    crate::skip_unless!(!under_runc(), "it is about the program orlop itself");
     const FLAGS: usize = 30;
     const BIND_NOW: usize = 8;
     const FLAGS_1: usize = 0x6fff_fffb;
@@ -91,7 +91,7 @@ fn nothing_of_the_relocated_data_stays_writable() {
 
 #[test]
 fn nothing_of_the_program_is_both_writable_and_executable() {
-    crate::skip_unless!(!under_runc(), "it is about our own program");
+    crate::skip_unless!(!under_runc(), "it is about the program orlop itself");
     let program = Program::under_test();
     let stack = program.segments(GNU_STACK);
     assert!(!stack.is_empty() && stack.iter().all(|part| part.flags & EXECUTE == 0), "PT_GNU_STACK");

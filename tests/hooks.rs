@@ -1,4 +1,4 @@
-//! Hooks: the six kinds, their order, what they are given, and what a failing one undoes.
+//! Hooks: the six kinds, their order, what they are given, and what happens after one fails.
 
 use std::fs;
 use std::process::Stdio;
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Bundle, Container, eventually, under_runc};
 
-/// A hook that runs a shell script on the host, with the bundle's directory as $1.
+/// A hook that runs a shell script on the host. $1 is the bundle's directory.
 fn script(bundle: &Bundle, text: &str) -> Value {
     json!({"path": "/bin/sh", "args": ["sh", "-c", text, "hook", bundle.dir], "env": ["PATH=/usr/bin:/bin"]})
 }
 
-/// A hook that appends its name to the file `order`.
+/// Adds a hook that appends its kind to the file `order`.
 fn noting(bundle: Bundle, kind: &str) -> Bundle {
     let hook = script(&bundle, &format!("cat >/dev/null; echo {kind} >> \"$1\"/order"));
     bundle.set(&format!("/hooks/{kind}"), json!([hook]))
@@ -99,7 +99,7 @@ fn a_hook_is_given_the_state_on_its_stdin() {
     for (kind, status, pid) in [
         ("prestart", "created", pid),
         ("createRuntime", "created", pid),
-        // It is told the pid in its own pid namespace.
+        // This hook gets the pid in the container's pid namespace.
         ("createContainer", "created", 1),
         ("poststart", "running", pid),
         ("poststop", "stopped", 0),
@@ -158,7 +158,7 @@ fn a_start_container_hook_that_fails_ends_the_container() {
     let bundle = noting(Bundle::new(), "poststop").set("/hooks/startContainer", hook);
     let container = bundle.guest("pause").container();
     container.verb("start", "", "").fails(1, &["startContainer", "exit status 4"]);
-    // runtime.md, "Lifecycle": it is destroyed, and poststop hooks run.
+    // runtime.md, "Lifecycle": the container is destroyed, and poststop hooks run.
     container.bundle.assert_clean();
     assert_eq!(order(&container), "poststop");
     container.verb("delete", "", "").fails(1, &["container does not exist"]);
@@ -223,7 +223,7 @@ fn a_hook_with_a_relative_path_is_refused() {
 
 #[test]
 fn a_hook_that_never_reads_its_stdin_does_not_hang_create() {
-    // The state is larger than a pipe holds.
+    // The state is larger than a pipe can hold.
     let bundle = Bundle::new().set("/annotations", json!({"large": "x".repeat(200_000)}));
     let hook = script(&bundle, "exit 0");
     bundle.set("/hooks/createRuntime", json!([hook])).container();
@@ -262,11 +262,11 @@ fn start_container_hooks_are_under_the_filter() {
     }
 }
 
-/// What the caller of the runtime has, in place of what processes usually have.
+/// Gives the runtime's caller other settings than processes usually have.
 const CALLER: &str = "echo 123 > /proc/self/oom_score_adj; ulimit -Sn 500; umask 027; export MARK=callers; \
     cd /; exec 5</etc/passwd nice -n 3 env --ignore-signal --block-signal \"$@\"";
 
-/// One line of what a hook has inherited.
+/// A hook's script that prints on one line what the hook has inherited.
 const INHERITED: &str = "echo $1 $(awk '/^(SigBlk|SigIgn):/ {print $2}' /proc/self/status) nofile=$(ulimit -Sn) \
     umask=$(umask) oom=$(cat /proc/self/oom_score_adj) nice=$(cut -d' ' -f19 /proc/self/stat) \
     cpus=$(awk '/^Cpus_allowed_list:/ {print $2}' /proc/self/status) mark=$MARK fds=$(ls -m /proc/self/fd) cwd=$(pwd)";
@@ -381,7 +381,7 @@ fn a_hook_without_an_environment_has_that_of_the_caller_and_an_empty_one_is_empt
 
 #[test]
 fn a_hook_that_fails_in_run_destroys_the_container_and_poststop_hooks_run() {
-    // runtime.md, "Lifecycle": from each of the steps 2 to 9 it goes on with step 12.
+    // runtime.md, "Lifecycle": if a step from 2 to 9 fails, the runtime goes on with step 12.
     crate::skip_unless!(!under_runc(), "runc runs no poststop hooks where the container was not created");
     for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
         for option in ["", "--detach", "--keep"] {

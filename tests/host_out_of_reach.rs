@@ -1,5 +1,5 @@
-//! An image that names the runtime's own descriptors: `/proc/self/fd/N/../..` leads to the host for as long as the
-//! runtime has a directory of the host open. Nothing of the host is read, made, executed or written that way.
+//! An image that names the runtime's own descriptors: `/proc/self/fd/N/../..` leads to the host while the runtime has
+//! a directory of the host open. In these tests nothing of the host is read, made, executed or written that way.
 //!
 //! `make test` tries the descriptors that init had when the attack was found. `make security` tries all from 3 to 64.
 
@@ -17,7 +17,7 @@ use crate::support::{Bundle, Container, begin, bind, copy_program, eventually, i
 /// Enough to reach the root from any descriptor of these tests.
 const UP: &str = "../../../../../../../../../../..";
 
-/// How the configuration or the image names a place of the host.
+/// The field or the file of the image that names a place of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// `process.args[0]`
@@ -28,7 +28,7 @@ enum Way {
     Script,
     /// `process.cwd`, which exists, through a symlink of the image.
     Directory,
-    /// `process.cwd`, which the runtime would make.
+    /// `process.cwd`, which does not exist, so the runtime would make it.
     MissingDirectory,
     /// /etc/passwd of the image is a symlink.
     Passwd,
@@ -60,7 +60,7 @@ impl Verb {
     const ALL: [Self; 4] = [Self::CreateAndStart, Self::Run, Self::RunDetached, Self::Exec];
 }
 
-/// A directory of the host that anybody may write to. A program, a passwd file and nothing else is in it.
+/// A directory of the host in which every user may write. It holds a program and a passwd file, and nothing else.
 struct Host {
     _outer: Bundle,
     dir: String,
@@ -80,9 +80,10 @@ impl Host {
         Self { _outer: outer, dir, before }
     }
 
-    /// The ways from a directory that is open as `fd` to this one, if it is a directory of the host.
+    /// The paths that lead from a directory open as `fd` to this one, if `fd` is a directory of the host.
     fn leads_from(&self, fd: &str) -> Vec<String> {
-        // Up to the host's root, and, if what is above the file system has been cut off, up to the file system's.
+        // One path goes up to the host's root. The other one is for descriptors whose file system has no path above
+        // its root.
         let mut leads =
             vec![format!("{fd}/{UP}{}", self.dir), format!("{fd}/{UP}{}", below_mount(&self.dir))];
         leads.dedup();
@@ -92,7 +93,7 @@ impl Host {
     }
 }
 
-/// What can be told of a directory and its files without reading them.
+/// Type, mode, owner, size and time of the files in a directory; reads none of them.
 fn shape(dir: &str) -> Vec<String> {
     let names = fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").path());
     let tell = |path: &Path| {
@@ -104,7 +105,7 @@ fn shape(dir: &str) -> Vec<String> {
     all
 }
 
-/// The path without the mount point that it is below.
+/// The path, relative to the mount point below which it is.
 fn below_mount(path: &str) -> &str {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| *point != "/");
@@ -112,7 +113,7 @@ fn below_mount(path: &str) -> &str {
     points.max_by_key(|point| point.len()).map_or(path, |point| &path[point.len()..])
 }
 
-/// What the runtime is asked to do, when the image has been prepared.
+/// What the configuration asks of the runtime in this attempt.
 struct Asked {
     args: Vec<String>,
     cwd: String,
@@ -120,12 +121,12 @@ struct Asked {
     hook: Option<String>,
 }
 
-/// Prepares the image for an attack by these leads. All but PATH take only one.
+/// Prepares the image for an attack by these paths. Only the attack through PATH takes more than one.
 fn prepare(way: Way, image: &Path, leads: &[String], id: &str) -> Asked {
     let link = |name: &str, target: &str| {
         let link = image.join(name);
         fs::create_dir_all(link.parent().expect("a parent")).expect("a directory");
-        let _ = fs::remove_file(&link); // Of the attack before this one.
+        let _ = fs::remove_file(&link); // It is left from the attack before.
         symlink(target, link).expect("a symlink");
     };
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -163,13 +164,13 @@ fn prepare(way: Way, image: &Path, leads: &[String], id: &str) -> Asked {
     }
 }
 
-/// What became of an attempt.
+/// The result of an attempt.
 struct Outcome {
     started: bool,
     said: String,
 }
 
-/// Where the attempts are made: with `exec` in one container, else a container each.
+/// Where the attempts are made: with `exec` in one container, or in a new container each.
 enum Place {
     Fresh(Verb, Option<Bundle>),
     Inside(Container),
@@ -191,7 +192,7 @@ impl Place {
         }
     }
 
-    /// One attempt, whose container is gone afterwards.
+    /// Makes one attempt. Its container is gone afterwards, unless it is the one for `exec`.
     fn attempt(&mut self, asked: Asked) -> Outcome {
         match self {
             Self::Inside(container) => {
@@ -236,7 +237,7 @@ fn fresh(verb: Verb, bundle: &Bundle) -> Outcome {
         said += &output.err;
     }
     if started && verb != Verb::Run {
-        // The process may also have ended before it was the program.
+        // The process may also have ended before it became the program.
         let printed = || fs::read_to_string(&file).unwrap_or_default();
         let stopped = || bundle.call(&["state", &bundle.id]).out.contains("stopped");
         eventually("the process has printed, or ended", || !printed().is_empty() || stopped());
@@ -249,15 +250,15 @@ fn fresh(verb: Verb, bundle: &Bundle) -> Outcome {
     Outcome { started, said }
 }
 
-/// Whether the attempt reached the host.
+/// True if the attempt reached the host.
 fn reached(way: Way, host: &Host, bundle: &Bundle, outcome: &Outcome) -> bool {
     let made = shape(&host.dir) != host.before;
     if made {
-        let _ = fs::remove_dir_all(format!("{}/{}.made", host.dir, bundle.id)); // So that each attempt stands alone.
+        let _ = fs::remove_dir_all(format!("{}/{}.made", host.dir, bundle.id)); // The next attempt must not find it.
     }
     let hook_ran = fs::remove_file(bundle.rootfs("ran")).is_ok();
     let by_the_way = match way {
-        // A start means that the program or its working directory is the host's.
+        // If the process started, its program or its working directory is the host's.
         Way::Program | Way::Path | Way::Script | Way::Directory => outcome.started,
         Way::Passwd => outcome.said.contains("/of-the-host"),
         Way::MissingDirectory | Way::Hook => false,
@@ -265,18 +266,18 @@ fn reached(way: Way, host: &Host, bundle: &Bundle, outcome: &Outcome) -> bool {
     made || hook_ran || by_the_way || outcome.said.contains("of-the-host")
 }
 
-/// Removes what a runtime that fails the test has made in the host's cgroups on the way to the processes of the tests.
+/// Removes the directories that a failing runtime made in the host's cgroups on the way to the tests' own processes.
 fn forget_what_was_made() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let trees = mounts.lines().filter(|line| line.contains(" - cgroup"));
     for point in trees.filter_map(|line| line.split(' ').nth(4)) {
-        // Deepest first. Only directories that are empty go, and only below the name of our own process.
+        // Deepest first. Only empty directories go, and only those below a name that is this process's id.
         let place = format!("{point}/{}", std::process::id());
         let _ = Command::new("find").args([&place, "-depth", "-type", "d", "-delete"]).output();
     }
 }
 
-/// Makes the attempts, and tells which of them reached the host.
+/// Makes the attempts, and returns the paths that reached the host.
 fn attack(way: Way, host: &Host, place: &mut Place, leads: &[String]) -> Vec<String> {
     let image = place.bundle().rootfs("");
     let id = place.bundle().id.clone();
@@ -294,7 +295,7 @@ fn attack(way: Way, host: &Host, place: &mut Place, leads: &[String]) -> Vec<Str
     hits
 }
 
-/// The attack on a program that changes its root while it has a directory of the host open.
+/// Makes the attack on a program that changes its root while it has a directory of the host open.
 fn works_on_a_naive_runtime(way: Way, host: &Host) {
     let bundle = Bundle::new().directory("proc");
     let leads = host.leads_from("/proc/self/fd/9");
@@ -318,7 +319,7 @@ fn works_on_a_naive_runtime(way: Way, host: &Host) {
     assert!(reached(way, host, &bundle, &outcome), "{way:?}: the attack does not work: {output}");
 }
 
-/// Attacks as each user, in each verb, with these descriptors.
+/// Attacks as each user, with each verb, through these descriptors.
 fn sweep(way: Way, of_root: RangeInclusive<u32>, of_others: &[u32]) {
     crate::skip_unless!(is_root() && !under_runc(), "becoming another user needs root");
     let host = Host::new();
@@ -327,7 +328,7 @@ fn sweep(way: Way, of_root: RangeInclusive<u32>, of_others: &[u32]) {
     for (who, make) in everyone() {
         for verb in Verb::ALL {
             if verb == Verb::Exec && way == Way::Hook {
-                continue; // There is no such hook for `exec`.
+                continue; // `exec` runs no startContainer hook.
             }
             let numbers: Vec<_> = if who == "root" && verb == Verb::Run {
                 of_root.clone().collect()
@@ -337,7 +338,7 @@ fn sweep(way: Way, of_root: RangeInclusive<u32>, of_others: &[u32]) {
             let leads = numbers.iter().flat_map(|number| host.leads_from(&format!("/proc/self/fd/{number}")));
             let mut leads: Vec<_> = leads.collect();
             if way == Way::MissingDirectory {
-                // Directories of the runtime itself, of which the tests know where to look.
+                // Directories of the runtime itself. The tests look there for what was made.
                 leads.extend(numbers.iter().map(|number| format!("/proc/self/fd/{number}")));
             }
             let mut place = Place::new(verb, make());
@@ -352,8 +353,8 @@ fn sweep(way: Way, of_root: RangeInclusive<u32>, of_others: &[u32]) {
     assert!(hits.is_empty(), "{way:?}: {} attempts reached the host:\n{}", hits.len(), hits.join("\n"));
 }
 
-/// Descriptors of host directories that init had when the attack was found. The short sweep of the other users and
-/// verbs takes these.
+/// Descriptors that led to the host's directories when the attack was found. The short sweep of the other users and
+/// verbs tries these.
 const FEW: &[u32] = &[4, 8];
 
 #[test]
@@ -363,7 +364,7 @@ fn process_args_do_not_lead_to_the_host() {
 
 #[test]
 fn a_symlink_in_path_does_not_lead_to_the_host() {
-    // All leads are in one PATH.
+    // One PATH holds all of them.
     let numbers: Vec<_> = (3..=64).collect();
     sweep(Way::Path, 3..=64, &numbers);
 }
@@ -432,7 +433,7 @@ fn other_names_of_a_descriptor_do_not_lead_to_the_host() {
 
 #[test]
 fn processes_of_the_host_do_not_lead_to_the_host() {
-    // A container sees them in the host's pid namespace, and in a bind mount of the host's /proc.
+    // The container sees these processes in the host's pid namespace, or in a bind mount of the host's /proc.
     crate::skip_unless!(is_root() && !under_runc(), "looking into processes of the host needs root");
     let host = Host::new();
     let open = fs::File::open(&host.dir).expect("the directory");
@@ -465,8 +466,8 @@ fn processes_of_the_host_do_not_lead_to_the_host() {
 
 #[test]
 fn the_runtime_is_not_a_program_of_the_container() {
-    // CVE-2019-5736 begins so. As a script's interpreter the kernel executes it, from a mount that nobody can write to:
-    // `security::nothing_of_the_runtime_in_a_container_is_of_a_writable_mount`.
+    // CVE-2019-5736 begins so. The kernel does execute the runtime as a script's interpreter, from a mount that no
+    // process can write to: `security::nothing_of_the_runtime_in_a_container_is_of_a_writable_mount`.
     crate::skip_unless!(!under_runc(), "runc executes a sealed copy of itself");
     let mut hits = Vec::new();
     for verb in [Verb::Run, Verb::CreateAndStart, Verb::Exec] {
@@ -475,7 +476,7 @@ fn the_runtime_is_not_a_program_of_the_container() {
             let args = [name, "--version"].map(str::to_owned).to_vec();
             let asked = Asked { args, cwd: "/".to_owned(), path: "/path".to_owned(), hook: None };
             let outcome = place.attempt(asked);
-            // Process 1 may be another program by then: in `exec` it is the guest.
+            // For `exec`, process 1 is the guest.
             if outcome.said.contains("runc version") {
                 hits.push(format!("{verb:?}: {name}"));
             }
@@ -486,7 +487,7 @@ fn the_runtime_is_not_a_program_of_the_container() {
 
 #[test]
 fn errors_do_not_tell_what_is_on_the_host() {
-    // The error must not say whether the host has the file, or of which kind it is.
+    // The error must not say whether the host has the file, or which type it has.
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
     let host = Host::new();
     let mut told = Vec::new();
@@ -529,7 +530,7 @@ fn a_program_of_the_host_is_not_overwritten_by_a_linker_of_the_image() {
         let linker = bundle.rootfs("lib64/ld-linux-x86-64.so.2");
         fs::write(&linker, crate::programs::hostile_linker()).expect("the linker");
         fs::set_permissions(linker, fs::Permissions::from_mode(0o755)).expect("chmod");
-        // As little as a container can have.
+        // The least that a container can have.
         bundle.set("/process/capabilities", json!({}))
     };
     let overwritten = || {
@@ -538,7 +539,7 @@ fn a_program_of_the_host_is_not_overwritten_by_a_linker_of_the_image() {
         text != dynamic
     };
     copy_program("/bin/true", &victim);
-    // It works on a program of the host that the container is given.
+    // The attack works on a program of the host that the container gets by a bind mount.
     let given = image().mount("/given", bind(&host.dir, &[])).args(["/given/victim"]);
     given.start("run").finish();
     assert!(overwritten(), "the attack does not work");

@@ -22,7 +22,7 @@ fn run_exits_as_the_process_does() {
 
 #[test]
 fn run_exits_with_128_and_the_signal_that_killed_the_process() {
-    // PID 1 of its namespace cannot be killed by its own signals, so here it is not one.
+    // The kernel ignores signals that PID 1 of a pid namespace sends itself. Here the process is not PID 1.
     for signal in [1, 6, 9, 11, 15, 34] {
         Bundle::new()
             .without_namespace("pid")
@@ -105,7 +105,7 @@ fn the_state_directory_is_empty_after_delete() {
 
 #[test]
 fn the_pid_file_has_no_newline() {
-    // go-runc gives the whole file to Atoi.
+    // go-runc gives the whole file to Go's Atoi.
     let container = Bundle::new().option("--pid-file pid").container();
     assert_eq!(container.bundle.wait_for("pid"), container.pid().to_string());
 }
@@ -222,7 +222,7 @@ fn every_signal_arrives_by_name_and_by_number() {
     let names = "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG \
                  XCPU XFSZ VTALRM PROF WINCH IO PWR SYS";
     let named = names.split_whitespace().zip(1..).map(|(name, number)| (name.to_owned(), number));
-    // 32 and 33 are the C library's own.
+    // The C library uses 32 and 33 itself.
     let real_time = (34..=64).map(|number| (format!("RTMIN+{}", number - 34), number));
     for (name, number) in named.chain(real_time) {
         match name.as_str() {
@@ -275,7 +275,7 @@ fn killing_a_stopped_container_is_an_error_that_engines_know() {
 
 #[test]
 fn kill_all_of_a_stopped_container_succeeds() {
-    // containerd and podman pass the obsolete flag and count on it.
+    // containerd and podman pass the obsolete flag and expect that it works.
     let container = Bundle::new().started();
     container.stop();
     container.verb("kill", "--all", "KILL").ok();
@@ -314,7 +314,7 @@ fn state_has_what_engines_read() {
 fn the_pid_of_the_state_is_the_process() {
     let container = Bundle::new().started();
     let path = format!("/proc/{}/cmdline", container.pid());
-    // `start` need not wait for the execve.
+    // `start` may return before the execve.
     eventually("the process is ours", || {
         fs::read_to_string(&path).is_ok_and(|line| line == "/guest\0pause\0")
     });
@@ -358,7 +358,7 @@ fn list_does_not_stumble_over_a_broken_neighbour() {
     let row = |id: &str| table.out.lines().find(|line| line.starts_with(id)).unwrap_or_default().to_owned();
     assert!(row(container.id()).contains("running"), "{table}");
     if !crate::support::under_runc() {
-        // Its id is in use: `delete --force broken` is what helps.
+        // The id is in use. `delete --force broken` frees it.
         assert!(row("broken").contains("unknown"), "{table}");
         assert!(table.err.contains("load container broken: "), "{table}");
     }
@@ -383,7 +383,7 @@ fn ps_lists_the_processes_of_the_container() {
 #[test]
 fn ps_passes_options_to_the_hosts_ps() {
     let container = Bundle::new().started();
-    container.exec(&[], "pid").ok(); // By then the process is the guest and no longer the runtime.
+    container.exec(&[], "pid").ok(); // Then the process is the guest and no longer the runtime.
     let output = container.verb("ps", "--format table", "-o pid,comm").ok();
     let row = format!("{} guest", container.pid());
     let rows: Vec<_> =
@@ -434,7 +434,7 @@ fn killing_the_foreground_runtime_leaves_nothing_that_delete_cannot_take() {
 
 #[test]
 fn the_signals_that_end_a_process_end_a_created_container() {
-    // As the first process of its pid namespace it would not even see them, had it no handler.
+    // The kernel drops signals without a handler for the first process of a pid namespace. init must have handlers.
     for signal in ["HUP", "INT", "QUIT", "TERM"] {
         let container = Bundle::new().guest("pause").container();
         container.kill(signal).ok();
@@ -452,7 +452,7 @@ fn the_record_has_the_names_that_other_programs_read_in_runcs() {
     let path = container.bundle.dir.join("state").join(container.id()).join("state.json");
     let state: Value = serde_json::from_slice(&fs::read(path).expect("state.json")).expect("JSON");
     assert_eq!((&state["id"], &state["init_process_pid"]), (&json!(container.id()), &json!(container.pid())));
-    // Field 22 of proc_pid_stat(5), counted from behind the name.
+    // Field 22 of proc_pid_stat(5), counted from the end of the name.
     let stat = fs::read_to_string(format!("/proc/{}/stat", container.pid())).expect("the stat");
     let started = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19)).expect("a field");
     assert_eq!(state["init_process_start"].to_string(), started);

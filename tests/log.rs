@@ -1,4 +1,4 @@
-//! The log: the one object that engines read, and the text beside it.
+//! The log: the one JSON object that engines read, and the text on stderr.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ fn failing() -> Bundle {
 
 #[test]
 fn a_json_log_holds_exactly_one_object_with_the_error() {
-    // podman parses the whole file; containerd takes the last entry of level "error" with an RFC 3339 time.
+    // podman parses the whole file; containerd takes the last entry of level "error" and wants an RFC 3339 time.
     let attempt = failing().global("--log log.json --log-format json").create();
     let text = fs::read_to_string(attempt.bundle.dir.join("log.json")).expect("the log");
     let entry: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -102,7 +102,7 @@ fn the_error_crosses_from_init_with_its_whole_chain() {
     crate::skip_unless!(!under_runc(), "runc has its own words");
     let bundle = Bundle::new().mount("/data", json!({"type": "nosuchfs", "source": "none"}));
     let output = bundle.create().output;
-    // Place, call, reason; and the system's word once.
+    // Place, call and reason, and the system's message only once.
     let (place, reason) =
         (output.err.find("mounts[7] /data"), output.err.to_lowercase().find("no such device"));
     assert!(place.is_some() && place < reason, "{output}");

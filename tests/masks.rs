@@ -1,11 +1,11 @@
-//! Masked and read-only paths, and devices that are mounted: nothing of the host is changed by way of them, and a path
-//! option works, however it is written, or is an error.
+//! Masked and read-only paths, and mounted devices. A container changes nothing of the host through them. Each way to
+//! write a path works or is an error.
 
 use serde_json::{Value, json};
 
 use crate::support::{Bundle, is_root, tmpfs, under_runc};
 
-/// The runtime has a /dev of the test's own for the host's, whose nodes are printed when it has ended.
+/// Gives the runtime a /dev of the test's own in place of the host's. Prints its nodes after the runtime has ended.
 const OWN_DEV: &str = r#"exec unshare -m --propagation private sh -c '
     mount -t tmpfs -o mode=755 own-dev /dev || exit
     mknod -m 666 /dev/null c 1 3; mknod -m 666 /dev/zero c 1 5; mknod -m 666 /dev/full c 1 7
@@ -14,10 +14,10 @@ const OWN_DEV: &str = r#"exec unshare -m --propagation private sh -c '
     stat -c "%n %a %u:%g" /dev/null /dev/zero
     exit $code' _ "$@""#;
 
-/// What the nodes of `OWN_DEV` are if nobody has changed them.
+/// What `OWN_DEV` prints if nothing has changed its nodes.
 const UNCHANGED: &str = "/dev/null 666 0:0\n/dev/zero 666 0:0";
 
-/// Root of a user namespace that is the host's root, and may change mounts.
+/// A user namespace whose root is the host's root, with the capabilities to change mounts.
 fn host_root() -> Bundle {
     let map = json!([{"containerID": 0, "hostID": 0, "size": 65536}]);
     let bundle = Bundle::new().namespace("user", None);
@@ -41,7 +41,7 @@ fn the_hosts_null_device_is_not_changed_through_a_mask() {
             .run();
         let facts = output.facts();
         assert!(facts.starts_with("EROFS\nEROFS\nok\n\n"), "{facts}");
-        // Who may change mounts gets a node of the container's own to change.
+        // A container that may change mounts gets a node of its own, which it may change.
         assert!(facts.ends_with(UNCHANGED), "{facts}");
     }
 }
@@ -123,11 +123,11 @@ fn a_device_that_the_host_lacks_is_made_for_a_user_namespace() {
 #[test]
 fn links_of_the_image_do_not_lead_devices_astray() {
     crate::skip_unless!(is_root(), "an ordinary user may make no device");
-    // With "..": what the devices are taken from must not be met on the way.
+    // The path has a ".." in it. It must not pass the place from which the runtime takes the devices.
     let devices = json!([{"path": "/link/mine", "type": "c", "major": 1, "minor": 5}]);
     for bundle in [Bundle::new().user_namespace(), Bundle::new()] {
         let bundle = bundle.directory("a/b").directory("there").symlink("a/b/link", "../../there");
-        // Container root makes it in here.
+        // The container's root makes the device in this directory.
         std::os::unix::fs::chown(bundle.rootfs("there"), Some(100_000), Some(100_000)).expect("chown");
         let bundle = bundle.symlink("link", "a/b/link").set("/linux/devices", devices.clone());
         let bundle = bundle.capability("CAP_DAC_OVERRIDE");
@@ -135,15 +135,15 @@ fn links_of_the_image_do_not_lead_devices_astray() {
     }
 }
 
-// --- how a path may be written ---
+// --- the ways to write a path ---
 
-/// The guest's commands for a root with a link to the root, a link to a directory, and something in both.
+/// A root with a link to the root, links to a directory, and a file in both.
 fn paths() -> Bundle {
     let bundle = Bundle::new().file("secret", "hidden").file("etc/inner", "hidden").directory("deep/etc");
     bundle.symlink("to-root", "/").symlink("to-etc", "deep/../etc").symlink("deep/up", "../etc")
 }
 
-/// Ways to write the path of a file and of a directory; `@` is a name in the root.
+/// Ways to write the path of a file or a directory; `@` stands for its name in the root.
 const WAYS: [&str; 13] = [
     "/@",
     "//@",
@@ -163,7 +163,7 @@ const WAYS_OF_A_DIRECTORY: [&str; 5] = ["/@/", "/@/.", "//@//", "@/", "/@/below/
 /// Ways to write the root.
 const ROOT: [&str; 11] =
     ["/", "//", "/.", "/..", ".", "./", "/etc/..", "/proc/..", "/to-root", "/to-root/", "/to-etc/.."];
-/// What is an error, and why.
+/// Paths that are errors, and the reason.
 const WRONG: [(&str, &str); 5] = [
     ("", "empty"),
     ("/secret/", "not a directory"),
@@ -172,7 +172,7 @@ const WRONG: [(&str, &str); 5] = [
     ("/proc/self/root", "too many symbolic links"),
 ];
 
-/// A root with a file `fN` and a directory `dN` for each way, the lists of paths, and the names.
+/// A root with a file `fN` or a directory `dN` for each way, the list of the paths, and the names.
 fn written() -> (Bundle, Vec<String>, Vec<String>) {
     let (mut bundle, mut list, mut names) = (paths(), Vec::new(), Vec::new());
     for (index, way) in WAYS.iter().enumerate() {
@@ -188,7 +188,7 @@ fn written() -> (Bundle, Vec<String>, Vec<String>) {
     (bundle, list, names)
 }
 
-/// What the guest finds out about each of these names, a line each.
+/// The guest's command for each of these names; each prints one line.
 fn each(names: &[String], attempt: impl Fn(&str) -> String) -> String {
     let attempts: Vec<_> = names.iter().map(|name| attempt(name)).collect();
     format!("multi {}", attempts.join(" -- "))
@@ -291,7 +291,7 @@ fn each_way_to_write_a_device_a_mount_point_or_the_root_works_or_is_an_error() {
 
 #[test]
 fn a_path_is_masked_wherever_links_lead() {
-    // Two paths that are one only for who does not look at the links.
+    // The last two paths look alike to a reader that does not follow the links.
     let masked: Value = json!(["/secret", "/to-etc/../secret", "/x/../secret"]);
     let bundle = paths().directory("far/away").file("far/secret", "hidden").symlink("x", "far/away");
     bundle.set("/linux/maskedPaths", masked).guest("multi read /secret -- read /far/secret").run().prints("");

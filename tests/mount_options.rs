@@ -1,4 +1,4 @@
-//! Options of mounts beyond flags: crun's for symbolic links, id maps, and what the file systems read themselves.
+//! Options of mounts that are no flags: crun's for symbolic links, id maps, and the file systems' own.
 
 use std::fs;
 
@@ -103,7 +103,7 @@ fn a_link_of_the_image_does_not_become_the_layer_of_an_overlay() {
 
 #[test]
 fn more_options_than_the_kernel_reads_are_refused() {
-    // mount(2) cuts them off in silence: layers would be missing.
+    // mount(2) would cut the options off without an error: layers would be missing.
     let layers = format!("lowerdir={}", ["/a-layer-with-a-long-name"; 200].join(":"));
     let overlay = json!({"type": "overlay", "source": "overlay", "options": [layers]});
     Bundle::new().mount("/o", overlay).run().fails_with_all(&["mounts[7]", "mount(2) takes 4095 at most"]);

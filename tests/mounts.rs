@@ -1,4 +1,4 @@
-//! Mounts, the root, masked and read-only paths, devices: read back from the guest's own mountinfo and stat.
+//! Mounts, the root, masked and read-only paths, and devices, as the guest's own mountinfo and stat show them.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -63,7 +63,7 @@ fn mounts_are_made_in_the_order_of_the_config() {
 
 #[test]
 fn devices_are_there_whatever_is_mounted_behind_sysfs() {
-    // They are made before it, while the kernel makes the network namespace that it is of.
+    // init makes devices before it mounts sysfs, while the kernel still makes the network namespace that sysfs needs.
     Bundle::new()
         .mount("/late", tmpfs(&[]))
         .mount("/dev/late", tmpfs(&[]))
@@ -71,7 +71,7 @@ fn devices_are_there_whatever_is_mounted_behind_sysfs() {
         .run()
         .says("1:5");
     Bundle::new().mount("/dev", tmpfs(&[])).guest("stat /dev/zero").run().says("1:5");
-    // A link of the image that leads a mount to one of them.
+    // A link of the image leads a mount to one of the devices.
     let bundle = Bundle::new().symlink("here", "/dev/zero");
     let source = format!("{}/file", bundle.host_directory("source"));
     let attempt = bundle.mount("/here", bind(&source, &[])).guest("exit 0").run();
@@ -103,7 +103,7 @@ fn containers_on_one_root_make_the_same_mount_points_side_by_side() {
                 bundle = bundle.mount(&format!("{place}/file"), bind(&format!("{source}/file"), &[]));
                 bundle = bundle.mount(&format!("{place}/tmpfs"), tmpfs(&[]));
             }
-            // Without a tmpfs on /dev, devices and links are made in the root, too.
+            // Without a tmpfs on /dev, init must make devices and links in the root, too.
             bundle = bundle.set("/mounts/1/destination", json!("/elsewhere"));
             bundle.guest(&format!("read /round/{round}/a/11/file"))
         };
@@ -166,7 +166,7 @@ fn a_source_that_is_a_symlink_is_followed_on_the_host() {
 
 #[test]
 fn a_recursive_bind_brings_the_mounts_below() {
-    // `sys` has file systems below it on any host with cgroups.
+    // On a host with cgroups, `sys` has mounts below it.
     let of = |option: &str| {
         let mount = json!({"type": "none", "source": "/sys/fs", "options": [option]});
         Bundle::new().mount("/data", mount).guest("mountinfo /data/cgroup").run().facts()
@@ -229,7 +229,7 @@ fn a_source_in_the_root_is_what_earlier_mounts_have_put_there() {
         let bundle = if user_namespace { Bundle::new().user_namespace() } else { Bundle::new() };
         let (source, inside) = (bundle.host_directory("host"), bundle.rootfs("first"));
         let inside = inside.to_string_lossy().into_owned();
-        // A destination may be said as the host sees it.
+        // The destination may be the path that the host sees.
         let again =
             if again.starts_with('/') { again.into() } else { bundle.dir.join(again).display().to_string() };
         let bundle = bundle.mount("/first", bind(&source, &[])).mount(&again, bind(&inside, &["rbind"]));
@@ -243,7 +243,7 @@ fn a_source_in_the_root_gets_its_id_maps_too() {
     crate::skip_unless!(is_root(), "an idmapped mount of a host directory needs root");
     let bundle = Bundle::new().user_namespace();
     let (source, inside) = (bundle.host_directory("host"), bundle.rootfs("first"));
-    // Id 0 of the disk is shown as what the container's root is on the host.
+    // The mount shows id 0 of the disk as the host's id of the container's root.
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
     let mut again = bind(&inside.to_string_lossy(), &["rbind", "idmap"]);
     again["uidMappings"] = map.clone();
@@ -254,7 +254,7 @@ fn a_source_in_the_root_gets_its_id_maps_too() {
 
 #[test]
 fn a_link_of_the_image_does_not_lead_a_source_out_of_the_root() {
-    // Rule of the source: it lies below the root, so that what is meant is what a process in there would find.
+    // The source lies below the root. It means the file that a process in the container would find there.
     for (target, says) in [("/data", "from the image"), ("../../../data", "from the image")] {
         for user_namespace in [false, true] {
             let bundle = if user_namespace { Bundle::new().user_namespace() } else { Bundle::new() };
@@ -280,7 +280,7 @@ fn a_link_of_the_image_does_not_lead_a_source_out_of_the_root() {
     bundle.mount("/again", bind(&out.to_string_lossy(), &[])).run().fails_with("no such file or directory");
 }
 
-// --- the host's file systems in the place of new ones ---
+// --- the host's file systems in place of new ones ---
 
 #[test]
 fn a_user_namespace_that_shares_the_network_gets_nothing_writable_below_sys() {
@@ -294,7 +294,7 @@ fn a_user_namespace_that_shares_the_network_gets_nothing_writable_below_sys() {
             .set("/linux/gidMappings", map.clone())
             .set("/mounts/2/options", json!(["newinstance", "ptmxmode=0666"]))
     };
-    // As root of the host, and as root of a user namespace, where what is below /sys cannot be left out.
+    // As the host's root, and as root of a user namespace that cannot leave out the mounts below /sys.
     for wrapper in ["exec \"$@\"", "exec unshare --user --map-root-user --mount \"$@\""] {
         let elsewhere = json!({"destination": "/elsewhere", "type": "tmpfs", "source": "tmpfs"});
         let bundle = shares().set("/mounts/6", elsewhere).through(wrapper);
@@ -351,7 +351,7 @@ fn no_pivot_works_where_asked_for() {
 
 #[test]
 fn a_symlink_in_the_image_does_not_lead_a_mount_to_the_host() {
-    // CVE-2019-18837, CVE-2021-30465, static part.
+    // CVE-2019-18837, CVE-2021-30465: the links stay as they are.
     let bundle = Bundle::new();
     let outside = bundle.host_directory("outside");
     for link in [outside.clone(), "../../../../../../../..".to_owned() + &outside] {
@@ -383,7 +383,7 @@ fn a_symlink_at_dev_does_not_make_devices_on_the_host() {
 
 #[test]
 fn a_symlink_exchanged_while_the_mounts_are_made_does_not_lead_to_the_host() {
-    // CVE-2021-30465 and CVE-2024-45310: the volume is shared with another container, which races.
+    // CVE-2021-30465 and CVE-2024-45310: another container shares the volume and races against the runtime.
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     let outer = Bundle::new();
     let (outside, volume) = (outer.host_directory("outside"), outer.host_directory("volume"));
@@ -396,14 +396,15 @@ fn a_symlink_exchanged_while_the_mounts_are_made_does_not_lead_to_the_host() {
             let limit = std::time::Instant::now() + std::time::Duration::from_secs(15);
             while !done.load(Relaxed) && std::time::Instant::now() < limit {
                 let exchange = rustix::fs::RenameFlags::EXCHANGE;
-                // Nobody else removes the two; if it fails, there is no race and the test says nothing wrong.
+                // Nothing else removes the two names. If the call fails there is no race, and the test still tells no
+                // lie.
                 let _ =
                     rustix::fs::renameat_with(rustix::fs::CWD, &*here, rustix::fs::CWD, &*there, exchange);
             }
         });
         for _ in 0..40 {
             let bundle = Bundle::new().mount("/volume", bind(&volume, &[]));
-            // It may fail: what counts is where the mount point was made.
+            // The run may fail. The test looks at where the mount point was made.
             drop(bundle.mount("/volume/here/made", tmpfs(&[])).guest("pid").run());
         }
         done.store(true, Relaxed);
@@ -516,7 +517,7 @@ fn in_a_user_namespace_devices_work() {
 
 #[test]
 fn a_device_outside_the_list_is_not_opened() {
-    // GHSA-g54h-m393-cpwq: the list was read as what to deny.
+    // GHSA-g54h-m393-cpwq: a runtime read the list as the devices to deny.
     let disk = fs::metadata("/").expect("a root").dev();
     let (major, minor) = (rustix::fs::major(disk), rustix::fs::minor(disk));
     for devices in [json!([{"allow": false, "access": "rwm"}]), json!([]), json!(null)] {

@@ -10,7 +10,7 @@ fn own(kind: &str) -> String {
     fs::read_link(format!("/proc/self/ns/{kind}")).expect("our namespace").display().to_string()
 }
 
-/// The names in config.json beside those in /proc/PID/ns.
+/// The names in config.json and the names in /proc/PID/ns.
 const TYPES: [(&str, &str); 6] = [
     ("pid", "pid"),
     ("network", "net"),
@@ -72,7 +72,7 @@ fn a_user_namespace_can_be_joined_with_the_others() {
         .namespace("user", Some(&path("user")))
         .namespace("network", Some(&path("net")))
         .namespace("pid", Some(&path("pid")));
-    // Its root is not the host's, and must be able to make mount points.
+    // The container's root is not the host's, and must be able to make mount points.
     std::os::unix::fs::chown(second.rootfs("/"), Some(100_000), Some(100_000)).expect("chown");
     let theirs =
         ["user", "net", "pid"].map(|link| fs::read_link(path(link)).expect("the link").display().to_string());

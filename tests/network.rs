@@ -1,5 +1,5 @@
-//! The container's network, and network devices that are moved into it. The devices are made in a network namespace of the
-//! test's own: the host's is never touched.
+//! The container's network, and network devices that are moved into it. The tests make the devices in a network
+//! namespace of their own, and never touch the host's.
 
 use std::fs;
 
@@ -52,7 +52,7 @@ fn a_device_without_a_network_namespace_is_refused() {
     bundle.create().fails_with("linux.netDevices");
 }
 
-/// Mounts of these types, in this order.
+/// Mounts of these types in this order.
 fn mounts(types: &[&str]) -> Value {
     let mount = |fstype: &&str| {
         let destination = match *fstype {
@@ -80,7 +80,7 @@ fn hooks_and_the_process_find_the_container_in_its_network_and_the_runtime_in_it
     for types in [&["proc", "sysfs"][..], &["proc"]] {
         let mut bundle = Bundle::new().set("/mounts", mounts(types)).guest("ns net");
         for kind in ["prestart", "createRuntime", "createContainer", "poststart"] {
-            // Of the state on stdin the first "pid" is the container's.
+            // The first "pid" in the state on stdin is the container's.
             let text = format!(
                 "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); readlink /proc/self/ns/net > \"$1/{kind}\"; \
                  test {kind} = createContainer || readlink /proc/$pid/ns/net >> \"$1/{kind}\"; true"
@@ -97,7 +97,7 @@ fn hooks_and_the_process_find_the_container_in_its_network_and_the_runtime_in_it
         let both = format!("{host}\n{container}");
         assert_eq!([prestart.trim(), create_runtime.trim()], [both.as_str(); 2], "{types:?}");
         assert_eq!(create_container.trim(), container, "{types:?}");
-        // The process may have ended by then.
+        // The process may have ended before this hook ran.
         assert!(poststart.starts_with(&host), "{poststart}");
     }
 }

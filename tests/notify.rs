@@ -1,4 +1,4 @@
-//! NOTIFY_SOCKET: what the container tells systemd reaches it, with the pid that the host knows.
+//! NOTIFY_SOCKET: what the container tells systemd arrives there, with the pid that the host knows.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn readiness_is_passed_on_with_the_pid_of_the_container() {
         said.push(receive());
     }
     assert!(said.iter().any(|line| line.contains("READY=1")), "{said:?}");
-    // Of the runtime or of the container: both are what systemd may follow, and nothing else is.
+    // systemd may follow the runtime's pid or the container's. No other pid is right.
     let main = said.iter().flat_map(|text| text.lines()).find_map(|line| line.strip_prefix("MAINPID="));
     let known = [running.child.id().to_string(), bundle.wait_for("pid")];
     assert!(main.is_some_and(|pid| known.iter().any(|known| known == pid)), "{said:?} {known:?}");
@@ -50,7 +50,7 @@ fn without_the_variable_the_container_has_no_socket() {
     Bundle::new().guest("multi env NOTIFY_SOCKET -- stat /run/notify").run().prints("unset\nENOENT");
 }
 
-/// A socket as systemd has it, which answers a barrier by letting go of what came with it.
+/// A socket like systemd's. It answers a barrier by closing the descriptor that came with it.
 fn systemd(path: &std::path::Path) -> std::thread::JoinHandle<Vec<String>> {
     let socket = UnixDatagram::bind(path).expect("a socket");
     socket.set_read_timeout(Some(Duration::from_secs(15))).expect("a timeout");
@@ -58,7 +58,7 @@ fn systemd(path: &std::path::Path) -> std::thread::JoinHandle<Vec<String>> {
         let mut said = Vec::new();
         loop {
             let mut text = [0; 256];
-            // A descriptor that nobody takes is closed by the kernel.
+            // The kernel closes a descriptor that the receiver does not take.
             let length = socket.recv(&mut text).expect("a message in time");
             let text = String::from_utf8_lossy(&text[..length]).trim_end().to_owned();
             if text == "BARRIER=1" {
@@ -119,7 +119,7 @@ fn a_socket_of_the_host_that_cannot_be_had_is_only_a_warning() {
         let path = if path == "stale" { &stale } else { path };
         drop(UnixDatagram::bind(&stale).expect("a socket"));
         let bundle = bundle.variable("NOTIFY_SOCKET", path);
-        // It has no socket then, of which nothing would come.
+        // The container then has no socket: nothing would answer there.
         let attempt = bundle.guest("multi env NOTIFY_SOCKET -- stat /run/notify").run();
         let (out, err) = (&attempt.output.out, &attempt.output.err);
         assert_eq!(out.as_str(), "unset\nENOENT\n", "{}", attempt.output);

@@ -128,7 +128,7 @@ fn the_five_capability_sets_are_those_of_the_config() {
         .set("/process/user/uid", json!(1000))
         .guest("caps")
         .run()
-        // The ambient set is what a user other than root keeps over execve.
+        // A user other than root keeps the ambient set over execve.
         .prints("bounding=CAP_CHOWN,CAP_KILL,CAP_NET_RAW\neffective=CAP_CHOWN\ninheritable=CAP_CHOWN\npermitted=CAP_CHOWN\nambient=CAP_CHOWN");
 }
 
@@ -141,7 +141,7 @@ fn no_capabilities_means_none() {
 
 #[test]
 fn a_user_other_than_root_has_no_effective_capabilities() {
-    // CVE-2016-8867: they were ambient by default.
+    // CVE-2016-8867: engines made them ambient by default.
     let facts = Bundle::new().set("/process/user/uid", json!(1000)).guest("caps").run().facts();
     let of = |set: &str| facts.lines().find_map(|line| line.strip_prefix(set)).expect("the set").to_owned();
     assert_eq!((of("effective="), of("permitted="), of("ambient=")), Default::default(), "{facts}");
@@ -190,12 +190,13 @@ fn an_rlimit_of_one_does_not_hinder_the_runtime() {
         .prints("3:3");
 }
 
-/// abort(3) must not take the process for its parent, whose copy it is; without a pid namespace it could reach that.
+/// abort(3) must not signal the parent. The process is a copy of its parent, and without a pid namespace it can reach
+/// it.
 #[test]
 fn a_first_process_without_memory_ends_itself_and_not_the_runtime() {
     crate::skip_unless!(!under_runc(), "this is about the runtime's own program");
     let path = format!("PATH=/{}", "a".repeat(300_000));
-    // The environment is copied for the hook, when the limit is in force.
+    // init copies the environment for the hook after the limit is set.
     let container = Bundle::new()
         .without_namespace("pid")
         .set("/process/rlimits", json!([{"type": "RLIMIT_AS", "soft": 4096, "hard": 4096}]))
@@ -244,7 +245,7 @@ fn the_personality_is_set() {
 
 #[test]
 fn no_signal_is_blocked_and_sigpipe_is_not_ignored() {
-    // Rust's own start-up ignores SIGPIPE; a container must not inherit that.
+    // Rust's start-up code ignores SIGPIPE. A container must not inherit that.
     let facts = Bundle::new().guest("multi status SigBlk -- status SigIgn").run().facts();
     let masks: Vec<_> = facts.lines().map(|mask| u64::from_str_radix(mask, 16).expect("a mask")).collect();
     assert_eq!((masks[0], masks[1] & 1 << (libc::SIGPIPE - 1)), (0, 0), "{facts}");
@@ -267,7 +268,7 @@ fn the_session_keyring_is_new_unless_told() {
 
 #[test]
 fn the_name_of_the_session_keyring_cannot_be_foreseen() {
-    // Who makes a keyring of the name first would have the container join it.
+    // If a user could make a keyring of this name first, the container would join it.
     let name = || {
         let container = Bundle::new().guest("multi keyring -- pause").started();
         container.prints_in_time("_ses.");
@@ -280,7 +281,7 @@ fn the_name_of_the_session_keyring_cannot_be_foreseen() {
 
 #[test]
 fn the_process_dies_with_nobody() {
-    // Not bound to the life of the command that created it.
+    // The process does not depend on the life of the command that created it.
     let container = Bundle::new().started();
     std::thread::sleep(std::time::Duration::from_millis(50));
     assert_eq!(container.status(), "running");

@@ -1,4 +1,4 @@
-//! Programs of a few instructions. They need no C library, and make only the system calls that are written here:
+//! Programs of a few instructions. They need no C library, and make only the system calls that are written here. So
 //! neither a filter nor a missing library changes what they do.
 
 /// Waits for ever. Its only system call is pause(2).
@@ -10,8 +10,8 @@ pub fn waiting() -> Vec<u8> {
     ])
 }
 
-/// A dynamic linker that opens the program it was loaded for, and has the guest write to it. The guest does so when the
-/// program no longer runs: nobody may write to a file that is being executed.
+/// A dynamic linker that opens the program for which it was loaded, and then executes the guest to write to that
+/// file. By then the program no longer runs: the kernel refuses writes to a file that is being executed.
 pub fn hostile_linker() -> Vec<u8> {
     let mut code = vec![
         0x48, 0x8d, 0x3d, 0x38, 0x00, 0x00, 0x00, // lea rdi, [exe]
@@ -38,7 +38,7 @@ pub fn hostile_linker() -> Vec<u8> {
     program(&code)
 }
 
-/// elf(5): a header, one segment that is the whole file, and the code behind both.
+/// An ELF file: a header, one segment that is the whole file, and the code behind both. See elf(5).
 fn program(code: &[u8]) -> Vec<u8> {
     const HEADERS: u64 = 64 + 56;
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();

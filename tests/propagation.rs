@@ -1,12 +1,12 @@
-//! Which mounts travel between the host and a container: those that the configuration asks for.
+//! Which mounts travel between the host and a container: only those for which the configuration asks.
 //!
-//! The host of each test is a mount namespace of its own, whose root is shared, private, or a slave.
+//! Each test has a host of its own: a mount namespace whose root is shared, private, or a slave.
 
 use serde_json::json;
 
 use crate::support::{Bundle, bind, is_root, tmpfs};
 
-/// Each way in which the root of a host may be tied to others.
+/// Each way to tie the root of a host to other mount namespaces.
 const HOSTS: [(&str, &str); 3] = [
     ("shared", "mount --make-rshared /;"),
     ("private", ""),
@@ -16,19 +16,19 @@ const HOSTS: [(&str, &str); 3] = [
     ),
 ];
 
-/// The runtime in front of these words is run by `script` on such a host.
+/// Calls the runtime through `script` on such a host.
 fn on_a_host(bundle: Bundle, before: &str, script: &str) -> Bundle {
     let bundle = bundle.variable("HOST", script);
     bundle.through(&format!("exec unshare -m --propagation private sh -c '{before} eval \"$HOST\"' _ \"$@\""))
 }
 
-/// Runs it to its end and prints the difference of the host's mount table.
+/// Runs the container to its end, and prints how the host's mount table has changed.
 const COMPARED: &str = r#"
     cat /proc/self/mountinfo | sort > mounts.before
     "$@"; code=$?
     cat /proc/self/mountinfo | sort | diff mounts.before - && exit $code"#;
 
-/// Creates it; then the host mounts; then it is started, and has ended when this does.
+/// Creates the container; then the host mounts; then the container is started, ends, and is deleted.
 fn then_mounts(mounts: &str) -> String {
     format!(
         r#"
@@ -41,7 +41,7 @@ fn then_mounts(mounts: &str) -> String {
     )
 }
 
-/// A container with the default mounts and binds, masks, and devices.
+/// A container with the default mounts, and with bind mounts, masks and devices.
 fn bundle() -> Bundle {
     let bundle = Bundle::new()
         .file("secret", "hidden")
@@ -62,7 +62,7 @@ fn bundle() -> Bundle {
         .set("/linux/devices", device)
 }
 
-/// The same as root of a user namespace, without a network namespace: then /sys is the host's.
+/// The same as root of a user namespace without a network namespace: its /sys is the host's.
 fn in_a_user_namespace() -> Bundle {
     bundle().user_namespace().without_namespace("network")
 }
@@ -82,7 +82,7 @@ fn nothing_that_a_container_mounts_arrives_on_the_host() {
                 let (table, covered) = facts.rsplit_once('\n').expect("two facts");
                 let shared = table.lines().find(|line| line.contains("shared"));
                 assert_eq!(shared, None, "{host}, {who}, {propagation:?}: {facts}");
-                // A tmpfs that is on /sys/fs hides what is below.
+                // A tmpfs on /sys/fs hides the mount points below it.
                 let refused = covered.split('"').skip(1).step_by(2).find(|said| !said.ends_with(" ENOENT"));
                 assert_eq!(refused, None, "{host}, {who}, {propagation:?}: {facts}");
                 let count: Option<u32> =
@@ -104,7 +104,7 @@ fn nothing_that_the_host_mounts_on_its_devices_arrives_in_a_container() {
             let bundle = make().guest("multi read /secret -- stat /dev/zero -- stat /dev/mine -- mountinfo");
             let id = bundle.id.clone();
             let bundle = on_a_host(bundle, before, &then_mounts(mounts)).variable("ID", &id);
-            // So that the cgroup is found.
+            // The runtime finds the cgroup only without the new mounts.
             let bundle = bundle.variable("AFTER", "umount /sys /sys/fs");
             let output = bundle.start("create").finish().ok();
             assert!(output.out.starts_with("\nchar 1:5 0666 0 0\nchar 1:5 0666 0 0\n"), "{host}: {output}");
@@ -117,7 +117,8 @@ fn nothing_that_the_host_mounts_on_its_devices_arrives_in_a_container() {
 #[test]
 fn the_root_has_the_propagation_of_the_configuration() {
     crate::skip_unless!(is_root(), "a host of its own needs root");
-    // What the root is, what a mount of the host below it is, and whether what the host mounts later arrives in them.
+    // The configuration's value; the root's propagation; that of a host mount below it; whether later host mounts
+    // arrive.
     for (said, root, below, arrives) in [
         (None, "master", "master", [true, true]),
         (Some("slave"), "master", "master", [true, true]),

@@ -1,4 +1,4 @@
-//! Containers of a user who is not root: no privilege on the host, a user namespace with one id.
+//! Containers of an ordinary user: no privilege on the host, and a user namespace with one id.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -9,15 +9,15 @@ use serde_json::json;
 
 use crate::support::{Bundle, View, accept_fd, bind, eventually, is_root, runtime, under_runc};
 
-/// A host user that need not exist.
+/// A user id that need not exist on the host.
 const USER: u32 = 64_321;
 
-/// A bundle that belongs to the user and is run by them, as `spec --rootless` writes it.
+/// A bundle that this user owns and runs, with the configuration that `spec --rootless` writes.
 pub fn rootless() -> Bundle {
     rootless_as(USER, |_| String::new())
 }
 
-/// The same of another user, with these words in front of the runtime.
+/// The same for another user, with these words in front of the runtime.
 fn rootless_as(user: u32, before: impl Fn(&Bundle) -> String) -> Bundle {
     let bundle = Bundle::new();
     let before = before(&bundle);
@@ -126,7 +126,7 @@ fn a_container_without_a_cgroup_of_its_own_sees_that_of_the_caller() {
     crate::skip_unless!(is_root(), "becoming another user needs root");
     crate::skip_unless!(!View::Host.unified(), "a version 2 tree is shown as it is");
     let bundle = rootless();
-    // One that is the user's, whose files would be writable if the mount were.
+    // A cgroup that the user owns: its files would be writable if the mount were.
     let cgroup = format!("/sys/fs/cgroup/devices/{}", bundle.id.replace("test", "user"));
     let script = as_user(&format!(
         "mkdir -p {cgroup}; chown {USER} {cgroup}; echo $$ > {cgroup}/cgroup.procs; chmod 555 {cgroup};"
@@ -136,7 +136,7 @@ fn a_container_without_a_cgroup_of_its_own_sees_that_of_the_caller() {
     let facts = bundle.through_anew(&script).guest(&words).run().facts();
     removed(&cgroup);
     let lines: Vec<_> = facts.lines().collect();
-    // Not the root, which has another file.
+    // This is not the root cgroup, which has a file "release_agent".
     assert!(lines[0].contains("cgroup.procs") && !lines[0].contains("release_agent"), "{facts}");
     assert_eq!(lines[1..], ["EROFS", "EROFS"], "{facts}");
 }
@@ -168,7 +168,7 @@ fn a_map_of_ids_that_are_not_the_users_is_refused() {
     bundle.create().fails_with("");
 }
 
-/// The script's last words are the runtime's; it runs as the user, who has a home that nobody else sees.
+/// A script that runs `"$@"` as the user, after the commands in `before`.
 fn as_user(before: &str) -> String {
     format!("{before} exec setpriv --reuid={USER} --regid={USER} --clear-groups --inh-caps=-all \"$@\"")
 }
@@ -205,7 +205,7 @@ fn a_user_has_every_verb_that_needs_no_cgroup() {
 fn kill_ends_a_container_without_cgroup_and_pid_namespace() {
     crate::skip_unless!(is_root(), "becoming another user needs root");
     let container = rootless().without_namespace("pid").guest("pause");
-    // A new procfs is for who has a pid namespace; the host's is bound.
+    // Mounting a new procfs needs a pid namespace. This bundle binds the host's.
     let proc = json!({"destination": "/proc", "type": "none", "source": "/proc", "options": ["rbind"]});
     let container = container.set("/mounts/0", proc).started();
     container.verb("kill", "--all", "KILL").ok();
@@ -221,7 +221,7 @@ fn with_permission_a_user_has_limits() {
         "the pids controller is not on v1 here"
     );
     let bundle = rootless();
-    // Not by the container's name: each command makes it, the last one too.
+    // Its name is not the container's id: each command makes this cgroup, the last command too.
     let cgroup = format!("/sys/fs/cgroup/pids/{}", bundle.id.replace("test", "user"));
     let script =
         as_user(&format!("mkdir -p {cgroup}; chown -R {USER} {cgroup}; echo $$ > {cgroup}/cgroup.procs;"));
@@ -253,7 +253,7 @@ fn the_pure_v2_tree_can_be_delegated_to_a_user() {
         .through_anew(&format!("exec unshare -m --propagation private sh -c {} _ \"$@\"", quoted(&script)));
     let container = bundle.namespace("cgroup", None).started();
     let own = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("the cgroup");
-    // Beside the shell's, as in runc: a cgroup that has processes gives no controllers to those below it.
+    // The container's cgroup is beside the shell's, as in runc: a cgroup with processes passes no controllers down.
     let wanted = format!("0::/{name}/{}", container.id());
     assert!(own.lines().any(|line| line == wanted), "{own}");
     container.exec(&[], "read /proc/self/cgroup").ok().says("0::/\n");
@@ -271,7 +271,7 @@ fn the_pure_v2_tree_can_be_delegated_to_a_user() {
     }
 }
 
-/// The user's own cgroup: empty, once the kernel has let go of the last command in it.
+/// Removes the user's own cgroup as soon as the kernel has released the last command in it.
 #[track_caller]
 fn removed(cgroup: &str) {
     eventually(&format!("{cgroup} is empty"), || fs::remove_dir(cgroup).is_ok());
@@ -351,12 +351,12 @@ fn a_full_quota_of_keys_is_a_warning() {
     crate::skip_unless!(is_root(), "becoming another user needs root");
     crate::skip_unless!(!under_runc(), "runc does not go on");
     crate::skip_unless!(Path::new("/proc/sys/kernel/keys/maxkeys").exists(), "the kernel has no keys");
-    // A user of its own: the other tests' quota is not to be full.
+    // This test has a user of its own, so that the quota of the other tests stays free.
     let bundle =
         rootless_as(USER + 1, |bundle| format!("'{}' without-keys", bundle.rootfs("guest").display()));
     let bundle = bundle.guest("multi pid -- keyring");
     let output = bundle.start("run").finish().ok();
-    // The caller's, which has no name.
+    // The caller's keyring, which has no name of its own.
     assert_eq!(output.out, "1\n_ses\n", "{output}");
     for part in ["level=warning", "keyring: keyctl JOIN_SESSION_KEYRING", "quota exceeded"] {
         assert!(output.err.contains(part), "{part}: {output}");
@@ -369,7 +369,7 @@ fn a_full_quota_of_keys_is_a_warning() {
     bundle.assert_clean();
 }
 
-/// Root of a user namespace, as in a container in a container: it has no power over the host's mounts and cgroups.
+/// Root of a user namespace, as in a container in a container. It has no power over the host's mounts and cgroups.
 fn nested(flags: &str) -> Bundle {
     let bundle = Bundle::new();
     let script = format!("exec unshare {flags} \"$@\"");
@@ -399,7 +399,7 @@ fn root_of_a_user_namespace_runs_containers_with_and_without_one_of_their_own() 
 
 #[test]
 fn what_only_root_of_an_outer_user_namespace_may_enter_is_mounted_in_an_inner_one() {
-    // As with rootless podman: root of the engine's namespace is the user, whose home is closed to others; the
+    // As with rootless podman: root of the engine's namespace is the user, whose home is closed to others. The
     // container's root is another of the user's ids.
     crate::skip_unless!(is_root(), "the ids of the test are root's");
     let bundle = Bundle::new().remove("/linux/resources");
@@ -410,7 +410,8 @@ fn what_only_root_of_an_outer_user_namespace_may_enter_is_mounted_in_an_inner_on
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
     let (inner, go) = (bundle.dir.join("inner"), bundle.dir.join("go"));
     chown(bundle.rootfs("/"), Some(700_000), Some(700_000)).expect("chown");
-    // Nobody may write the maps of their own namespace but for one id: the outer shell does, when the inner one is there.
+    // A process may write only one id into the maps of its own namespace. So the outer shell writes them when the
+    // inner one is there.
     let script = format!(
         "rm -f '{inner}' '{go}'; mkfifo '{go}'; \
          unshare -Um --keep-caps sh -c 'echo $$ >\"{inner}\"; read _ <\"{go}\"; exec setpriv --reuid=0 --regid=0 --clear-groups \"$@\"' _ \"$@\" & \
@@ -437,7 +438,8 @@ fn what_only_root_of_an_outer_user_namespace_may_enter_is_mounted_in_an_inner_on
 
 #[test]
 fn a_user_namespace_that_maps_every_id_to_itself_is_not_that_of_the_host() {
-    // As systemd's PrivateUsers=full makes it. Its root is a user: without --root, the state is where users have theirs.
+    // systemd's PrivateUsers=full makes such a map. Its root is a user: without --root, the state is where users have
+    // theirs.
     crate::skip_unless!(is_root() && !under_runc(), "only root may write such a map; runc reads the map");
     let bundle = Bundle::new();
     let script = "unshare -U --keep-caps sh -c 'echo $$ >pid; read _ <go; exec \"$@\"' _ \"$@\" & \

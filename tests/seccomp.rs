@@ -1,4 +1,4 @@
-//! System call filters, seen by the one system call that they were made for.
+//! System call filters. Each test makes the one system call for which its filter is written.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Attempt, Bundle, accept_fd, under_runc};
 
-/// Allows everything but what the rules say.
+/// A filter that allows everything except what these rules say.
 fn with(rules: Value) -> Bundle {
     Bundle::new().set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
 }
 
-/// `getpriority` stands for all: nothing in the guest's way needs it.
+/// Calls getpriority(2), which stands for any call: neither init nor the guest needs it.
 fn getpriority(bundle: Bundle, which: u32) -> Attempt {
     bundle.guest(&format!("syscall {} {which} 0", libc::SYS_getpriority)).run()
 }
@@ -51,7 +51,7 @@ fn unknown_names_are_ignored() {
 
 #[test]
 fn arguments_are_compared() {
-    // getpriority(which, who): 0 is a process, 2 a user.
+    // getpriority(which, who): which 0 means a process, 2 means a user.
     let rule = |op: &str, value: u64, two: u64| {
         json!([{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO",
                 "args": [{"index": 0, "value": value, "valueTwo": two, "op": op}]}])
@@ -89,7 +89,7 @@ fn a_default_of_errno_with_a_list_of_what_is_allowed() {
 
 #[test]
 fn a_filter_without_no_new_privileges_is_loaded_as_any_user() {
-    // The order of the filter and the loss of capabilities; both orders are needed.
+    // init loads the filter before or after it gives up its capabilities. Both orders must work.
     for nnp in [true, false] {
         let bundle = with(json!([{"names": ["getpriority"], "action": "SCMP_ACT_ERRNO"}]))
             .set("/process/noNewPrivileges", json!(nnp))
@@ -100,7 +100,7 @@ fn a_filter_without_no_new_privileges_is_loaded_as_any_user() {
 
 #[test]
 fn a_filter_that_is_older_than_the_kernel_is_not_in_the_way() {
-    // What an engine's list of 2018 does to the calls that came later, when init still has the program to find.
+    // A profile of 2018 refuses these newer calls while init still has to find the program.
     let later =
         ["close_range", "openat2", "faccessat2", "statx", "pidfd_open", "pidfd_getfd", "mount_setattr"];
     for refusal in [libc::EPERM, libc::ENOSYS] {
@@ -133,7 +133,7 @@ fn a_profile_that_allows_nothing_is_an_error_and_nothing_spins() {
 #[test]
 fn a_hook_that_the_profile_refuses_to_execute_ends_and_is_named() {
     crate::skip_unless!(!under_runc(), "runc words it in its own way");
-    // The copy of init that cannot become the hook may not exit either.
+    // The copy of init that cannot execute the hook may not call exit either.
     let rule = json!([{"names": ["execve", "execveat", "exit_group", "exit"], "action": "SCMP_ACT_ERRNO"}]);
     with(rule)
         .set("/hooks/startContainer", json!([{"path": "/guest", "args": ["guest", "pid"]}]))
@@ -163,7 +163,7 @@ fn a_listener_is_given_the_notifications() {
     let container = bundle
         .set("/linux/seccomp/listenerPath", json!(path))
         .set("/linux/seccomp/listenerMetadata", json!("for the agent"));
-    // Accepted while create runs: the runtime waits for nobody else.
+    // The agent accepts while create runs, because create waits for the agent.
     let agent = std::thread::spawn(move || accept_fd(&listener));
     let container = container.guest("pause").container();
     let (text, fds) = agent.join().expect("the agent got its message");
@@ -186,7 +186,7 @@ fn an_agent_gets_its_listener_though_it_has_to_answer_for_every_read() {
             .set("/process/noNewPrivileges", json!(no_new_privileges));
         let run = bundle.start("run");
         assert_eq!(accept_fd(&listener).1.len(), 1);
-        // We answer nothing.
+        // This agent never answers the notifications.
         bundle.call(&["delete", "--force", &bundle.id]).ok();
         run.finish();
         bundle.assert_clean();
@@ -201,7 +201,7 @@ fn a_listener_that_is_not_there_is_an_error() {
 
 #[test]
 fn notifying_of_write_is_refused() {
-    // The runtime itself would hang on it.
+    // The runtime itself would wait for an answer for ever.
     let bundle = with(json!([{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}]));
     bundle
         .set("/linux/seccomp/listenerPath", json!("/tmp/none"))
@@ -219,15 +219,15 @@ fn a_multiplexer_gives_32_bit_x86_no_call_that_it_may_not_make_directly() {
     for names in entries.iter_mut().filter_map(|entry| entry["names"].as_array_mut()) {
         names.retain(|name| name != "bind" && name != "socketcall");
     }
-    // For one address only, an address that no program has.
+    // The profile allows bind for one address only, which no program has.
     entries.push(json!({"names": ["bind"], "action": "SCMP_ACT_ALLOW",
         "args": [{"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}]}));
     for (words, fact) in [
         ("syscall32 20", "= 1"),         // getpid
         ("syscall32 361 -1 0", "EBADF"), // bind
         ("syscall32 361 -1 8", "EPERM"),
-        ("syscall32 102 2 0", "EPERM"), // socketcall, by which bind would end in EFAULT
-        ("syscall32 102 3 0", "EFAULT"), // connect, which the profile allows with any arguments
+        ("syscall32 102 2 0", "EPERM"), // socketcall for bind; if the filter let it pass, bind would answer EFAULT
+        ("syscall32 102 3 0", "EFAULT"), // socketcall for connect, which the profile allows with any arguments
     ] {
         Bundle::new().set("/linux/seccomp", profile.clone()).guest(words).run().prints(fact);
     }

@@ -1,5 +1,5 @@
-//! Attacks that have worked on runtimes of this kind, each first shown to work where nothing is in its way. Those on
-//! one area of the configuration stand with that area: mounts, devices, exec, fds, cgroups, bad input.
+//! Attacks that have worked on other runtimes. Each is first shown to work where nothing stops it. Attacks on one
+//! area of the configuration are tests of that area: mounts, devices, exec, fds, cgroups, bad input.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,14 +8,14 @@ use serde_json::json;
 
 use crate::support::{Bundle, bind, eventually, is_root, under_runc};
 
-/// A container that may look into other processes of its pid namespace, and open whatever it finds there.
+/// A container that may look into other processes of its pid namespace, and may open every file there.
 fn tracer() -> Bundle {
     ["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]
         .into_iter()
         .fold(Bundle::new(), Bundle::capability)
 }
 
-/// A file of the host as it is named by a procfs of the host, whatever the mount namespace.
+/// The path of a host file below a procfs of the host. It is the same in each mount namespace.
 fn mark(bundle: &Bundle) -> String {
     format!("/{}/root{}/file", std::process::id(), bundle.host_directory("host"))
 }
@@ -30,12 +30,12 @@ fn whoever_has_the_hosts_procfs_has_the_host() {
 
 #[test]
 fn the_hosts_procfs_is_not_open_in_a_container_that_waits_for_start() {
-    // As CVE-2024-21626: found by an exec into a created container.
+    // As in CVE-2024-21626, but through a process that `exec` starts in a created container.
     crate::skip_unless!(is_root(), "looking into processes of the host needs root");
     let container = tracer().guest("pause").container();
     let mark = mark(&container.bundle);
     container.exec(&[], &format!("hunt {mark} 0.3")).prints("contained");
-    // Nothing of the host is open but the fifos at which it waits: no directory to walk from.
+    // Of the host, init has only the fifos open at which it waits. No descriptor is a directory.
     let fds = container.exec(&[], "ls /proc/1/fd").ok().out;
     for fd in fds.split_whitespace() {
         let entries = container.exec(&[], &format!("ls /proc/1/fd/{fd}/..")).out;
@@ -45,7 +45,7 @@ fn the_hosts_procfs_is_not_open_in_a_container_that_waits_for_start() {
 
 #[test]
 fn the_hosts_procfs_is_not_reachable_while_exec_enters() {
-    // CVE-2016-9962: a process of the container looks into the one that enters.
+    // CVE-2016-9962: a process of the container looks into the process that enters.
     crate::skip_unless!(is_root(), "looking into processes of the host needs root");
     let container = tracer().started();
     let mark = mark(&container.bundle);
@@ -63,9 +63,9 @@ fn the_hosts_procfs_is_not_reachable_while_exec_enters() {
 
 #[test]
 fn the_runtimes_own_executable_is_not_writable_from_inside() {
-    // CVE-2019-5736. Where the executable is an ordinary file it is only busy, and for no longer than it runs.
+    // CVE-2019-5736. The executable of an ordinary runtime is protected only while it runs, because it is busy.
     crate::skip_unless!(is_root() && !under_runc(), "it is a read-only mount for root only");
-    // A copy of its own, which no other test executes: a running file is busy, whoever may write to it.
+    // A copy that no other test executes: a running file is busy, whatever its permissions.
     let bundle = Bundle::new().through("shift; exec ./runtime \"$@\"").guest("pause");
     let runtime = bundle.dir.join("runtime");
     crate::support::copy_program(crate::support::runtime(), &runtime);
@@ -73,7 +73,7 @@ fn the_runtimes_own_executable_is_not_writable_from_inside() {
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(held));
         fs::OpenOptions::new().write(true).open(path).map_err(|error| error.raw_os_error())
     };
-    // What the attack holds is opened while the runtime runs, and written to when it no longer does.
+    // The attacker opens the executable while the runtime runs, and writes to it when the runtime has ended.
     let naive = fs::File::open(&runtime).expect("the runtime");
     let container = bundle.container();
     let held =
@@ -83,8 +83,8 @@ fn the_runtimes_own_executable_is_not_writable_from_inside() {
     assert_eq!(reopen(&held).err().flatten(), Some(30), "EROFS is what a read-only mount says");
 }
 
-/// A mount namespace in which the program `runtime` of the bundle is on a mount of its own. The process that holds it
-/// makes that mount writable when it is told so, as an administrator does for an upgrade.
+/// A mount namespace in which the bundle's program `runtime` is on a mount of its own. The process that holds the
+/// namespace makes this mount writable on request, as an administrator does for an upgrade.
 struct ReadOnlyMount(std::process::Child);
 
 impl ReadOnlyMount {
@@ -124,7 +124,8 @@ impl Drop for ReadOnlyMount {
 
 #[test]
 fn the_runtimes_executable_stays_unwritable_when_a_read_only_mount_of_the_host_becomes_writable() {
-    // CVE-2019-5736, with patience: what was opened on a read-only mount is written to during the next upgrade.
+    // CVE-2019-5736, with patience: the attacker opens the file on a read-only mount, and writes to it during the
+    // next upgrade.
     crate::skip_unless!(is_root() && !under_runc(), "mounting needs root");
     let bundle = Bundle::new();
     crate::support::copy_program(crate::support::runtime(), bundle.dir.join("runtime"));
@@ -174,7 +175,7 @@ fn nothing_of_the_runtime_in_a_container_is_of_a_writable_mount() {
         let flags = rustix::fs::statvfs(&file).expect("a file").f_flag;
         assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{file:?}: {flags:?}");
     }
-    // ps(1) reads it here, and so does a container: of the runtime's own command line nothing is left.
+    // ps(1) and containers read these files. They show nothing of the runtime's own command line.
     let said = fs::read_to_string(proc.join("cmdline")).expect("its command line");
     assert_eq!(said.trim_end_matches('\0'), "orlop\0init");
     let comm = fs::read_to_string(proc.join("comm")).expect("its name");
@@ -189,7 +190,7 @@ fn a_link_at_the_pid_file_is_replaced_and_not_followed() {
     let bundle = Bundle::new().option("--pid-file pid").guest("pause");
     let victim = format!("{}/file", bundle.host_directory("host"));
     std::os::unix::fs::symlink(&victim, bundle.dir.join("pid")).expect("a symlink");
-    // The attack works on who just opens the path.
+    // The attack works on a program that opens the path.
     assert_eq!(fs::read_to_string(bundle.dir.join("pid")).expect("a file"), "from the host");
     let container = bundle.container();
     assert_eq!(fs::read_to_string(&victim).expect("the victim"), "from the host");
@@ -210,7 +211,7 @@ fn the_state_of_a_container_is_its_owners_alone() {
 
 #[test]
 fn a_config_that_says_a_thing_twice_is_refused() {
-    // Two readers that take one the first and the other the last would disagree on what was allowed.
+    // If one reader takes the first value and another reader the last, they disagree on what is allowed.
     let bundle = Bundle::new();
     bundle.write_config();
     let text = fs::read_to_string(bundle.dir.join("config.json")).expect("the config");
@@ -243,7 +244,7 @@ fn a_record_that_was_cut_off_costs_neither_the_list_nor_the_id() {
         let text = fs::read(&file).expect("the record");
         fs::write(&file, &text[..text.len() * percent / 100]).expect("the record");
         container.bundle.call(&["list"]).ok();
-        // The process, too: the cgroup that it has by default is looked for.
+        // delete ends the process, too: it looks at the cgroup that a container has by default.
         container.verb("delete", "--force", "").ok();
         container.bundle.assert_clean();
     }
@@ -254,10 +255,10 @@ fn a_console_socket_that_is_none_is_refused_and_not_touched() {
     let bundle = Bundle::new().set("/process/terminal", json!(true)).option("--console-socket console");
     let victim = format!("{}/file", bundle.host_directory("host"));
     std::os::unix::fs::symlink(&victim, bundle.dir.join("console")).expect("a symlink");
-    // The attack works on who writes to the path.
+    // The attack works on a program that writes to the path.
     assert_eq!(fs::read_to_string(bundle.dir.join("console")).expect("a file"), "from the host");
     bundle.create().fails_with_all(&["--console-socket", "connection refused"]);
-    // The same for the pid file of exec.
+    // The pid file of exec is treated in the same way.
     let bundle = Bundle::new();
     let victim = format!("{}/file", bundle.host_directory("host"));
     let container = bundle.started();
@@ -270,7 +271,7 @@ fn a_console_socket_that_is_none_is_refused_and_not_touched() {
 
 #[test]
 fn an_id_that_does_not_fit_is_refused_wherever_one_is_taken() {
-    // 4294967295 means "unchanged" to setuid and chown: root would stay root. 2^32 would be 0 where it is cut off.
+    // 4294967295 means "unchanged" to setuid and chown: root would stay root. A cast to 32 bits makes 0 of 2^32.
     assert_eq!(4_294_967_296_u64 as u32, 0, "the naive cast");
     for number in [json!(-1), json!(4_294_967_295_u64), json!(4_294_967_296_u64), json!("1"), json!(1.5)] {
         let device =
@@ -297,7 +298,7 @@ fn an_id_that_does_not_fit_is_refused_wherever_one_is_taken() {
             bundle.set(pointer, value).guest("ids").run().fails_with(name);
         }
     }
-    // A range whose end is past the last id.
+    // The end of this range is past the last id.
     let map = json!([{"containerID": 0, "hostID": 4_294_967_290_u64, "size": 10}]);
     Bundle::new().user_namespace().set("/linux/uidMappings", map).run().fails_with("uidMappings");
     let container = Bundle::new().started();
@@ -318,7 +319,7 @@ fn an_id_does_not_lead_to_the_container_of_another_root() {
     let other = container.bundle.dir.join("other");
     fs::create_dir(&other).expect("another root");
     let id = format!("../state/{}", container.id());
-    // The attack works on who appends the id to the root.
+    // The attack works on a program that appends the id to the root.
     assert!(other.join(&id).join("state.json").exists());
     for words in [
         vec!["state", &id],
@@ -350,7 +351,7 @@ fn exec_does_not_leave_the_cgroup_of_its_container() {
 
 #[test]
 fn a_sysctl_does_not_leave_what_is_the_containers() {
-    // Each of these would be a file that is not of the container's namespaces, by way of one that is.
+    // Each key names a file outside of the container's namespaces by a path through a file inside of them.
     assert!(fs::exists("/proc/sys/net/core/../../kernel/panic").expect("stat"), "the way is there");
     let before = fs::read_to_string("/proc/sys/kernel/panic").expect("the host's");
     for key in [
@@ -383,7 +384,7 @@ fn annotations_give_no_right_that_the_configuration_does_not() {
         annotations.insert(name.to_owned(), json!(value));
         let bundle = Bundle::new().symlink(".krun_config.json", "/made").guest("ids");
         let output = bundle.set("/annotations", json!(annotations)).start("run").finish();
-        // Refused or nothing to us: what runs is the process of the configuration.
+        // The runtime refuses the annotation or ignores it: the process is the one of the configuration.
         assert!(output.code != 0 || output.out.starts_with("uid=0"), "{name}: {output}");
         assert!(!fs::exists("/made").expect("stat"), "{name}");
     }
@@ -391,7 +392,7 @@ fn annotations_give_no_right_that_the_configuration_does_not() {
 
 #[test]
 fn nothing_is_restored_from_what_an_image_says() {
-    // CVE-2026-119101, CVE-2026-115520, CVE-2026-119614: there is no restore to be confused.
+    // CVE-2026-119101, CVE-2026-115520, CVE-2026-119614: orlop has no restore.
     let bundle = Bundle::new();
     bundle.write_config();
     assert_ne!(bundle.call(&["restore", "--image-path", ".", &bundle.id]).code, 0);
@@ -413,7 +414,7 @@ fn what_spec_writes_has_no_inheritable_capabilities() {
 
 #[test]
 fn no_tree_is_removed_by_name() {
-    // CVE-2022-21658: what the container can write to is never walked by path.
+    // CVE-2022-21658: the runtime never walks by path what a container can write to.
     for file in ["src/state.rs", "src/destroy.rs", "src/launch.rs", "src/commands/delete.rs"] {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         assert!(!fs::read_to_string(path).expect("a source file").contains("remove_dir_all"), "{file}");

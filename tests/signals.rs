@@ -1,12 +1,12 @@
-//! Signals: what the caller of the runtime ignores or blocks is no matter of the container's; which signals `run`
-//! passes on; and that a signal ends each wait.
+//! Signals. The container does not inherit what the runtime's caller ignores or blocks. `run` passes some signals on.
+//! A signal ends each wait.
 
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{Bundle, eventually, under_runc};
 
-/// The runtime's caller ignores and blocks these signals: all, if none is named.
+/// The runtime's caller ignores and blocks these signals, or all signals if none is named.
 fn caller(ignores: &str) -> String {
     let names = if ignores.is_empty() { String::new() } else { format!("={ignores}") };
     format!("exec env --ignore-signal{names} --block-signal{names} \"$@\"")
@@ -35,7 +35,7 @@ fn a_caller_that_ignores_sigchld_is_told_how_the_process_ended() {
     bundle().user_namespace().guest("pid").run().prints("1");
 }
 
-/// By number: the table of rustix has no real-time signals.
+/// Sends a signal by its number: rustix's table has no real-time signals.
 fn send(to: &std::process::Child, signal: i32) {
     let sent = std::process::Command::new("kill").args([format!("-{signal}"), to.id().to_string()]).status();
     assert!(sent.expect("kill").success(), "{signal}");
@@ -46,7 +46,8 @@ fn run_passes_on_what_is_meant_for_the_process_only() {
     let bundle = Bundle::new().guest("signals");
     let running = bundle.start("run");
     running.until("ready");
-    // Not about the process: the size of a terminal that is not there, the runtime's children, Go's own.
+    // These are not for the process: the size of the terminal (there is none), the runtime's children, Go's own
+    // signal.
     for signal in [libc::SIGWINCH, libc::SIGCHLD, libc::SIGURG] {
         send(&running.child, signal);
     }

@@ -1,5 +1,5 @@
-//! The files of `--root`: which are containers, whose word counts, and what a verb does when they cannot be read or
-//! written.
+//! The files of `--root`: which of them are containers, whose files the runtime trusts, and what a verb does when it
+//! cannot read or write them.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -49,7 +49,7 @@ fn what_stands_in_the_root_beside_containers_is_not_listed_and_not_removed() {
     }
 }
 
-// --- whose word counts ---
+// --- whose files the runtime trusts ---
 
 const VERBS: [&[&str]; 11] = [
     &["state"],
@@ -65,7 +65,7 @@ const VERBS: [&[&str]; 11] = [
     &["delete", "--force"],
 ];
 
-/// No verb acts on the container, and each says why.
+/// Each verb refuses to act on the container, and its error says why.
 #[track_caller]
 fn all_verbs_refuse(bundle: &Bundle, why: &str) {
     for words in VERBS {
@@ -103,7 +103,7 @@ fn state_that_another_user_could_have_written_is_refused() {
     chmod(&root, 0o770);
     container.bundle.call(&["list"]).fails(1, &["--root", &filter(&root), "chmod go-w"]);
     container.bundle.start("create").finish().fails(1, &["--root", &filter(&root), "chmod go-w"]);
-    // Each has its place in /tmp.
+    // As in /tmp: all users may write here, and only the owner may rename a directory.
     chmod(&root, 0o1777);
     assert_eq!(container.status(), "running");
     chown(&dir, Some(1234), None).expect("chown");
@@ -140,7 +140,7 @@ fn a_fifo_or_a_link_in_the_place_of_the_record_is_not_waited_for_or_followed() {
 
 // --- what cannot be read ---
 
-/// In a cgroup that nobody finds by the id alone.
+/// A container in a cgroup that cannot be found by the id alone.
 fn in_a_named_cgroup() -> (Container, i64) {
     let bundle = Bundle::new();
     let path = format!("/{}-named", bundle.id);
@@ -212,7 +212,7 @@ fn a_configuration_that_makes_a_record_too_long_is_refused_before_anything_is_ma
     output.fails(1, &["annotations: with 18", "the limit is"]);
     assert!(!bundle.dir.join("hook-ran").exists());
     bundle.assert_clean();
-    // The longest that is taken is read again by all.
+    // All verbs can read the longest record that create accepts.
     let bundle = Bundle::new().set("/annotations", json!({"a": "x".repeat(7 << 20)}));
     let container = bundle.started();
     assert_eq!(container.status(), "running");

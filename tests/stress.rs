@@ -1,10 +1,10 @@
-//! Many containers: one after another, and side by side. What is left is looked for after each, and after all.
+//! Many containers, one after another and side by side. The test looks for leftovers after each one and at the end.
 
 use std::sync::Mutex;
 
 use crate::support::Bundle;
 
-/// Only one of these at a time: they are meant to compete with themselves.
+/// Only one of these tests runs at a time, because each measures how its own containers compete.
 static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]

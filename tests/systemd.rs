@@ -1,12 +1,12 @@
-//! `--systemd-cgroup` where systemd cannot be had: each reason is one line, in bounded time, and nothing is left. With a
-//! systemd: integration/vm.
+//! `--systemd-cgroup` on hosts where the runtime cannot reach systemd: the error is one line, comes in bounded time,
+//! and leaves nothing. integration/vm has the tests with a systemd.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 
 use crate::support::{Bundle, View, is_root};
 
-/// A host with the version 2 tree alone, where what the test puts at `bus` in the bundle is the system bus.
+/// A host with the version 2 tree alone. If the test puts a socket at `bus` in the bundle, it is the system bus.
 fn on_v2() -> Option<Bundle> {
     if let Some(reason) = View::V2.missing() {
         eprintln!("skipped: {reason}");
@@ -19,7 +19,7 @@ fn on_v2() -> Option<Bundle> {
          mount --bind '{bus}' /run/dbus/system_bus_socket; fi && exec \"$@\"",
         bus = bus.display()
     );
-    // In the mount namespace that the view makes.
+    // The script runs in the mount namespace that the view makes.
     Some(bundle.view(View::V2).through(&script).global("--systemd-cgroup"))
 }
 
@@ -45,7 +45,7 @@ fn nobody_at_the_bus_is_said_by_its_address() {
     let Some(bundle) = on_v2() else { return };
     let said = "linux.cgroupsPath: systemd: orlop-orlop-test-";
     bundle.create().fails_with_all(&[said, "nobody listens at unix:path=/run/dbus/system_bus_socket"]);
-    // A socket that a dead daemon has left.
+    // A socket that is left of a dead daemon.
     let Some(bundle) = on_v2() else { return };
     drop(listen(&bundle));
     bundle.run().fails_with("nobody listens at unix:path=/run/dbus/system_bus_socket");
@@ -54,7 +54,7 @@ fn nobody_at_the_bus_is_said_by_its_address() {
 #[test]
 fn a_bus_that_hangs_is_waited_for_ten_seconds() {
     let Some(bundle) = on_v2() else { return };
-    // The kernel takes the connection; nobody ever reads from it.
+    // The kernel accepts the connection; no process ever reads from it.
     let _bus = listen(&bundle);
     let begin = std::time::Instant::now();
     bundle.create().fails_with("does not answer (10s)");

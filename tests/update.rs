@@ -1,4 +1,4 @@
-//! `update`: limits of a container that runs, as the kernel has them afterwards and as they are written down.
+//! `update`: limits of a running container, as the kernel has them afterwards and as the record has them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ fn in_each_view(controller: &str, test: impl Fn(View)) {
     }
 }
 
-/// Where the container's cgroup of this controller is.
+/// The container's cgroup in the hierarchy of this controller.
 fn cgroup(container: &Container, controller: &str) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).expect("the cgroups");
     let path =
@@ -79,7 +79,7 @@ fn pids_are_limited_and_set_free_again() {
         has(&container, "pids", PIDS, "20");
         container.verb("update", "--pids-limit -1", "").ok();
         has(&container, "pids", PIDS, "max");
-        // Zero is not "unlimited": the least that there is.
+        // 0 does not mean "unlimited" here; it becomes the smallest limit.
         container.verb("update", "--pids-limit 0", "").ok();
         has(&container, "pids", PIDS, "1");
     });
@@ -120,7 +120,7 @@ fn engines_send_json_on_stdin_and_in_files() {
         begin(command, &container.bundle.dir).finish().ok();
         has(&container, "memory", MEMORY, "33554432");
         fs::write(&path, r#"{"memory":{"limit":50331648}}"#).expect("a file");
-        // All other options are ignored then.
+        // With -r the runtime ignores all other options.
         container.verb("update", &format!("--memory 1g -r {}", path.display()), "").ok();
         has(&container, "memory", MEMORY, "50331648");
         assert_eq!(recorded(&container)["memory"]["limit"], 50_331_648);
@@ -182,7 +182,7 @@ fn kernel_tcp_memory_is_a_limit_with_version_1_and_a_warning_with_version_2() {
         }
         assert_eq!(output.err, "");
         has(&container, "memory", &[file], &(32 << 20).to_string());
-        // An update that names other limits leaves it, and one that is refused takes it back.
+        // An update of other limits leaves it as it is. An update that fails restores it.
         let limits = container.bundle.dir.join("limits.json");
         fs::write(&limits, r#"{"memory":{"kernelTCP":16777216},"cpu":{"cpus":"7777"}}"#).expect("a file");
         let refused = container.verb("update", &format!("--resources {}", limits.display()), "");

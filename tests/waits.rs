@@ -1,5 +1,5 @@
-//! No wait is without a second way out: a stuck engine, agent, hook or reader ends in an error that says which, and
-//! never keeps a container from being deleted.
+//! Each wait has a second way out. If an engine, agent, hook or reader is stuck, the error says which. A stuck one
+//! never keeps the runtime from deleting a container.
 
 use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::{Bundle, eventually, terminal, under_runc};
 
-/// A socket whose listener accepts nobody and whose queue is full: who connects waits. With what fills it.
+/// A listening socket that accepts no connection, and the connections that fill its queue: a new connection waits.
 fn nobody_accepts(path: &Path) -> (UnixListener, Vec<UnixStream>) {
     let listener = UnixListener::bind(path).expect("a socket");
     nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).expect("a backlog"))
@@ -43,7 +43,8 @@ fn with_agent(call: &str) -> (Bundle, PathBuf) {
         "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path,
         "syscalls": [{"names": [call], "action": "SCMP_ACT_NOTIFY"}]
     });
-    // Without no_new_privs: behind the filter init gives up the right that loading it takes.
+    // Without no_new_privs, init makes more calls behind the filter: there it gives up the right that loading it
+    // needed.
     let bundle = bundle.set("/linux/seccomp", profile).set("/process/noNewPrivileges", json!(false));
     (bundle.guest("pause"), path)
 }
@@ -120,7 +121,7 @@ fn a_start_whose_hook_is_stuck_does_not_keep_delete_waiting() {
     let container = Bundle::new().set("/hooks/startContainer", hook).guest("pause").container();
     let start = container.bundle.command(&["start", container.id()]);
     let start = crate::support::begin(start, &container.bundle.dir);
-    // `start` itself is at work on the container, too: what counts is the hook's own program.
+    // `start` itself works on the container, too. The test looks for the hook's own program.
     let is_hook = |pid: &i32| {
         std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"guest\0pause"))
     };
@@ -137,7 +138,7 @@ fn a_start_whose_process_is_killed_says_so_however_far_it_had_got() {
     crate::skip_unless!(!under_runc(), "runc words it in its own way");
     let container = Bundle::new().guest("pause").container();
     let init = rustix::process::Pid::from_raw(container.pid() as i32).expect("an id");
-    // It cannot even read that it may go on.
+    // init is stopped, so it cannot read the order to go on.
     rustix::process::kill_process(init, rustix::process::Signal::STOP).expect("it waits");
     let start = container.bundle.command(&["start", container.id()]);
     let start = crate::support::begin(start, &container.bundle.dir);
@@ -175,7 +176,7 @@ fn a_terminal_that_nobody_reads_hides_neither_the_end_nor_a_signal() {
     bundle.assert_clean();
 }
 
-/// A foreground run on a terminal, with this as its standard output.
+/// `run` in the foreground on a terminal, with this file as its standard output.
 fn on_a_terminal(
     bundle: &Bundle,
     slave: &File,
@@ -203,7 +204,7 @@ fn term(run: &std::process::Child) {
 #[test]
 fn a_terminal_that_nobody_reads_does_not_keep_run_from_a_signal() {
     crate::skip_unless!(!under_runc(), "runc waits for ever");
-    // Write(2) to a terminal may wait though poll(2) has found room.
+    // write(2) to a terminal may block although poll(2) has reported room.
     let (_master, slave) = terminal(24, 80);
     let bundle = Bundle::new().set("/process/terminal", json!(true)).guest("multi flood");
     let bundle = bundle.without_namespace("pid");
@@ -211,7 +212,7 @@ fn a_terminal_that_nobody_reads_does_not_keep_run_from_a_signal() {
     let running = || bundle.call(&["state", &bundle.id]).out.contains("running");
     eventually("the container runs", running);
     std::thread::sleep(Duration::from_millis(300));
-    // One for the container, and one for who waits until its last words are read.
+    // The first signal is for the container. The second one ends a runtime that waits until its last output is read.
     term(&run);
     std::thread::sleep(Duration::from_millis(300));
     term(&run);
@@ -232,7 +233,7 @@ fn a_process_that_does_not_read_what_is_typed_does_not_keep_run_from_a_signal() 
     });
     nix::fcntl::fcntl(&master, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).expect("fcntl");
     for _ in 0..100 {
-        // More than both terminals hold.
+        // More bytes than both terminals can hold.
         let _ = master.write(&[b'x'; 1024]);
         std::thread::sleep(Duration::from_millis(2));
     }
