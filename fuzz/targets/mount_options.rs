@@ -1,16 +1,16 @@
-//! Mount options → plan: lines are options, the first three are destination, type and source.
+//! Mount options → plan. Each line is an option; the first three lines are destination, type and source.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use oci_spec::runtime::Mount;
 use orlop::parts::mount_options::{self, Effect, Options, TABLE};
-use orlop::parts::mounts::{self, Facts, UserNamespace, What};
+use orlop::parts::mounts::{self, BindSource, Facts, UserNamespace, What};
 use orlop::sys::mount::{ATIME_MASK, NOATIME, NODIRATIME, RELATIME, STRICTATIME};
 use orlop_fuzz::memory;
 use std::path::{Component, Path};
 
-/// What mount(8) would call the state of one attribute: the last word about it counts.
+/// The state of one attribute, as mount(8) reads the options: the last one about it counts.
 fn last_word(options: &[String], bit: u64) -> Option<bool> {
     options.iter().rev().find_map(|option| {
         match TABLE.iter().find(|(name, _)| name == option).map(|(_, effect)| *effect)? {
@@ -40,7 +40,7 @@ fn check_options(options: &[String], parsed: &Options) {
         _ => now,
     });
     assert_eq!(parsed.set & ATIME_MASK, atime, "{options:?}");
-    // To say all of it twice changes nothing but the lists.
+    // The same options twice change nothing except the lists.
     let twice = mount_options::parse(&[options, options].concat());
     assert_eq!((twice.set, twice.clear, twice.bind), (parsed.set, parsed.clear, parsed.bind));
     assert_eq!(
@@ -67,6 +67,8 @@ fuzz_target!(|text: &[u8]| {
         rootfs: Path::new("/bundle/rootfs"),
         own_mount_namespace: true,
         user_namespace: UserNamespace::Host,
+        new_network_namespace: text.len() % 5 != 0,
+        new_ipc_namespace: text.len() % 7 != 0,
         rootless: text.len() % 2 == 1,
         unified_cgroups: text.len() % 3 == 1,
         label: None,
@@ -82,9 +84,12 @@ fuzz_target!(|text: &[u8]| {
         !below.as_os_str().is_empty() && below.components().all(|one| matches!(one, Component::Normal(_)))
     );
     if let What::Bind(bind) = &planned.what {
-        assert!(bind.source.to_bytes().starts_with(b"/"), "{bind:?}");
+        match &bind.source {
+            BindSource::Host(path) => assert!(path.to_bytes().starts_with(b"/"), "{bind:?}"),
+            BindSource::Root(path) => assert!(!path.as_os_str().is_empty(), "{bind:?}"),
+        }
     }
-    // Nothing else may stand below /proc, however it is spelled.
+    // Only these files may be mounted on below /proc, however the destination is written.
     let is_remount = matches!(planned.what, What::Remount(_));
     if let (Ok(below), false) = (planned.destination.strip_prefix("/proc"), is_remount) {
         let files = ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo"];

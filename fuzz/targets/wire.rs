@@ -1,12 +1,12 @@
-//! What the other side of the wire may send: any bytes, with any number of descriptors. Also the byte streams that
-//! `start` and NOTIFY_SOCKET read.
+//! What init and the hop may send to the parent: any bytes, with any number of descriptors. Also the orders and the
+//! errors that are read from such bytes.
 
 #![no_main]
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use orlop::wire::{self, Event, Failure, Order};
+use orlop::wire::{self, Event, Failure, Next, Order, Watch};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -21,9 +21,13 @@ struct Message {
 enum Text {
     Raw(Vec<u8>),
     Born(i32),
+    JoinCgroup,
     MapIds,
     MapMount(usize),
-    Failed(Vec<String>, Option<i32>),
+    RunHooks,
+    Console,
+    SetLimits,
+    Failed(Vec<String>, Option<i32>, bool),
     SeccompFd(i32),
     Ready,
 }
@@ -33,9 +37,17 @@ impl Text {
         let event = match self {
             Text::Raw(bytes) => return bytes.clone(),
             Text::Born(pid) => Event::Born { pid: *pid },
+            Text::JoinCgroup => Event::JoinCgroup,
             Text::MapIds => Event::MapIds,
             Text::MapMount(mount) => Event::MapMount { mount: *mount },
-            Text::Failed(chain, errno) => Event::Failed(Failure { chain: chain.clone(), errno: *errno }),
+            Text::RunHooks => Event::RunHooks,
+            Text::Console => Event::Console,
+            Text::SetLimits => Event::SetLimits,
+            Text::Failed(chain, errno, cgroup_refused) => Event::Failed(Failure {
+                chain: chain.clone(),
+                errno: *errno,
+                cgroup_refused: *cgroup_refused,
+            }),
             Text::SeccompFd(fd) => Event::SeccompFd { fd: *fd },
             Text::Ready => Event::Ready,
         };
@@ -47,10 +59,11 @@ fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("/proc").count()
 }
 
-/// Every message that was sent is an event or an error; none is lost, none comes twice, no descriptor is left.
-fn converse(messages: &[Message], hop: bool) {
+/// Sends the messages. The parent must read each of them once, as an event or as an error that ends the conversation. No
+/// descriptor may stay open.
+fn converse(messages: &[Message]) {
     let (parent, init) = wire::pair().expect("a pair");
-    // In the place of init's pidfd: it does not end.
+    // This pipe stands for init's pidfd. It never becomes readable, as if init never ended.
     let (alive, _writer) = std::io::pipe().expect("a pipe");
     let file = std::fs::File::open("/dev/null").expect("/dev/null");
     let mut sent = 0;
@@ -62,30 +75,36 @@ fn converse(messages: &[Message], hop: bool) {
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         let done = sendmsg::<()>(init.as_fd().as_raw_fd(), &[IoSlice::new(&bytes)], rights, flags, None);
         if bytes.is_empty() || done.is_err() {
-            break; // an empty one is the end
+            break; // an empty message means the end
         }
         sent += 1;
     }
     drop(init);
-    let (mut inbox, mut events) = (parent.inbox(hop), 0);
+    let watch = Watch { child: alive.as_fd(), signals: None, patience: Some(Duration::from_secs(1)) };
+    let mut events = 0;
     for _ in 0..=sent {
-        match inbox.event(alive.as_fd(), Some(Duration::from_secs(1))) {
-            Ok(Some((event, _))) => {
+        match parent.next(watch) {
+            Ok(Next::Said(heard)) => {
                 events += 1;
-                if let Event::Failed(failure) = event {
+                assert_eq!(
+                    u32::try_from(heard.sender),
+                    Ok(std::process::id()),
+                    "the kernel names the sender"
+                );
+                if let Event::Failed(failure) = heard.event {
                     let _ = format!("{:#}", failure.into_error());
                 }
             }
-            Ok(None) => return,
-            // A message that is none of ours ends the conversation.
+            Ok(Next::Ended) => return,
+            Ok(Next::Signal) => panic!("no signal was sent"),
+            // A message that the parent cannot read ends the conversation.
             Err(error) => return assert!(!format!("{error:#}").is_empty()),
         }
     }
     panic!("{events} events of {sent} messages");
 }
 
-fuzz_target!(|input: (Vec<Message>, bool)| {
-    let (messages, hop) = input;
+fuzz_target!(|messages: Vec<Message>| {
     if let Some(Message { text: Text::Raw(bytes), .. }) = messages.first() {
         if let Ok(order) = serde_json::from_slice::<Order>(bytes) {
             let again = serde_json::to_vec(&order).expect("an order can be written");
@@ -93,12 +112,12 @@ fuzz_target!(|input: (Vec<Message>, bool)| {
         }
         if let Ok(failure) = serde_json::from_slice::<Failure>(bytes) {
             let error = failure.into_error();
-            // It goes on to the caller as it came, within the limits of a message.
+            // An error that is passed on must fit into a message again.
             let bytes = serde_json::to_vec(&Event::Failed(Failure::of(&error))).expect("an event");
             assert!(bytes.len() <= 64 * 1024, "{}", bytes.len());
         }
     }
     let before = open_descriptors();
-    converse(&messages, hop);
+    converse(&messages);
     assert_eq!(open_descriptors(), before, "a descriptor is left open");
 });
