@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the fuzz targets and runs each for SECONDS; fails if one crashes, hangs or takes too much memory.
-# `TARGETS="config wire"` runs some of them. What they find to be worth keeping goes to target/fuzz/corpus.
+# Builds the fuzz targets and runs each of them for SECONDS_EACH (60). It fails if one crashes, hangs or takes too much memory.
+# `TARGETS="config wire"` runs only these. New inputs that reach new code are kept in target/fuzz/corpus.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${SECONDS_EACH:-60}
@@ -11,10 +11,10 @@ PATH=$PWD/target/tools/bin:$PATH
 if [ "$(cargo fuzz --version 2>/dev/null)" != "cargo-fuzz $version" ]; then
     cargo install cargo-fuzz --quiet --locked --version "$version" --root target/tools --target-dir target/tools/build
 fi
-# No sanitizer: the code is safe Rust, and so any stable compiler will do. The targets measure memory themselves.
+# Without a sanitizer any stable compiler can build them. The code is safe Rust, and the targets measure memory themselves.
 cargo fuzz build --sanitizer none --fuzz-dir fuzz --target-dir $out
 
-# What the targets make in the way of files: quick to make, and gone with us.
+# The targets make their files in memory, and this script removes them at its end.
 TMPDIR=$(mktemp -d /dev/shm/orlop-fuzz.XXXXXX)
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT INT TERM
@@ -26,7 +26,7 @@ for target in ${TARGETS:-$(cargo fuzz list --fuzz-dir fuzz)}; do
     mkdir -p "$out/corpus/$target"
     log=$out/logs/$target
     echo "fuzz: $target, $seconds s"
-    # 512 MiB is the process with the counters of all code, and what the largest inputs may take is a few of them.
+    # 512 MiB: the process has counters for all code; the largest inputs take only a few MiB of it.
     if "$out/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=512 -max_len=16384 \
         -artifact_prefix="$out/artifacts/$target-" -print_final_stats=1 -verbosity=1 \
         "$out/corpus/$target" "fuzz/corpus/$target" >"$log" 2>&1; then

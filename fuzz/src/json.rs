@@ -1,4 +1,4 @@
-//! Mutations of JSON documents: values, names and whole branches change, and most results are still configurations.
+//! Mutations of JSON documents. They change values, names and whole branches; most results are still configurations.
 
 use orlop::parts::{capabilities, mount_options, namespaces, seccomp};
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 /// Every field of config.json with a value that fits.
 const FIELDS: &str = include_str!("../../src/parts/fields.txt");
 
-/// splitmix64: the same mutation for the same seed.
+/// splitmix64: the same seed gives the same mutation.
 pub struct Random(pub u64);
 
 impl Random {
@@ -164,7 +164,7 @@ fn leaf(random: &mut Random) -> Value {
     }
 }
 
-/// Walks to a random node.
+/// A random node of the document.
 fn node<'a>(value: &'a mut Value, random: &mut Random) -> &'a mut Value {
     let children = match value {
         Value::Array(all) => all.len(),
@@ -185,7 +185,7 @@ fn node<'a>(value: &'a mut Value, random: &mut Random) -> &'a mut Value {
     }
 }
 
-/// Puts a value at the place of a field, making what is missing on the way.
+/// Sets a random field, and makes the objects and lists that are missing on the way to it.
 fn set_field(value: &mut Value, random: &mut Random) {
     let rows: Vec<_> = FIELDS.lines().filter_map(|line| line.split_once(' ')).collect();
     let (path, sample) = *random.of(&rows);
@@ -202,7 +202,7 @@ fn set_field(value: &mut Value, random: &mut Random) {
                 let at = random.below(all.len());
                 &mut all[at]
             }
-            // `*` of a new list or map: a list mostly, as most are.
+            // `*` means a list or a map. Most are lists, so this makes a list three times of four.
             Value::Null if step == "x" && !as_map => {
                 *here = Value::Array(vec![Value::Null]);
                 match here {
@@ -266,7 +266,7 @@ fn edit(value: &mut Value, random: &mut Random) {
     }
 }
 
-/// A custom mutator of libFuzzer: mutates the document, or the bytes of it (always, if they are no document).
+/// A custom mutator for libFuzzer. It mutates the document, or now and then its bytes; always the bytes if they are no JSON.
 pub fn mutate(data: &mut [u8], size: usize, most: usize, seed: u32) -> usize {
     let mut random = Random(seed.into());
     let parsed = serde_json::from_slice::<Value>(&data[..size]).ok().filter(|_| random.below(6) != 0);

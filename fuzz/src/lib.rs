@@ -1,4 +1,4 @@
-//! What several targets need: a measure of memory, and mutations of JSON that keep it JSON.
+//! The tools that several targets share: a measure of memory, and mutations of JSON that keep it JSON.
 
 pub mod json;
 pub mod memory;

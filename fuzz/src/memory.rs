@@ -1,4 +1,4 @@
-//! How much memory a piece of code takes at its peak, counted by the allocator.
+//! The most memory that a piece of code holds at one time, counted by the allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -15,7 +15,7 @@ fn grow(bytes: usize) {
     PEAK.fetch_max(NOW.fetch_add(bytes, Relaxed) + bytes, Relaxed);
 }
 
-// SAFETY: everything is passed on to the system's allocator; only numbers are kept beside it.
+// SAFETY: each call goes on to the system's allocator unchanged; this code only counts bytes.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
@@ -33,14 +33,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Both may be there for a moment.
+        // The old and the new block may both exist for a moment.
         grow(size);
         NOW.fetch_sub(layout.size(), Relaxed);
         unsafe { System.realloc(block, layout, size) }
     }
 }
 
-/// What `work` gives, and the most memory that it held at a time.
+/// Runs `work`. Returns its result, and the most memory that it held at one time.
 pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = NOW.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -48,10 +48,10 @@ pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (done, PEAK.load(Relaxed).saturating_sub(before))
 }
 
-/// What a program needs that does nothing with its input, however small.
+/// What each input may cost, however small it is.
 const FREE: usize = 256 << 10;
 
-/// Runs `work`, which may take 10 times as much memory as it takes to hold `text` as plain JSON values.
+/// Runs `work`. It may take 10 times the memory that `text` takes as plain JSON values.
 pub fn bounded<T>(text: &[u8], work: impl FnOnce() -> T) -> T {
     let (_, need) = peak(|| serde_json::from_slice::<serde_json::Value>(text).is_ok());
     let (done, took) = peak(work);

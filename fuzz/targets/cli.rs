@@ -1,4 +1,5 @@
-//! The command line: NUL-separated words. Sizes, durations and users are read a second time here, in other arithmetic.
+//! The command line: words that are separated by NUL. This target reads sizes, durations and users a second time, with
+//! other arithmetic.
 
 #![no_main]
 
@@ -9,7 +10,7 @@ use orlop::cli::values::{MemorySize, duration, memory_size, user_group};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Digits with at most one point, as a count of nanounits: exact, or none where that is out of reach.
+/// Reads digits with at most one point as billionths, exactly; nothing if that is not possible.
 fn fixed(number: &str) -> Option<u128> {
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
     if number.len() > 25 || whole.len() + part.len() == 0 || part.len() > 9 {
@@ -19,7 +20,7 @@ fn fixed(number: &str) -> Option<u128> {
     Some(digits(whole)? * 1_000_000_000 + digits(&format!("{part:0<9}"))?)
 }
 
-/// Within what a float may lose.
+/// True if the two differ by no more than the rounding of a float.
 fn about(is: u128, meant: u128) -> bool {
     is.abs_diff(meant) <= 2 + (meant >> 48)
 }

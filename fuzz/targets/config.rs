@@ -1,4 +1,4 @@
-//! config.json → plan: whatever the bytes are, a plan or an error, in memory and time that the input explains.
+//! config.json → plan. Any bytes give a plan or an error, with bounded memory and time.
 
 #![no_main]
 
@@ -46,7 +46,7 @@ fuzz_target!(|text: &[u8]| {
     };
     let (first, second) = (shown(&planned), shown(&plan(text, which)));
     assert_eq!(first, second, "the same input, twice");
-    assert!(!first.is_empty(), "an error without a word");
+    assert!(!first.is_empty(), "the error has no text");
 });
 
 fuzz_mutator!(|data: &mut [u8], size: usize, most: usize, seed: u32| {

@@ -1,4 +1,5 @@
-//! Device rules → normal form → BPF, against the rules read as a list, and against the kernel's verifier.
+//! Device rules → normal form → BPF. The program must decide as the list of rules does, and the kernel's verifier must
+//! accept it.
 
 #![no_main]
 
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 #[path = "../../src/cgroup/devices/machine.rs"]
 mod machine;
 
-/// `None` is every type: a new beginning.
+/// Allow or deny, the devices, the access. `None` means every device: such a rule cancels the rules before it.
 type Rule = (bool, Option<Which>, Access);
 
 const NUMBERS: [i64; 12] = [-1, 0, 1, 2, 3, 5, 8, 10, 136, 200, 255, 0xffff_ffff];
@@ -42,7 +43,7 @@ fn said(&(allow, which, access): &Rule) -> LinuxDeviceCgroup {
             if let Some(major) = major {
                 rule["major"] = major.into();
             }
-            // Both ways to say "every".
+            // A missing major and a minor of -1 both mean "every".
             rule["minor"] = minor.map_or(json!(-1), Into::into);
             rule
         }
@@ -76,8 +77,8 @@ fn covers(wide: Which, one: Which) -> bool {
     wide.kind == one.kind && within(wide.major, one.major) && within(wide.minor, one.minor)
 }
 
-/// Whether one way of access to one device is allowed, as a list is read: each rule that is about it has its say, in
-/// order; but where all is allowed, what was denied is allowed again by the very same rule only.
+/// Reads the rules as a list: true if this access to this device is allowed. Each rule about the device counts, in order.
+/// If all is allowed by default, only the very same rule allows again what another rule has denied.
 fn by_the_rules(rules: &[Rule], device: Which, bit: Access) -> bool {
     let begin = rules.iter().rposition(|(_, which, _)| which.is_none());
     let allow_by_default = begin.is_some_and(|at| rules[at].0);
@@ -98,7 +99,7 @@ fn by_the_rules(rules: &[Rule], device: Which, bit: Access) -> bool {
     exceptions.is_empty() == allow_by_default
 }
 
-/// Several ways at once, by the normal form, as the version 1 controller reads it.
+/// True if the normal form allows all bits of this access, as the version 1 controller reads it.
 fn by_the_policy(policy: &Policy, device: Which, access: Access) -> bool {
     let mut found = policy.exceptions.iter().filter(|(which, _)| covers(*which, device));
     if policy.allow_by_default {
@@ -138,8 +139,7 @@ fn compare(u: &mut Unstructured) -> Result<()> {
             break;
         }
     }
-    // Loading takes longer than all of the above, and the right to do so.
-    // A policy that denies nothing is never loaded.
+    // Loading takes longer than all of the above, and needs root. The runtime never loads a policy that denies nothing.
     if rules.len() % 4 == 0
         && !policy.denies_nothing()
         && rustix::process::geteuid().is_root()

@@ -1,5 +1,5 @@
-//! Ids and paths: an accepted id is one name, a cleaned path has no way up, and what is opened or made below a root
-//! is below it, with links of all kinds in the way.
+//! Ids and paths. An accepted id is one name, and a cleaned path has no `..`. Everything that is opened or made below a
+//! root is below it, whatever links are in the way.
 
 #![no_main]
 
@@ -108,7 +108,8 @@ fuzz_target!(|text: &[u8]| {
     check_names(&String::from_utf8_lossy(text));
     WORLD.with_borrow_mut(|world| {
         world.check(Path::new(OsStr::from_bytes(text)), create);
-        // What one input makes is in the way of the next, but not for ever: a crash should be found by its input alone.
+        // Directories that one input makes stay for the next inputs. They go now and then, so that one input is enough to
+        // repeat most crashes.
         if world.made >= 64 {
             *world = World::new();
         }

@@ -1,4 +1,4 @@
-//! seccomp profile → BPF: the filter answers as a direct reading of the profile does.
+//! seccomp profile → BPF. The filter must answer as the profile says, which a second reader finds out directly.
 
 #![no_main]
 
@@ -16,7 +16,7 @@ use reference::{AUDIT_ARM, AUDIT_X86, AUDIT_X86_64, Call, Row, Tables, X32, mean
 
 const ACTIONS: [&str; 9] =
     ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP", "NOTIFY"];
-/// Common to several architectures, special to one, multiplexed, of x32's own, unknown.
+/// Calls of several architectures, calls of one, multiplexed calls, calls of x32 only, unknown names.
 const NAMES: [&str; 26] = [
     "read",
     "close",
@@ -98,7 +98,7 @@ fn call(u: &mut Unstructured) -> Result<Call> {
     Ok(Call { audit, number, args })
 }
 
-/// The program as it lies in seccomp.bpf, behind a line of JSON.
+/// The program in seccomp.bpf, which follows a line of JSON.
 fn program(filter: &Filter) -> Vec<Row> {
     let bytes = filter.encode().expect("a filter can be written");
     let end = bytes.iter().position(|byte| *byte == b'\n').expect("a line");
@@ -131,6 +131,6 @@ fn compare(u: &mut Unstructured) -> Result<()> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    // Too short for a profile is no profile.
+    // Bytes that are too few for a profile are skipped.
     let _ = compare(&mut Unstructured::new(bytes));
 });
