@@ -16,6 +16,8 @@ mod attacks;
 mod calls;
 #[path = "guest/choices.rs"]
 mod choices;
+#[path = "guest/keys.rs"]
+mod keys;
 #[path = "guest/watch.rs"]
 mod watch;
 
@@ -23,7 +25,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
@@ -74,15 +75,15 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("onlcr",          "",                   onlcr),
     ("raw",            "",                   raw),            // puts its terminal into raw mode
     ("session",        "",                   session),        // leader|member foreground|background
-    ("keyring",        "",                   keyring),        // name of the session keyring
-    ("with-key",       "NAME PROGRAM ARG…",  attacks::with_key), // executes the program with a session keyring that holds the key
-    ("find-key",       "NAME",               attacks::find_key),
+    ("keyring",        "",                   keys::keyring),  // name of the session keyring
+    ("with-key",       "NAME PROGRAM ARG…",  keys::with_key),   // executes the program with a session keyring that holds the key
+    ("find-key",       "NAME",               keys::find_key),
     ("grab-exe",       "SECONDS NAME",          attacks::grab_exe), // opens another program's executable, writes to it when that program has ended
     ("seize",          "SECONDS",            attacks::seize),    // traces each process that enters
     ("watch",          "SECONDS HOST-PATH",  watch::watch),      // what it sees of processes that enter
     ("catch",          "SECONDS HOST-PATH",  watch::catch),      // what such a process holds when it is traced
     ("stop",           "SECONDS",            watch::stop),       // sends each such process SIGSTOP
-    ("without-keys",   "PROGRAM ARG…",       without_keys),   // executes the program while the user's quota of keys is full
+    ("without-keys",   "PROGRAM ARG…",       keys::without_keys), // executes the program while the user's quota of keys is full
     ("sched",          "",                   sched),          // policy priority nice
     ("ioprio",         "",                   ioprio),         // class level
     ("personality",    "",                   personality),
@@ -398,50 +399,6 @@ fn session(_: &[String]) -> Fact {
 }
 
 // --- what the kernel keeps for me ---
-
-fn keyring(_: &[String]) -> Fact {
-    let mut text = [0_u8; 256];
-    // SAFETY: KEYCTL_DESCRIBE writes at most the given length into the buffer, which lives until after the call.
-    let length = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            libc::KEYCTL_DESCRIBE,
-            libc::KEY_SPEC_SESSION_KEYRING,
-            text.as_mut_ptr(),
-            text.len(),
-        )
-    };
-    if length < 0 {
-        return Ok(returned(length));
-    }
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let name = text.trim_end_matches('\0').rsplit(';').next().unwrap_or_default().to_owned();
-    Ok(name)
-}
-
-/// Fills the user's quota of keys with the keys of a session keyring. The keyring lives as long as a process is in
-/// it.
-fn without_keys(args: &[String]) -> Fact {
-    let join = libc::KEYCTL_JOIN_SESSION_KEYRING;
-    // SAFETY: a null name asks for a keyring without one.
-    let mut result = unsafe { libc::syscall(libc::SYS_keyctl, join, std::ptr::null::<u8>()) };
-    for number in 0.. {
-        if result < 0 {
-            break;
-        }
-        let name = std::ffi::CString::new(format!("orlop-test-{number}")).map_err(|e| e.to_string())?;
-        let session = libc::KEY_SPEC_SESSION_KEYRING;
-        // SAFETY: type, name and payload live until after the call, and the payload has the given length.
-        result = unsafe {
-            libc::syscall(libc::SYS_add_key, c"user".as_ptr(), name.as_ptr(), c"x".as_ptr(), 1_usize, session)
-        };
-    }
-    if Errno::last() != Errno::EDQUOT {
-        return Err(format!("keys: {}", returned(result)));
-    }
-    let program = std::process::Command::new(word(args, 0)?).args(&args[1..]).exec();
-    Err(program.to_string())
-}
 
 fn sched(_: &[String]) -> Fact {
     // SAFETY: the attribute is plain integers, for which all zeroes is a value, and outlives the call.

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
-use super::{Fact, number, returned, told, word};
+use super::{Fact, number, told, word};
 
 pub fn hunt(args: &[String]) -> Fact {
     let wanted = word(args, 0)?;
@@ -92,32 +91,6 @@ pub fn seize(args: &[String]) -> Fact {
         }
     }
     Ok(if seized.is_empty() { "seized nobody" } else { "seized our own" }.to_owned())
-}
-
-/// Puts a key into a session keyring of its own, which the program inherits.
-pub fn with_key(args: &[String]) -> Fact {
-    let name = std::ffi::CString::new(word(args, 0)?.as_str()).map_err(|error| error.to_string())?;
-    let (join, session) = (libc::KEYCTL_JOIN_SESSION_KEYRING, libc::KEY_SPEC_SESSION_KEYRING);
-    // SAFETY: a null name asks for a keyring without one.
-    unsafe { libc::syscall(libc::SYS_keyctl, join, std::ptr::null::<u8>()) };
-    // SAFETY: type, name and payload live until after the call, and the payload has the given length.
-    let key = unsafe {
-        libc::syscall(libc::SYS_add_key, c"user".as_ptr(), name.as_ptr(), c"x".as_ptr(), 1_usize, session)
-    };
-    if key < 0 {
-        return Err(format!("add_key: {}", Errno::last()));
-    }
-    Err(std::process::Command::new(word(args, 1)?).args(&args[2..]).exec().to_string())
-}
-
-/// Tells whether this process possesses a key.
-pub fn find_key(args: &[String]) -> Fact {
-    let name = std::ffi::CString::new(word(args, 0)?.as_str()).map_err(|error| error.to_string())?;
-    let (search, session) = (libc::KEYCTL_SEARCH, libc::KEY_SPEC_SESSION_KEYRING);
-    // SAFETY: type and name live until after the call; 0 links the key nowhere.
-    let found =
-        unsafe { libc::syscall(libc::SYS_keyctl, search, session, c"user".as_ptr(), name.as_ptr(), 0) };
-    Ok(if found > 0 { "found".to_owned() } else { returned(found) })
 }
 
 /// Needs CAP_SYS_ADMIN. Mounts the guest over each file of the mount table, and a tmpfs over each directory.
