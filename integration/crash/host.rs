@@ -64,7 +64,7 @@ impl Bundle {
         }
         let guest = std::env::current_exe()?.with_file_name("guest");
         fs::copy(&guest, dir.path().join("rootfs/guest")).with_context(|| format!("{}", guest.display()))?;
-        fs::write(dir.path().join("config.json"), serde_json::to_vec_pretty(&config(who))?)?;
+        fs::write(dir.path().join("config.json"), serde_json::to_vec_pretty(&config(who)?)?)?;
         let root = Some(who.root());
         chown(dir.path().join("rootfs"), root, root)?;
         let mut this = Self { dir, runtime: runtime.into(), who };
@@ -177,71 +177,48 @@ pub fn limits() -> bool {
     Path::new("/sys/fs/cgroup/pids").exists() || has("/sys/fs/cgroup/cgroup.controllers")
 }
 
-/// A container that uses most of what leaves something on a host: cgroups with limits, hooks, a filter, mounts.
-fn config(who: Who) -> Value {
-    let caps = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
-    let hook = json!([{"path": "/bin/true"}]);
-    let mut namespaces = json!([
-        {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
-        {"type": "cgroup"},
-    ]);
-    if who != Who::Root
-        && let Some(list) = namespaces.as_array_mut()
-    {
-        list.push(json!({"type": "user"}));
-    }
-    // A user can map one id, and become no other inside.
+/// A container that has most of what can leave something on a host: cgroups with limits, hooks, a filter, mounts.
+fn config(who: Who) -> Result<Value> {
+    let mut config: Value = serde_json::from_str(include_str!("../../tests/support/base.json"))?;
+    // An ordinary user can map one id, so the container has no other user and no group 5.
     let (size, user) = match who {
         Who::User => (1, json!({"uid": 0, "gid": 0})),
         Who::Root | Who::Mapped => (65536, json!({"uid": 1, "gid": 1, "additionalGids": [5]})),
     };
-    let map = json!([{"containerID": 0, "hostID": who.root(), "size": size}]);
-    let maps = if who == Who::Root { json!(null) } else { map };
-    let mut resources = json!({"devices": [{"allow": false, "access": "rwm"}]});
-    if who == Who::User {
-        resources = json!(null);
-    } else if limits() {
-        resources["memory"] = json!({"limit": 256 << 20});
-        resources["pids"] = json!({"limit": 100});
-        resources["cpu"] = json!({"shares": 512});
+    let process = &mut config["process"];
+    process["user"] = user;
+    process["args"] = json!(["/guest", "pause"]);
+    process["oomScoreAdj"] = json!(100);
+
+    let mounts = config["mounts"].as_array_mut().context("mounts")?;
+    mounts.retain(|mount| mount["destination"] != "/dev/shm" && mount["destination"] != "/dev/mqueue");
+    for options in mounts.iter_mut().filter_map(|mount| mount.get_mut("options")?.as_array_mut()) {
+        options.retain(|option| option != "gid=5");
     }
-    json!({
-        "ociVersion": "1.2.0",
-        "process": {
-            "user": user,
-            "args": ["/guest", "pause"],
-            "env": ["PATH=/usr/bin:/bin"],
-            "cwd": "/",
-            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
-            "oomScoreAdj": 100,
-            "noNewPrivileges": true
-        },
-        "root": {"path": "rootfs"},
-        "hostname": "crash",
-        "hooks": {"createRuntime": hook, "poststart": hook, "poststop": hook},
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-             "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
-            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs",
-             "options": ["nosuid", "noexec", "nodev", "ro"]},
-            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-             "options": ["nosuid", "noexec", "nodev", "ro"]},
-            {"destination": "/data", "type": "bind", "source": "/usr/share",
-             "options": ["rbind", "ro"]},
-        ],
-        "linux": {
-            "uidMappings": maps,
-            "gidMappings": maps,
-            "namespaces": namespaces,
-            "resources": resources,
-            "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-                {"names": ["keyctl", "bpf"], "action": "SCMP_ACT_ERRNO"}]},
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"],
-            "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger"]
-        }
-    })
+    mounts.push(json!({"destination": "/data", "type": "bind", "source": "/usr/share",
+        "options": ["rbind", "ro"]}));
+    let hook = json!([{"path": "/bin/true"}]);
+    config["hooks"] = json!({"createRuntime": hook, "poststart": hook, "poststop": hook});
+
+    let linux = &mut config["linux"];
+    let namespaces = linux["namespaces"].as_array_mut().context("namespaces")?;
+    namespaces.push(json!({"type": "cgroup"}));
+    if who != Who::Root {
+        namespaces.push(json!({"type": "user"}));
+        let map = json!([{"containerID": 0, "hostID": who.root(), "size": size}]);
+        linux["uidMappings"] = map.clone();
+        linux["gidMappings"] = map;
+    }
+    if who == Who::User {
+        linux["resources"] = json!(null);
+    } else if limits() {
+        linux["resources"]["memory"] = json!({"limit": 256 << 20});
+        linux["resources"]["pids"] = json!({"limit": 100});
+        linux["resources"]["cpu"] = json!({"shares": 512});
+    }
+    linux["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["keyctl", "bpf"], "action": "SCMP_ACT_ERRNO"}]});
+    linux["maskedPaths"] = json!(["/proc/kcore", "/proc/keys", "/sys/firmware"]);
+    linux["readonlyPaths"] = json!(["/proc/sys", "/proc/sysrq-trigger"]);
+    Ok(config)
 }

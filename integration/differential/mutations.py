@@ -2,40 +2,30 @@
 
 import json
 import random
+from pathlib import Path
 
 CAPS = ["CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_MKNOD", "CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE",
         "CAP_NET_RAW", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_SYS_NICE", "CAP_SYS_PTRACE"]
+# The configuration from which all tests start.
+BASE = Path(__file__).resolve().parents[2] / "tests" / "support" / "base.json"
 ARGS = ["/probe", "one", "two words", ""]
 
 
 def base():
-    caps = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE"]
-    mount = lambda destination, kind, *options: {"destination": destination, "type": kind, "source": kind, "options": list(options)}
-    return {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": False, "user": {"uid": 0, "gid": 0}, "args": list(ARGS), "env": ["PATH=/bin", "A=b"], "cwd": "/",
-            "capabilities": {name: list(caps) for name in ["bounding", "effective", "permitted"]},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}], "noNewPrivileges": True,
-        },
-        "root": {"path": "rootfs", "readonly": False},
-        "hostname": "probe",
-        "mounts": [
-            mount("/proc", "proc"),
-            mount("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-            mount("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-            mount("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
-            mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-            mount("/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),
-            mount("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", "ro"),
-        ],
-        "linux": {
-            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "namespaces": [{"type": name} for name in ["pid", "network", "ipc", "uts", "mount"]],
-            "maskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-        },
-    }
+    c = json.loads(BASE.read_text())
+    c["process"].update(terminal=False, args=list(ARGS), env=["PATH=/bin", "A=b"])
+    for caps in c["process"]["capabilities"].values():
+        caps.insert(2, "CAP_MKNOD")
+    c["root"]["readonly"] = False
+    c["hostname"] = "probe"
+    for mount in c["mounts"]:
+        mount["source"] = mount["type"]
+        mount.setdefault("options", [])
+    c["linux"].update(
+        maskedPaths=["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/sys/firmware"],
+        readonlyPaths=["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+    )
+    return c
 
 
 # --- changes that make sense ---
