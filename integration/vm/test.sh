@@ -61,8 +61,9 @@ black_box() {
     jq -r 'select(.executable != null and .target.name == "main") | .executable') || return 1
   target=$(dirname "$(dirname "$tests")")
   # A copy: the tree may be worked in.
-  mkdir -p "$tree/tests" "$tree/${target#"$top"}/examples"
-  strip -o "$tree/main" "$tests" && cp -r "$top/src" "$tree" && cp -p "$top/tests/guest.rs" "$tree/tests" &&
+  mkdir -p "$tree/tests" "$tree/integration" "$tree/${target#"$top"}/examples"
+  strip -o "$tree/main" "$tests" && cp -r "$top/src" "$tree" && cp -rp "$top/tests/guest" "$top/tests/guest.rs" "$tree/tests" &&
+    cp -p "$top/integration/cgroup-view" "$tree/integration" &&
     cp -p "$target/orlop" "$tree/${target#"$top"}" && cp -p "$target/examples/guest" "$tree/${target#"$top"}/examples" || return 1
   guest --share "$tree" -- "mkdir -p '$top' && mount --bind /share1 '$top' && cd '$top' && \
     ORLOP=/share/orlop ORLOP_TEST_PATIENCE=120 ORLOP_RACES=1 TMPDIR=/var/tmp \
