@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, View, accept_fd, bind, eventually, is_root, runtime, under_runc};
+use crate::support::{Bundle, CGROUP_VIEW, View, accept_fd, bind, eventually, is_root, runtime, under_runc};
 
 /// A user id that need not exist on the host.
 const USER: u32 = 64_321;
@@ -246,7 +246,7 @@ fn the_pure_v2_tree_can_be_delegated_to_a_user() {
     let name = bundle.id.replace("test", "user");
     let cgroup = format!("/sys/fs/cgroup/{name}");
     let script = as_user(&format!(
-        "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup; mkdir -p {cgroup}/shell; \
+        "{CGROUP_VIEW:?} v2 true && mkdir -p {cgroup}/shell; \
              chown -R {USER} {cgroup}; echo $$ > {cgroup}/shell/cgroup.procs;"
     ));
     let bundle = bundle

@@ -166,7 +166,7 @@ def main():
     bench.own_mounts()
     OUT.mkdir(parents=True, exist_ok=True)
     found = programs()
-    subprocess.run(["sh", "-c", bench.VIEWS["v2"]], check=True)
+    subprocess.run([bench.CGROUP_VIEW, "v2", "true"], check=True)
     bench.make_bundle("true")
     bench.make_bundle("sleep")
     for place, program in enumerate(found.values()):

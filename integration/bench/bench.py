@@ -21,13 +21,9 @@ OUT = TOP / "target" / "bench"
 WORK = Path("/run/orlop-bench")
 QUICK = os.environ.get("QUICK", "") not in ("", "0")
 
-# How to see the cgroup tree otherwise: in a private mount namespace, the host's own mounts are left alone.
-VIEWS = {
-    "v2": "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup",
-    "hybrid": ":",
-    "v1": "umount /sys/fs/cgroup/unified",
-}
-SPEC_CAPS = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
+CGROUP_VIEW = TOP / "integration" / "cgroup-view"
+# The configuration from which all tests start.
+BASE = TOP / "tests" / "support" / "base.json"
 DOCKER_CAPS = [
     "CAP_" + name
     for name in "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE "
@@ -38,7 +34,6 @@ MASKED = [
     for name in "acpi asound kcore keys latency_stats timer_list timer_stats sched_debug scsi".split()
 ] + ["/sys/firmware"]
 READONLY = ["/proc/" + name for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")]
-NO = ["nosuid", "noexec", "nodev"]
 
 # case: bundle, steps of a round. {r} is the runtime with its options, {b} the bundle, {n} a container's name,
 # {p} the option for its pid file, {f} that file.
@@ -65,53 +60,28 @@ ELSEWHERE = ["run", "create+start+delete", "exec", "state", "delete --force"]
 
 
 def config(args, docker=False, userns=False, bundle=None):
-    """config.json: that of `spec`, or one with what docker adds to it."""
-    caps = DOCKER_CAPS if docker else SPEC_CAPS
-    mounts = [
-        ("/proc", "proc", "proc", NO if docker else []),
-        ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        ("/dev/pts", "devpts", "devpts",
-         ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        ("/dev/shm", "tmpfs", "shm", NO + ["mode=1777", "size=65536k"]),
-        ("/dev/mqueue", "mqueue", "mqueue", NO),
-        ("/sys", "sysfs", "sysfs", NO + ["ro"]),
-        ("/sys/fs/cgroup", "cgroup", "cgroup", NO + ["relatime", "ro"]),
-    ]
+    """config.json: like that of `spec`, or with what docker adds to it."""
+    said = json.loads(BASE.read_text())
+    said["process"].update(
+        terminal=False,
+        args=args,
+        env=["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+    )
+    said["root"]["readonly"] = True
+    said["hostname"] = "orlop"
+    linux = said["linux"]
+    linux.update(maskedPaths=MASKED, readonlyPaths=READONLY)
     if docker:
+        said["process"]["capabilities"] = {kind: DOCKER_CAPS for kind in said["process"]["capabilities"]}
+        said["mounts"][0]["options"] = ["nosuid", "noexec", "nodev"]
         for number in range(10):
-            mounts.append((f"/volumes/{number}", "bind", f"{bundle}/volumes/{number}",
-                           ["rbind", "rprivate", "ro" if number % 2 else "rw"]))
-    linux = {
-        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-        "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")],
-        "maskedPaths": MASKED,
-        "readonlyPaths": READONLY,
-    }
-    if docker:
+            said["mounts"].append({"destination": f"/volumes/{number}", "type": "bind", "source": f"{bundle}/volumes/{number}",
+                                   "options": ["rbind", "rprivate", "ro" if number % 2 else "rw"]})
         linux["seccomp"] = json.loads((TOP / "bundles" / "seccomp-default.json").read_text())
     if userns:
         linux["namespaces"].append({"type": "user"})
         linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
-    return {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": False,
-            "user": {"uid": 0, "gid": 0},
-            "args": args,
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
-            "cwd": "/",
-            "capabilities": {kind: caps for kind in ("bounding", "effective", "permitted")},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
-            "noNewPrivileges": True,
-        },
-        "root": {"path": "rootfs", "readonly": True},
-        "hostname": "orlop",
-        "mounts": [
-            {"destination": to, "type": kind, "source": source, **({"options": options} if options else {})}
-            for to, kind, source, options in mounts
-        ],
-        "linux": linux,
-    }
+    return said
 
 
 def make_bundle(name, **options):
@@ -192,11 +162,10 @@ def steps_of(name, program, view, case):
 
 def in_view(view, command, said=""):
     """Runs it; what it printed comes from files: a container that is left would keep a pipe open for ever."""
-    script = f'{VIEWS[view]}; exec "$@"'
     with tempfile.TemporaryFile("w+") as stdin, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         stdin.write(said)
         stdin.seek(0)
-        done = subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-c", script, "_", *command],
+        done = subprocess.run(["unshare", "-m", "--propagation", "private", CGROUP_VIEW, view, *command],
                               stdin=stdin, stdout=out, stderr=err)
         for file in (out, err):
             file.seek(0)
@@ -402,7 +371,8 @@ def prepare():
 def main():
     own_mounts()
     prepare()
-    views = os.environ.get("VIEWS", "v2" if QUICK else "v2,hybrid,v1").split(",")
+    hybrid = Path("/sys/fs/cgroup/unified").exists()
+    views = os.environ.get("VIEWS", "v2,hybrid,v1" if hybrid and not QUICK else "v2").split(",")
     wanted = os.environ.get("CASES", ",".join(CASES)).split(",")
     cells = [
         (view, case, gap)

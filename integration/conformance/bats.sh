@@ -118,12 +118,12 @@ inside() {
     install -d -m 700 -o 2000 -g 2000 "$scratch/home" "$scratch/home/run"
     # shellcheck disable=SC2016 # for the other shell
     PATH=$scratch/bin:$PATH RUNC=$scratch/runc unshare -m -n -p -f --mount-proc --propagation private bash -euc '
-        scratch=$1 view=$2
-        shift 2
+        scratch=$1 cgroup_view=$2 view=$3
+        shift 3
         ip link set lo up
         for file in passwd group subuid subgid; do mount --bind "$scratch/$file" /etc/$file; done
         case $view in
-        v2) umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
+        v2) set -- "$cgroup_view" v2 "$@" ;;
         rootless*)
             export ROOTLESS_FEATURES=idmap+ HOME=$scratch/home XDG_RUNTIME_DIR=$scratch/home/run
             export ROOTLESS_UIDMAP_START=100000 ROOTLESS_UIDMAP_LENGTH=65536
@@ -144,7 +144,7 @@ inside() {
             fi
             set -- setpriv --reuid 2000 --regid 2000 --clear-groups --inh-caps=-all "$@" ;;
         esac
-        exec "$@"' _ "$scratch" "$view" "$@"
+        exec "$@"' _ "$scratch" "$top/integration/cgroup-view" "$view" "$@"
 }
 
 # In the guest, which is thrown away afterwards. systemd must know processes by the ids that they call their own: no pid

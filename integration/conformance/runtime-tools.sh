@@ -35,17 +35,12 @@ chmod 755 "$scratch"
 
 # inside VIEW COMMAND...
 inside() {
-    local change=true
-    case $1 in
-    v1) change='umount /sys/fs/cgroup/unified' ;;
-    v2) change='umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup' ;;
-    esac
+    local view=$1
     shift
     unshare -m -p -i -f --mount-proc --kill-child --propagation private sh -euc "
-        $change
         mount -t tmpfs -o mode=755 tmpfs /run
         mount --bind '$scratch' '$scratch'
-        exec \"\$@\"" _ "$@"
+        exec '$here/../cgroup-view' $view \"\$@\"" _ "$@"
 }
 
 # One program: lines "KIND<tab>VIEW<tab>PROGRAM<tab>TEST"; KIND is ok, failed, skipped or silent.

@@ -119,23 +119,14 @@ fi
 command -v busybox >/dev/null || skip "needs busybox"
 command -v "$runtime" >/dev/null || fail "no runtime called $runtime"
 
-in_view() {
-    view=$1
-    shift
-    case $view in
-    host) "$@" ;;
-    v1) unshare -m --propagation private sh -c 'umount /sys/fs/cgroup/unified && exec "$@"' _ "$@" ;;
-    v2) unshare -m --propagation private sh -c 'umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"' _ "$@" ;;
-    esac
-}
-
 for view in host v1 v2; do
     if [ $view = v1 ] && [ ! -e /sys/fs/cgroup/unified/cgroup.procs ]; then
         echo "smoke: skipped the view v1: the host has no v1 hierarchies to show"
         continue
     fi
     for part in lifecycle foreground terminal; do
-        in_view $view "$here/run.sh" "$runtime" part $part || fail "$part failed in the view $view"
+        unshare -m --propagation private "$here/../cgroup-view" $view "$here/run.sh" "$runtime" part $part ||
+            fail "$part failed in the view $view"
         echo "smoke: $view: $part"
     done
 done

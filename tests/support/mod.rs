@@ -29,8 +29,8 @@ pub use bundle::{Attempt, Bundle, bind, tmpfs};
 pub use container::Container;
 pub use receive::{accept_fd, terminal};
 pub use runtime::{
-    Output, Running, View, copy_program, eventually, is_root, output, runtime, start as begin, under_runc,
-    window,
+    CGROUP_VIEW, Output, Running, View, copy_program, eventually, is_root, output, runtime, start as begin,
+    under_runc, window,
 };
 
 /// Ends the test early if it cannot run here, and prints the reason: a skip without a reason looks like a pass.

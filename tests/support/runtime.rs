@@ -46,6 +46,9 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// The script that shows a command another view of the host's cgroup tree.
+pub const CGROUP_VIEW: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/cgroup-view");
+
 /// How the host's cgroup tree looks to the runtime.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum View {
@@ -63,12 +66,12 @@ impl View {
     /// The words in front of a command that give it this view in a private mount namespace. The cgroups themselves
     /// are the host's in every view, so each command may have a view of its own.
     pub fn wrapper(self) -> Vec<String> {
-        let script = match self {
+        let view = match self {
             View::Host => return Vec::new(),
-            View::V1 => "umount /sys/fs/cgroup/unified; exec \"$@\"",
-            View::V2 => "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"",
+            View::V1 => "v1",
+            View::V2 => "v2",
         };
-        ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "_"].map(str::to_owned).to_vec()
+        ["unshare", "-m", "--propagation", "private", CGROUP_VIEW, view].map(str::to_owned).to_vec()
     }
 
     /// True if this view has only the v2 tree.
