@@ -1,4 +1,4 @@
-//! The bundle, and what is really there of its containers.
+//! The bundle, and what the host really has of its containers.
 
 use crate::leftovers;
 use anyhow::{Context, Result, bail, ensure};
@@ -11,18 +11,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long any command may take before it counts as hung.
+/// A command that takes longer than this counts as hung.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A host user that need not exist.
+/// A user id that need not exist on the host.
 const USER: u32 = 64_322;
 
-/// Who runs the runtime, and as whose root the container runs.
+/// The user that runs the runtime, and the user namespace of the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// Root, without a user namespace.
     Root,
-    /// Root, with one.
+    /// Root, with a user namespace.
     Mapped,
     /// An ordinary user: rootless.
     User,
@@ -38,7 +38,7 @@ impl Who {
         })
     }
 
-    /// Whom the root user of the container is on the host.
+    /// The host's id of the container's root user.
     fn root(self) -> u32 {
         match self {
             Self::Root => 0,
@@ -69,7 +69,7 @@ impl Bundle {
         chown(dir.path().join("rootfs"), root, root)?;
         let mut this = Self { dir, runtime: runtime.into(), who };
         if who == Who::User {
-            // The path to it may be closed to others.
+            // The directory of the original may be closed to other users.
             this.runtime = this.path("runtime");
             fs::copy(runtime, &this.runtime)?;
             for name in [".", "state"] {
@@ -79,7 +79,7 @@ impl Bundle {
         Ok(this)
     }
 
-    /// The user that calls the runtime.
+    /// The id of the user that calls the runtime.
     pub fn user(&self) -> u32 {
         if self.who == Who::User { USER } else { 0 }
     }
@@ -88,7 +88,7 @@ impl Bundle {
         self.dir.path().join(name)
     }
 
-    /// Of which commit the runtime is.
+    /// The commit from which the runtime was built.
     pub fn commit(&self) -> Result<String> {
         let said = self.ok(&["--version"])?;
         let commit = said.lines().find_map(|line| line.strip_prefix("commit: "));
@@ -102,7 +102,8 @@ impl Bundle {
         first.into_iter().chain(words.iter().map(|&word| word.to_owned())).collect()
     }
 
-    /// Runs it to its end: exit status and stdout. The output goes to files, since containers inherit it.
+    /// Runs a command to its end; returns exit status and stdout. The output goes to files, because containers
+    /// inherit it.
     pub fn call(&self, words: &[&str]) -> Result<(i32, String)> {
         let line = self.line(words);
         let (program, args) = line.split_first().context("no program")?;
@@ -115,9 +116,9 @@ impl Bundle {
         Ok((code, fs::read_to_string(self.path("out"))?))
     }
 
-    /// The exit status; `None` if it had to be killed.
+    /// The exit status; `None` if the command had to be killed.
     pub fn finish_within(&self, mut command: Command, patience: Duration) -> Result<Option<i32>> {
-        // New ones: a process that outlives its command goes on to write to those of before.
+        // New files each time: a process that outlives its command still writes to the files of that command.
         let file = |name| {
             let _ = fs::remove_file(self.path(name));
             fs::File::create(self.path(name))
@@ -135,7 +136,7 @@ impl Bundle {
         Ok(ended.then(|| status.code().unwrap_or(128 + status.signal().unwrap_or_default())))
     }
 
-    /// A call that has to succeed.
+    /// A call that must succeed; returns its output.
     pub fn ok(&self, words: &[&str]) -> Result<String> {
         let (code, out) = self.call(words)?;
         let err = fs::read_to_string(self.path("err")).unwrap_or_default();
@@ -143,12 +144,12 @@ impl Bundle {
         Ok(out)
     }
 
-    /// Everything on the host that belongs to this container, and every file beside those that are meant to be.
+    /// Everything on the host that belongs to this container, and every unexpected file.
     pub fn leftovers(&self, id: &str) -> Vec<String> {
         self.leftovers_after(id, Duration::ZERO)
     }
 
-    /// As [`Self::leftovers`], when the kernel has had the time to end what was killed.
+    /// As [`Self::leftovers`], after giving the kernel time to end the killed processes.
     pub fn leftovers_after(&self, id: &str, patience: Duration) -> Vec<String> {
         const KNOWN: [&str; 9] =
             ["config.json", "short.json", "err", "out", "pid", "report", "rootfs", "runtime", "state"];
@@ -159,19 +160,19 @@ impl Bundle {
         left
     }
 
-    /// The command lines of the container's processes, and of those of the runtime that are at work on it.
+    /// The command lines of the container's processes, and of the runtime's processes at work on it.
     pub fn processes(&self, id: &str) -> Vec<String> {
         let found = leftovers::processes(id, self.dir.path());
         found.into_iter().map(|(pid, _)| leftovers::name_of(pid)).collect()
     }
 
-    /// Clears the host by hand of what the runtime could not, so that the next point begins clean.
+    /// Removes from the host what the runtime could not remove, so that the next point begins clean.
     pub fn sweep(&self, id: &str) {
         leftovers::sweep(id, self.dir.path());
     }
 }
 
-/// Whether there are controllers: a version 2 tree beside version 1 has none to give.
+/// True if there are controllers. On a hybrid host the version 2 tree has none.
 pub fn limits() -> bool {
     let has = |file: &str| fs::read_to_string(file).is_ok_and(|text| text.contains("pids"));
     Path::new("/sys/fs/cgroup/pids").exists() || has("/sys/fs/cgroup/cgroup.controllers")

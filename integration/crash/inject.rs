@@ -1,11 +1,11 @@
-//! The injector: runs one command under ptrace(2), counts the system calls that change something, over all of its
-//! processes, and interferes at one of them.
+//! The injector: it runs one command under ptrace(2), counts the system calls of all its processes that change
+//! something, and interferes at one of them.
 //!
-//! `strace --inject` counts for each process by itself; the parts of a runtime take turns, so that only one count
-//! over all of them gives every state of the host a number.
+//! `strace --inject` counts the calls of each process separately. But the processes of a runtime take turns: only one
+//! count over all of them gives each state of the host a number.
 //!
-//! Between the injector and the command stands a caller, as an engine does: it holds the other ends of the command's
-//! stdout and stderr, and waits for it. Its own calls are not counted, but it can be killed as well.
+//! A caller stands between the injector and the command, as an engine does. It holds the other ends of the command's
+//! stdout and stderr, and waits for the command. Its own calls do not count, but the injector can kill it as well.
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -23,13 +23,13 @@ use std::process::{Command, Stdio};
 /// What happens at the chosen call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// The process that the caller started is killed, before the call.
+    /// Kill the process that the caller started, before the call.
     KillMain,
-    /// The caller is; the command goes on alone, with nobody at the other end of its stdout and stderr.
+    /// Kill the caller. The command goes on alone, and no process holds the other ends of its stdout and stderr.
     KillCaller,
-    /// All processes of the command are, and the caller.
+    /// Kill all processes of the command, and the caller.
     KillAll,
-    /// The call is not made, and fails with this.
+    /// The call is not made, and fails with this errno.
     Fail(Errno),
 }
 
@@ -49,7 +49,7 @@ impl How {
         Ok(found.with_context(|| format!("{name}: not one of {NAMES}"))?.1)
     }
 
-    /// Whether the command itself is killed, so that nothing may be asked of its end.
+    /// True if the command itself is killed, so that the sweep must not look at how it ended.
     pub fn kills(self) -> bool {
         matches!(self, How::KillMain | How::KillAll)
     }
@@ -62,44 +62,44 @@ impl std::fmt::Display for How {
     }
 }
 
-/// For the usage.
+/// The names, for the usage text.
 pub const NAMES: &str = "main,caller,all,ENOMEM,ENOSPC,EIO,EINTR";
 
-/// What came of it.
+/// The result of one run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// The calls that changed something, up to the end.
+    /// How many calls changed something.
     pub points: u32,
     /// The call that was interfered with.
     pub fired: Option<String>,
-    /// The names of all of them, when nothing was.
+    /// The names of all calls, if none was interfered with.
     pub calls: Vec<String>,
 }
 
 struct Tracer {
     caller: Pid,
-    /// The process that the caller has started, once it executes the runtime.
+    /// The process that the caller started, as soon as it executes the runtime.
     main: Option<Pid>,
     /// The runtime under test.
     runtime: std::path::PathBuf,
     tracees: BTreeSet<Pid>,
     at: u32,
     how: How,
-    /// The process whose present call is to fail.
+    /// Processes whose present call must fail.
     failing: BTreeMap<Pid, Errno>,
     report: Report,
 }
 
-/// Runs `line` as user `uid`; interferes at call number `at` (0: at none). Gives the exit status of the command, 128 +
-/// signal for a kill.
+/// Runs `line` as user `uid` and interferes at call number `at` (0: at none). Returns the exit status of the command;
+/// 128 + signal if a signal killed it.
 ///
-/// Must be a process of its own: its end lets go of everything that still runs.
+/// It must run in a process of its own: when that process ends, it releases everything that still runs.
 pub fn run(at: u32, how: How, report: &Path, uid: &str, line: &[String]) -> Result<i32> {
     let mut caller = Command::new(std::env::current_exe()?);
     caller.args(["call", uid]).args(line).process_group(0);
     let child = caller.spawn().context("the caller")?;
     let caller = Pid::from_raw(i32::try_from(child.id())?);
-    // Stopped until it is traced, so that no call is missed.
+    // The caller stays stopped until the injector traces it, so that no call is missed.
     match waitpid(caller, Some(WaitPidFlag::WUNTRACED))? {
         WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
         other => bail!("{line:?}: {other:?} before it could be traced"),
@@ -126,7 +126,7 @@ pub fn run(at: u32, how: How, report: &Path, uid: &str, line: &[String]) -> Resu
     Ok(code)
 }
 
-/// The caller: starts `line` as user `uid`, waits for its end, and passes on what it has printed by then.
+/// The caller: starts `line` as user `uid`, waits for its end, and passes on what the command has printed until then.
 pub fn call(uid: &str, line: &[String]) -> Result<i32> {
     nix::sys::signal::raise(Signal::SIGSTOP)?;
     let (program, args) = line.split_first().context("no command")?;
@@ -145,7 +145,7 @@ pub fn call(uid: &str, line: &[String]) -> Result<i32> {
     Ok(status.code().unwrap_or(128 + status.signal().unwrap_or_default()))
 }
 
-/// What is there now: a container may keep the other end open.
+/// Copies what is there now. A container may keep the other end open, so this does not wait for the end.
 fn pass_on(from: &mut (impl Read + std::os::fd::AsFd), to: &mut impl Write) -> Result<()> {
     rustix::io::ioctl_fionbio(&from, true)?;
     let mut text = Vec::new();
@@ -161,7 +161,7 @@ impl Tracer {
         loop {
             let status = match waitpid(None::<Pid>, Some(WaitPidFlag::__WALL)) {
                 Err(Errno::EINTR) => continue,
-                // All are gone.
+                // All processes are gone.
                 Err(Errno::ECHILD) => return code.context("the command was never waited for"),
                 other => other?,
             };
@@ -193,7 +193,7 @@ impl Tracer {
                 }
                 _ => {}
             }
-            // With everything killed, wait for everything: what was just being cloned has to die as well.
+            // After killing everything, wait for all processes: one that was just being cloned must die, too.
             let all = self.how == How::KillAll && self.report.fired.is_some();
             match code {
                 Some(code) if alone && !all => return Ok(code),
@@ -202,7 +202,7 @@ impl Tracer {
         }
     }
 
-    /// A tracee may be killed at any time: that it is gone is never an error.
+    /// A traced process may be killed at any time. That it is gone is never an error.
     fn resume(&self, pid: Pid, signal: Option<Signal>) -> Result<()> {
         if self.how == How::KillAll && self.report.fired.is_some() {
             let _ = kill(pid, Signal::SIGKILL);
@@ -272,7 +272,7 @@ fn set(pid: Pid, change: impl FnOnce(&mut nix::libc::user_regs_struct)) -> Resul
     }
 }
 
-/// The name of the call that `pid` is about to make, if it is one to interfere with.
+/// The name of the call that `pid` is about to make, if the injector may interfere with it.
 fn change(pid: Pid, how: How) -> Option<&'static str> {
     let regs = ptrace::getregs(pid).ok()?;
     let number = regs.orig_rax as i64;
@@ -287,7 +287,7 @@ fn change(pid: Pid, how: How) -> Option<&'static str> {
             let flags = ptrace::read(pid, regs.rdx as ptrace::AddressType).ok()? as u64;
             writes(flags).then_some("openat2")
         }
-        // Only reading: PR_CAPBSET_READ, PR_CAP_AMBIENT_IS_SET and the PR_GET ones that are used.
+        // Calls that only read: PR_CAPBSET_READ, PR_CAP_AMBIENT_IS_SET and some of the PR_GET ones.
         nix::libc::SYS_prctl => {
             let (option, second) = (regs.rdi as i32, regs.rsi as i32);
             let reads = [2, 3, 7, 21, 23, 25, 27, 39].contains(&option) || (option == 47 && second == 1);
@@ -296,12 +296,12 @@ fn change(pid: Pid, how: How) -> Option<&'static str> {
         nix::libc::SYS_prlimit64 => (regs.rdx != 0).then_some("prlimit64"),
         _ => None,
     };
-    // A wait is interrupted by a signal, but is no change.
+    // A signal interrupts a wait; a wait changes nothing.
     let waits = waits.filter(|_| how == How::Fail(Errno::EINTR));
     name.or(opened).or(waits)
 }
 
-/// Calls that change something whatever their arguments are.
+/// Calls that change something, whatever their arguments are.
 #[rustfmt::skip]
 const CHANGES: &[(i64, &str)] = &[
     (nix::libc::SYS_write, "write"), (nix::libc::SYS_pwrite64, "pwrite64"), (nix::libc::SYS_writev, "writev"),
@@ -343,7 +343,7 @@ const CHANGES: &[(i64, &str)] = &[
     (nix::libc::SYS_pipe2, "pipe2"),
 ];
 
-/// Calls that may wait, which only a signal interferes with.
+/// Calls that may wait. Only EINTR is injected there.
 #[rustfmt::skip]
 const WAITS: &[(i64, &str)] = &[
     (nix::libc::SYS_read, "read"), (nix::libc::SYS_poll, "poll"), (nix::libc::SYS_ppoll, "ppoll"),

@@ -1,6 +1,6 @@
-//! Crash safety, shown point by point: every command of the runtime is killed, or one of its calls made to fail, at
-//! each system call that changes something, over all of its processes; then what is left on the host is compared
-//! with what the runtime says, and `delete --force` has to bring it back to nothing.
+//! Crash safety, shown point by point. A point is a system call of the runtime's processes that changes something. At
+//! each point of each command the sweep kills processes, or lets the call fail. Then it compares what the host has
+//! with what the runtime says, and `delete --force` must remove everything.
 //!
 //! ```text
 //! crash sweep  [--runtime PATH] [--as root|userns|rootless] [--view host,v1,v2] [--ops create,…] [--how main,caller,…]
@@ -92,7 +92,7 @@ impl Options {
         self.0.get(name).map_or(Ok(default), |text| text.parse().with_context(|| format!("--{name} {text}")))
     }
 
-    /// The runtime under test; by default the one that cargo has built beside this program.
+    /// The runtime under test; by default the one that cargo built beside this program.
     fn runtime(&self) -> Result<PathBuf> {
         let own = std::env::current_exe()?;
         let beside = own.parent().and_then(Path::parent).map(|dir| dir.join("orlop")).unwrap_or_default();
@@ -101,8 +101,8 @@ impl Options {
     }
 }
 
-/// Where a sweep runs: in mount and pid namespaces of its own, so that what it finds there is its own, and with its files
-/// in memory.
+/// The place of a sweep: mount and pid namespaces of its own, with its files in memory. So everything that the sweep
+/// finds there is its own.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -110,7 +110,7 @@ impl Place {
         Ok(Self(tempfile::Builder::new().prefix("orlop-crash.").tempdir()?))
     }
 
-    /// This program in `mode`, after the shell's `script` that ends with `exec "$@"`.
+    /// The command that runs this program in `mode`, after the shell's `script`, which ends with `"$@"`.
     fn command(&self, script: &str, mode: &str, options: &Options, more: &[(&str, &str)]) -> Result<Command> {
         let mut command = Command::new("unshare");
         command.args([
@@ -139,8 +139,8 @@ impl Place {
     }
 }
 
-/// Runs itself to its end, as process 1. Orphans of killed commands are reaped meanwhile: a pid namespace does not end
-/// before every process of it is, so that deletion would have to wait for us.
+/// Runs this program as process 1 until it ends. Meanwhile it reaps the orphans of killed commands: a pid namespace
+/// ends only when all of its processes have ended, and deletion would have to wait for that.
 fn reap(args: &[String]) -> Result<i32> {
     use nix::sys::wait::{WaitStatus, wait};
     let child = nix::unistd::Pid::from_raw(i32::try_from(ourselves()?.args(args).spawn()?.id())?);
@@ -153,13 +153,13 @@ fn reap(args: &[String]) -> Result<i32> {
     }
 }
 
-/// Something else every time; not the number of a process, which is the same in each pid namespace.
+/// A number that differs each time. A process id would be the same in each pid namespace.
 fn any_number() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     now.map_or(1, |now| now.as_secs())
 }
 
-/// The same program with other arguments.
+/// A command that runs this program again.
 fn ourselves() -> Result<Command> {
     Ok(Command::new(std::env::current_exe()?))
 }

@@ -1,4 +1,5 @@
-//! Many containers at a time, whose commands are killed at random moments: what no count of calls would meet.
+//! Many containers at a time, whose commands are killed at random moments. This finds what no count of calls can
+//! meet.
 
 use crate::Options;
 use crate::host::{Bundle, Who};
@@ -55,7 +56,7 @@ pub fn run(options: &Options) -> Result<i32> {
     Ok(i32::from(left > 0 || killed == 0))
 }
 
-/// One command, which may be killed on the way; what it says is not looked at.
+/// Runs one command, which may be killed on the way. Its output does not matter.
 fn one(bundle: &Bundle, id: &str, words: &[&str], random: &mut Random) -> Result<bool> {
     let after: &[&str] = match words {
         ["exec"] => &["/guest", "pid"],

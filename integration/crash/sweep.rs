@@ -1,4 +1,4 @@
-//! The sweep: every operation, every way to interfere, every point, and what is found afterwards.
+//! The sweep: each operation, each way to interfere, each point, and what is found afterwards.
 
 use crate::host::{self, Bundle, Who};
 use crate::inject::{self, How, Report};
@@ -11,9 +11,9 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// How long the kernel and orphans get to finish what is under way when a command has ended.
+/// How long the kernel and orphans may take to finish their work after a command has ended.
 const SETTLE: Duration = Duration::from_secs(2);
-/// What must be true at once, but for processes that the kernel is just ending.
+/// How long the kernel may take to end processes; everything else must be true at once.
 const AT_ONCE: Duration = Duration::from_millis(300);
 
 /// The script that shows a command another view of the host's cgroup tree.
@@ -30,11 +30,11 @@ const COUNTERS: [&str; 7] = [
     "list_broken",
 ];
 
-/// A command under test, and where its container must be before it.
+/// A command under test, and the state that its container must be in before it.
 struct Op {
     name: &'static str,
     before: Before,
-    /// What stands between the global options and the id, and behind the id.
+    /// The words between the global options and the id, and the words after the id.
     words: (&'static [&'static str], &'static [&'static str]),
 }
 
@@ -63,7 +63,7 @@ const OPS: &[Op] = &[
     Op { name: "delete-p", before: Before::Paused, words: (&["delete", "--force"], &[]) },
 ];
 
-/// The sweep itself runs once for each view of the host, in as many lanes at a time as were asked for.
+/// Runs the sweep once in each view of the host's cgroups, in as many lanes at a time as the options say.
 pub fn views(options: &Options) -> Result<i32> {
     let lanes = options.number("lanes", 1)?.max(1);
     let mut worst = 0;
@@ -94,7 +94,7 @@ pub fn views(options: &Options) -> Result<i32> {
 struct Tally {
     points: u32,
     counters: BTreeMap<&'static str, u32>,
-    /// Points at which something was left before `delete --force`: no fault, but a measure.
+    /// Points at which something was left before `delete --force`. That is a measure and not a fault.
     left_before: u32,
 }
 
@@ -102,9 +102,9 @@ struct Sweep {
     bundle: Bundle,
     view: String,
     serial: u32,
-    /// Used from point to point, until something is wrong with it.
+    /// The id in use. It stays from point to point until something is wrong with it.
     id: String,
-    /// Whether its container is already as the next point of the same operation wants it.
+    /// True if its container is already in the state that the next point of this operation needs.
     ready: bool,
     total: Tally,
 }
@@ -139,7 +139,7 @@ pub fn sweep(options: &Options, view: &str) -> Result<i32> {
         for (name, how) in How::ALL.iter().filter(|row| hows.contains(&row.0)) {
             turn += 1;
             if turn % lanes != lane {
-                continue; // Another's.
+                continue; // This point belongs to another lane.
             }
             let tally = sweep.operation(op, *how, stride, few)?;
             sweep.print(op.name, name, &tally);
@@ -174,7 +174,7 @@ impl Sweep {
         println!("{:6} {op:9} {how:7} {:>6}  {} {note}", self.view, tally.points, counts.join(" "));
     }
 
-    /// All points, each `stride`th of them, or `few` which are not the same every time.
+    /// Visits all points, or each `stride`th point, or `few` points that differ each time.
     fn operation(&mut self, op: &Op, how: How, stride: u64, few: Option<u64>) -> Result<Tally> {
         let mut tally = Tally::default();
         let Some(few) = few else {
@@ -197,14 +197,14 @@ impl Sweep {
         Ok(tally)
     }
 
-    /// The directory's name has what no other sweep has.
+    /// The id begins with the directory's name, which no other sweep has.
     fn next_id(&mut self) {
         self.serial += 1;
         let name = self.bundle.dir.path().extension().unwrap_or_default().display();
         self.id = format!("crash-{name}-{:04}", self.serial);
     }
 
-    /// Deletes the container that the next point would have had.
+    /// Deletes the container that was kept for the next point.
     fn clear(&mut self) -> Result<()> {
         if std::mem::take(&mut self.ready) {
             self.bundle.ok(&["delete", "--force", &self.id])?;
@@ -212,7 +212,7 @@ impl Sweep {
         Ok(())
     }
 
-    /// `false`: there is no such point.
+    /// Visits one point. Returns `false` if there is no such point.
     fn visit(&mut self, op: &Op, how: How, at: u64, tally: &mut Tally) -> Result<bool> {
         let id = self.id.clone();
         if !std::mem::take(&mut self.ready) {
@@ -237,7 +237,7 @@ impl Sweep {
         Ok(fired.is_some())
     }
 
-    /// One point. `None`: the command has fewer calls than that, and was not disturbed.
+    /// Disturbs the command at one point. `None` means that the command has fewer calls, and was not disturbed.
     fn point(
         &self,
         op: &Op,
@@ -248,13 +248,13 @@ impl Sweep {
         tally: &mut Tally,
     ) -> Result<Option<String>> {
         let bundle = &self.bundle;
-        let _ = fs::remove_file(bundle.path("pid")); // Of the last point.
+        let _ = fs::remove_file(bundle.path("pid")); // It is left from the last point.
         let (words, after) = op.words;
         let line: Vec<&str> = words.iter().copied().chain([id]).chain(after.iter().copied()).collect();
         let mut command = ourselves()?;
         command.args(["inject", &at.to_string(), &how.to_string()]).arg(bundle.path("report"));
         command.arg(bundle.user().to_string()).args(bundle.line(&line)).stdin(Stdio::null());
-        let _ = fs::remove_file(bundle.path("report")); // Of the last point.
+        let _ = fs::remove_file(bundle.path("report")); // It is left from the last point.
         let code = bundle.finish_within(command, Duration::from_secs(30))?;
         let said = fs::read_to_string(bundle.path("err"))?;
         let printed = fs::read_to_string(bundle.path("out"))?;
@@ -303,7 +303,7 @@ impl Sweep {
         Ok(report.fired)
     }
 
-    /// Makes the container that a command wants.
+    /// Makes the container in the state that a command needs.
     fn prepare(&self, before: Before, id: &str) -> Result<()> {
         let bundle = &self.bundle;
         match before {
@@ -313,7 +313,7 @@ impl Sweep {
                 bundle.ok(&["run", "--detach", id])?;
             }
         }
-        // A command that was told to start returns before the process has executed.
+        // `start` may return before the process has executed its program.
         let executed = || bundle.processes(id).iter().any(|line| line.starts_with("/guest"));
         until(SETTLE, || Ok(executed() == (before != Before::Created)))?
             .context("not what it was made for")?;
@@ -322,7 +322,8 @@ impl Sweep {
         }
         if before == Before::Stopped {
             bundle.ok(&["kill", id, "KILL"])?;
-            // Not until we see no process: one that is ending has neither root nor, on version 1, a cgroup.
+            // Not only until no process is seen: a process that is ending has neither a root nor, on version 1, a
+            // cgroup.
             until(SETTLE, || Ok(self.state(id)?.is_some_and(|state| state["status"] == "stopped")))?
                 .context("killed, and not stopped")?;
         }
@@ -335,7 +336,7 @@ impl Sweep {
         Ok(if code == 0 { Some(serde_json::from_str(&out)?) } else { None })
     }
 
-    /// The command said that it was done. Is it? What it has `printed` nobody knows when the caller is dead.
+    /// The command reported success. Returns what it has not done. If the caller is dead, its output is unknown.
     fn not_done(&self, op: &Op, id: &str, printed: Option<&String>) -> Result<Option<String>> {
         let state = self.state(id)?;
         let status = state.as_ref().and_then(|state| state["status"].as_str()).unwrap_or("none").to_owned();
@@ -365,14 +366,14 @@ impl Sweep {
         Ok(wrong.map(|printed| format!("printed {printed:?}")))
     }
 
-    /// The command said that it failed. Is everything as before?
+    /// The command reported an error. Returns what is not as before.
     fn dirty(&self, op: &Op, id: &str) -> Result<Option<String>> {
         match op.before {
             Before::Nothing => {
                 let left = self.bundle.leftovers_after(id, AT_ONCE);
                 Ok((!left.is_empty()).then(|| format!("{left:?}")))
             }
-            // Nothing but init may run: no half-entered exec.
+            // Only init may run, and no process of a half-done exec.
             _ if op.name == "exec" => {
                 let alone = || Ok(self.bundle.processes(id).len() == 1);
                 Ok(until(AT_ONCE, alone)?.is_none().then(|| format!("{:?}", self.bundle.processes(id))))
@@ -381,7 +382,7 @@ impl Sweep {
         }
     }
 
-    /// Whether what `state` says is not so. A killed command leaves processes that are about to end by themselves.
+    /// Returns what `state` says falsely. A killed command leaves processes that are about to end by themselves.
     fn lie(&self, id: &str) -> Result<Option<String>> {
         let mut found = None;
         let truth = until(SETTLE, || {
@@ -394,7 +395,7 @@ impl Sweep {
     fn lie_now(&self, id: &str) -> Result<Option<String>> {
         let Some(state) = self.state(id)? else {
             let left = self.bundle.leftovers(id);
-            // A reservation that carries no id of ours yet is nothing that a user could meet.
+            // A reservation that does not yet carry this id: no user can meet it.
             let left: Vec<_> = left.into_iter().filter(|what| !what.starts_with("state ~")).collect();
             return Ok((!left.is_empty()).then(|| format!("state knows nothing of {left:?}")));
         };
@@ -412,7 +413,7 @@ impl Sweep {
             "created" => alive && !executed && !frozen,
             "running" => alive && executed && !frozen,
             "paused" => alive && frozen,
-            // Killed processes of a dead runtime may take a moment.
+            // The processes of a killed runtime may take a moment to end.
             "stopped" => self.bundle.processes(id).is_empty(),
             _ => false,
         };
@@ -422,7 +423,7 @@ impl Sweep {
         }))
     }
 
-    /// Whether `list` fails, or does not show what is there.
+    /// Returns how `list` fails, or what it does not show.
     fn list(&self, id: &str) -> Result<Option<String>> {
         let (code, out) = self.bundle.call(&["list", "--format", "json"])?;
         let Ok(rows) = serde_json::from_str::<Value>(&out) else {
@@ -435,7 +436,7 @@ impl Sweep {
             .then(|| format!("exit {code}, listed {listed}, is there {there}, {err}")))
     }
 
-    /// The id serves a new container as if nothing had been: that of the next point, or one that comes and goes.
+    /// Checks that a new container can use the id: the container of the next point, or one that is made and deleted.
     fn reuse(&self, before: Before, id: &str) -> Result<()> {
         if before != Before::Nothing {
             return self.prepare(before, id);
@@ -448,7 +449,7 @@ impl Sweep {
     }
 }
 
-/// Waits for something; `None` when it did not come.
+/// Waits until something holds; `None` if it did not in time.
 fn until(patience: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<Option<()>> {
     let deadline = Instant::now() + patience;
     while !holds()? {

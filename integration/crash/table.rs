@@ -1,4 +1,4 @@
-//! The results of many sweeps in one table: who and view, points for each way to interfere, faults.
+//! The results of many sweeps in one table: user and view, points for each way to interfere, faults.
 
 use crate::inject::How;
 use anyhow::{Context, Result};
@@ -10,13 +10,13 @@ use std::path::Path;
 struct Row {
     commands: Vec<String>,
     points: BTreeMap<String, u64>,
-    /// Where not each point was visited: each which one, and in which commands.
+    /// If not each point was visited: the stride, and the commands with it.
     strides: BTreeMap<String, Vec<String>>,
     faults: u64,
     commits: BTreeSet<String>,
 }
 
-/// Prints what `--record` has written; of a sweep that was repeated the last counts.
+/// Prints what `--record` has written. If a sweep was repeated, the last one counts.
 pub fn print(file: &Path) -> Result<i32> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
     let mut last = BTreeMap::new();
