@@ -1,5 +1,5 @@
 #!/bin/sh
-# A few points of the crash sweep, for `make test`: a minute at most. The binaries are those that `cargo test` has built.
+# A few points of the crash sweep, for `make test`, in at most a minute. It uses the binaries that `cargo test` has built.
 #
 #   integration/crash/quick.sh        needs root
 set -eu
@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 programs=$(ls -d target/*/debug/examples | head -n 1)
 
-# All points of all commands take more than an hour (`make crash`); here it is a few of each, others every time.
+# All points of all commands take more than an hour (`make crash`). These are a few of each command, and others each time.
 "$programs/crash" sweep --points 2 --how main,all,EIO --view host,v1,v2 --ops create,run,exec,start,delete-f
 "$programs/crash" sweep --points 2 --how main,caller,EIO --view host --as userns --ops create,run-fg,exec
 "$programs/crash" sweep --points 2 --how main,caller,EIO --view host --as rootless --ops create,run-fg,exec

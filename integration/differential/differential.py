@@ -40,7 +40,7 @@ class Runtime:
 
 
 def make_root(bundle, probe):
-    """A root of its own for each run: what a runtime makes in it is compared too."""
+    """Makes a new root for each run, because the runs also compare what the runtime made in it."""
     root = os.path.join(bundle, "rootfs")
     shutil.rmtree(root, ignore_errors=True)
     for name in ["proc", "sys", "dev", "tmp", "data", "data/below", "etc"]:
@@ -57,12 +57,12 @@ def make_root(bundle, probe):
             pass
 
 
-# Where containers' cgroups were: what cgroupsPath named on the way there (mutations.py) stays behind them.
+# The parents of the containers' cgroups. A cgroupsPath of mutations.py names them, and runtimes leave them behind.
 PARENTS = set()
 
 
 def remove_parents():
-    """As far as they are ours, and empty."""
+    """Removes the cgroups that are this program's, and empty."""
     for directory in PARENTS:
         if os.path.basename(directory) == "differential" and os.path.isdir(directory):
             os.rmdir(directory)
@@ -94,7 +94,7 @@ def cgroup_files(pid):
 
 
 def made_in(root):
-    """What there is in the root afterwards."""
+    """The files in the root after the run."""
     facts = []
     for directory, names, files in os.walk(root):
         for name in names + files:
@@ -109,7 +109,7 @@ HOST_DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/uran
 
 
 def host_facts():
-    """What no container may change; put right again, so that the next one does not suffer."""
+    """What no container may change on the host. This also repairs it for the next container."""
     facts = []
     for path in HOST_DEVICES:
         found = os.stat(path)
@@ -122,7 +122,7 @@ def host_facts():
 
 
 def wait_for(pid):
-    """The end of a process that has been left to us."""
+    """Waits for the end of a process that the runtime left to this one."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:
@@ -138,7 +138,7 @@ def wait_for(pid):
 
 
 def run(runtime, bundle, identity):
-    """Everything there is to know of one container, as lines; and what it was refused with."""
+    """All facts about one container as lines, and the error if the runtime refused it."""
     out = runtime.root + ".out"
     facts, refusal = [], ""
     try:
@@ -151,7 +151,7 @@ def run(runtime, bundle, identity):
             with open(state_file, encoding="utf-8") as file:
                 state = json.load(file)
             pid = state["pid"]
-            # Each has its own idea of the version that it implements.
+            # The runtimes name different versions of the specification.
             facts += [f"state: {key} {json.dumps(state.get(key), sort_keys=True)}"
                       for key in ["id", "status", "bundle", "rootfs", "annotations", "owner"]]
             facts += cgroup_files(pid)
@@ -171,7 +171,7 @@ def run(runtime, bundle, identity):
         facts += file.read().splitlines()
     facts += made_in(os.path.join(bundle, "rootfs"))
     facts += host_facts()
-    while True:  # what was reparented to us
+    while True:  # the processes that were left to this one
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 break
@@ -181,7 +181,7 @@ def run(runtime, bundle, identity):
 
 
 def mount_line(line):
-    """mountinfo without what differs from mount to mount."""
+    """mountinfo without the fields that differ between two mounts of the same kind."""
     fields = line.removeprefix("mounts: ").split(" ")
     end = fields.index("-")
     shared = ",".join(field.split(":")[0] for field in fields[6:end])
@@ -190,7 +190,7 @@ def mount_line(line):
 
 
 def normal(facts, runtime, bundle, host_namespaces):
-    """Facts without pids, inode numbers and the names that are each runtime's own."""
+    """The facts without pids, inode numbers, and names that differ between the runtimes."""
     result = []
     own = next((fact.split(" ")[2] for fact in facts if fact.startswith("ids: pid ")), "")
     for fact in facts:
@@ -215,7 +215,7 @@ def normal(facts, runtime, bundle, host_namespaces):
 
 
 def subject(line):
-    """What a fact is about: two facts about the same thing make one difference."""
+    """The subject of a fact. Two facts about the same subject make one difference."""
     fields = line.split(" ")
     if fields[0] == "mounts:" and len(fields) == 8:
         return " ".join([*fields[:3], fields[5]])
@@ -223,7 +223,7 @@ def subject(line):
 
 
 def told_apart(about, one, first, other, second):
-    """The difference of two facts about one thing; of mounts by what differs of them."""
+    """The difference of two facts about one subject. For mounts, only the fields that differ."""
     if not about.startswith("mounts: "):
         return [f"{about}: {one} {first.removeprefix(about).strip()!r}, {other} {second.removeprefix(about).strip()!r}"]
     lines = []
@@ -235,11 +235,11 @@ def told_apart(about, one, first, other, second):
 
 
 def differences(one, other, facts, refusals):
-    """One line for each thing that only one of them has or does, or that both have and differs."""
+    """One line for each subject that only one runtime has, or that differs."""
     accepted = [{line for line in side if re.match(r"(create|start|end|delete): ", line)} for side in facts]
     stage = [next((word for word in ["create: refused", "start: refused"] if word in side), "accepted") for side in accepted]
     if stage[0] != stage[1]:
-        # What follows from a refusal need not be said.
+        # After a refusal no other difference matters.
         return [f"outcome: {one.name} {stage[0]}, {other.name} {stage[1]}: {(refusals[0] or refusals[1]).split(chr(10))[-1]}"]
     if stage[0] != "accepted":
         return []
@@ -270,7 +270,7 @@ def read_explained(path):
 
 
 def compare(number, config, runtimes, args, host_namespaces):
-    """The differences of one configuration, and how both ended."""
+    """The differences of one configuration, and the outcome of both runtimes."""
     bundle = args.bundle
     facts, refusals = [], []
     order = runtimes if number % 2 else runtimes[::-1]

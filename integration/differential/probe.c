@@ -1,4 +1,4 @@
-// What a process sees of its container, one fact a line: `section: fact`. Also a hook that writes down what it is told.
+// Prints what a process sees of its container, one fact a line: `section: fact`. As a hook it writes down what it gets.
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -99,7 +99,7 @@ static void call(const char *name, long number, long a, long b) {
 }
 
 static void calls(void) {
-    // Harmless with these arguments, and rules may name them.
+    // These calls do no harm with these arguments. Rules of a profile may name them.
     for (long a = 0; a < 4; a++)
         call("getpriority", SYS_getpriority, a, 0);
     call("sync_file_range", SYS_sync_file_range, -1, 0);
@@ -112,20 +112,20 @@ static void calls(void) {
 }
 
 static void devices(void) {
-    // Whether the device cgroup lets a node be made and opened; the node goes at once.
+    // Does the device cgroup allow to make a node and to open it? The node is removed at once.
     static const struct { int type, major, minor; } rows[] = {
         {S_IFCHR, 1, 3}, {S_IFCHR, 1, 1}, {S_IFCHR, 10, 229}, {S_IFCHR, 10, 200}, {S_IFBLK, 7, 0}, {S_IFBLK, 254, 0}, {S_IFCHR, 5, 1}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const char *path = "/tmp/probe-node";
         dev_t device = makedev(rows[i].major, rows[i].minor);
         int made = mknod(path, rows[i].type | 0600, device) ? errno : 0;
-        if (made == EACCES) { // Somebody else's /tmp.
+        if (made == EACCES) { // /tmp belongs to another user.
             path = "/dev/probe-node";
             made = mknod(path, rows[i].type | 0600, device) ? errno : 0;
         }
         int reads = 0, writes = 0, fd = -1;
         if (!made) {
-            // ENXIO and the like is the driver's word: the cgroup has let it pass.
+            // Errors like ENXIO come from the driver: the cgroup has allowed the access.
             reads = (fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY)) < 0 && (errno == EPERM || errno == EACCES) ? errno : 0;
             if (fd >= 0)
                 close(fd);

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Builds the probe, and runs the configurations in a mount namespace of its own. Arguments go to differential.py.
+# Builds the probe, and runs differential.py in a new mount namespace. The arguments go to differential.py.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-# Users of the containers' own user namespaces must reach the bundle.
+# The users of the containers' user namespaces must be able to reach the bundle.
 work=$(mktemp -d /var/tmp/orlop-differential.XXXXXX)
 trap 'rm -rf "$work"' EXIT INT TERM
 mkdir -p target/differential

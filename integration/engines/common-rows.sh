@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Rows that docker and podman have in common, word for word: their command lines are one and the same.
+# Rows that docker and podman share: both have the same command line.
 
 # shellcheck disable=SC2034 # lib.sh lists them
 common_rows=${BASH_SOURCE[0]}

@@ -5,8 +5,8 @@
 #   ROWS=shim integration/engines/containerd.sh     those whose name matches
 #   RUNTIME=/usr/sbin/runc integration/engines/containerd.sh    another runtime, for comparison
 #
-# Needs root and Debian, installs what is missing. One line per row, then "N passed, N failed"; ends with 1 if a row
-# failed that is not in known-failures. RECORD=1 writes the result to integration/README.md.
+# It needs root and Debian, and installs missing packages. It prints one line for each row, then "N passed, N failed". It ends
+# with 1 if a row failed that is not in known-failures. RECORD=1 writes the result to integration/README.md.
 set -eu
 # shellcheck source=integration/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -16,12 +16,12 @@ if [ "${1:-}" != row ] && outside; then
     private "$@"
 fi
 
-# A container that names no cgroup of its own gets one below its namespace's name.
+# containerd puts a container without a cgroup of its own below the name of its namespace.
 export CONTAINERD_ADDRESS=$work/containerd.sock CONTAINERD_NAMESPACE=${parent#/}
 image=docker.io/library/busybox:latest
 dir=$work/$$
-# run ID OPTION... -- COMMAND...; ctr itself may lose what a short-lived task prints: on a busy machine in 1 of 60 runs of
-# `cat` with runc, in none of 60 with orlop.
+# run ID OPTION... -- COMMAND...: ctr itself may lose the output of a short task. On a busy machine it did so in 1 of 60 runs of
+# `cat` with runc, and in none of 60 with orlop.
 run() {
     local id=$1 options=()
     shift
@@ -29,7 +29,7 @@ run() {
     shift
     ctr run --rm --runc-binary "$runtime" --cgroup "$parent/$id" "${options[@]}" "$image" "$id" "$@"
 }
-# start ID OPTION... [-- COMMAND...]: a task in the background; it sleeps if it is not told otherwise.
+# start ID OPTION... [-- COMMAND...]: a task in the background; without a command it sleeps.
 start() {
     local id=$1 options=()
     shift
@@ -41,13 +41,13 @@ start() {
 status() { ctr task ls | awk -v id="$1" '$1 == id { print $3 }'; }
 pid() { ctr task ls | awk -v id="$1" '$1 == id { print $2 }'; }
 shim() { pgrep -f "containerd-shim-runc-v2 -namespace $CONTAINERD_NAMESPACE -id $1 "; }
-# state: where the runtime keeps what it knows of our tasks.
+# state: the runtime's state directory for the tasks of this script.
 state() { echo "/run/containerd/runc/$CONTAINERD_NAMESPACE"; }
 
 row_run_with_the_runtime_as_an_option() {
     want yes run it -- echo yes
     start it
-    # Not only said: the runtime itself knows the container.
+    # The runtime itself knows the container: this does not rely on containerd's answer.
     has '"status": "running"' "$runtime" --root "$(state)" state it
 }
 row_run_with_the_default_runtime_replaced() {

@@ -12,9 +12,9 @@ import grpc
 from google.protobuf import json_format
 
 sys.path.insert(0, os.environ["CRI_PYTHON"])
-import cri_pb2 as cri  # noqa: E402  its place is known only now
+import cri_pb2 as cri  # noqa: E402  its directory is known only now
 
-# Method: its request and its answer.
+# Each method with its request and its answer.
 METHODS = {
     "Version": (cri.Nothing, cri.Version),
     "Status": (cri.Nothing, cri.Status),

@@ -6,8 +6,8 @@
 #   ROWS=log integration/engines/cri.sh     those whose name matches
 #   RUNTIME=/usr/sbin/runc integration/engines/cri.sh   another runtime, for comparison
 #
-# Needs root and Debian, installs what is missing. One line per row, then "N passed, N failed"; ends with 1 if a row
-# failed that is not in known-failures. RECORD=1 writes the result to integration/README.md.
+# It needs root and Debian, and installs missing packages. It prints one line for each row, then "N passed, N failed". It ends
+# with 1 if a row failed that is not in known-failures. RECORD=1 writes the result to integration/README.md.
 set -eu
 # shellcheck source=integration/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -22,12 +22,12 @@ fi
 export CONTAINERD_ADDRESS=$work/containerd.sock CRI_ADDRESS=$work/containerd.sock CRI_PYTHON=$work
 dir=$work/$$
 cri() { "$engines/cri.py" "$@"; }
-# words WORD...: as an array of JSON.
+# words WORD...: prints the words as a JSON array.
 words() { jq -nc '$ARGS.positional' --args -- "$@"; }
-# state: where the runtime keeps what it knows of our containers.
+# state: the runtime's state directory for the containers of this script.
 state() { echo /run/containerd/runc/k8s.io; }
 
-# pod NAME [JSON [HANDLER]]: runs a pod and prints its id; JSON is laid over its configuration.
+# pod NAME [JSON [HANDLER]]: runs a pod and prints its id. JSON replaces parts of its configuration.
 pod() {
     mkdir -p "$work/logs"
     jq -nc --arg name "$1" --arg logs "$work/logs" --arg parent "$parent" --argjson more "${2:-null}" '{
@@ -48,14 +48,14 @@ create() {
             linux: {security_context: {namespace_options: {pid: "CONTAINER"}}}} * ($more // {}))}')") || return
     jq -r .container_id <<<"$answer"
 }
-# start POD NAME JSON [COMMAND...]: the same, started.
+# start POD NAME JSON [COMMAND...]: creates the container and starts it.
 start() {
     local id
     id=$(create "$@") || return
     cri StartContainer "{\"container_id\": \"$id\"}" >/dev/null || return
     echo "$id"
 }
-# within ID COMMAND...: runs it in the container and waits.
+# within ID COMMAND...: runs the command in the container and waits for it.
 within() {
     local id=$1
     shift
@@ -64,7 +64,7 @@ within() {
 of_container() { cri ContainerStatus "{\"container_id\": \"$1\"}" | jq -r ".status.$2"; }
 of_pod() { cri PodSandboxStatus "{\"pod_sandbox_id\": \"$1\"}" | jq -r ".status.$2"; }
 stop() { cri StopContainer "{\"container_id\": \"$1\", \"timeout\": $2}" >/dev/null; }
-# printed NAME: what a container has printed, without the marks of the log.
+# printed NAME: the output of a container, without the time stamps of the log.
 printed() { sed 's/^[^ ]* [^ ]* [^ ]* //' "$work/logs/$1.log"; }
 
 # --- the runtime
@@ -81,7 +81,7 @@ row_pod_is_ready_and_has_an_address() {
     id=$(pod web)
     want SANDBOX_READY of_pod "$id" state
     [[ $(of_pod "$id" network.ip) = 10.213.0.* ]]
-    # Not only said: the runtime itself knows the sandbox.
+    # The runtime itself knows the sandbox: this does not rely on containerd's answer.
     has '"status": "running"' "$runtime" --root "$(state)" state "$id"
     grep -q " create --bundle .*$id" "$work/called"
 }
@@ -307,9 +307,9 @@ row_ten_pods_and_nothing_left() {
     want "" sh -c "grep -E '$work/(root|run)/.*/(rootfs|shm)|/netns/cni' /proc/self/mountinfo || true"
     want "" sh -c 'ip -o link show type veth'
 }
-# Before the rows whose errors belong in the log.
+# This row is before the rows whose errors belong in the log.
 row_log_of_the_engine_holds_no_error_of_the_runtime() {
-    # What a row asked for and was refused.
+    # Errors that the rows provoke on purpose.
     grep -E 'level=(error|fatal)|panic' "$work/containerd.log" | grep -vE 'nosuch|level=warning msg="cleanup warnings|timeout|context deadline exceeded|failed to load cni during init' >"$work/errors" || true
     want "" cat "$work/errors"
 }

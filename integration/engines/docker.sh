@@ -5,8 +5,8 @@
 #   ROWS=build integration/engines/docker.sh    those whose name matches
 #   RUNTIME=/usr/sbin/runc integration/engines/docker.sh    another runtime, for comparison
 #
-# Needs root and Debian, installs what is missing. One line per row, then "N passed, N failed"; ends with 1 if a row
-# failed that is not in known-failures. RECORD=1 writes the result to integration/README.md.
+# It needs root and Debian, and installs missing packages. It prints one line for each row, then "N passed, N failed". It ends
+# with 1 if a row failed that is not in known-failures. RECORD=1 writes the result to integration/README.md.
 set -eu
 # shellcheck source=integration/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -22,13 +22,13 @@ fi
 export DOCKER_HOST=unix://$work/docker.sock DOCKER_CONFIG=$work/config DOCKER_BUILDKIT=0
 dir=$work/$$
 
-# daemon NAME OPTION...: a dockerd with its own roots; its socket is $work/NAME.sock.
+# daemon NAME OPTION...: starts a dockerd with directories of its own. Its socket is $work/NAME.sock.
 daemon() {
     local called=$1 config='{}' alone=()
     shift
-    # Only the first has bridges; the others would take them away.
+    # Only the first daemon has bridges. The others get a network of their own, or they would remove these bridges.
     [ "$called" = docker ] || alone=(unshare --net)
-    # runc is there by itself, and no other may have its name.
+    # dockerd knows runc without being told, and refuses another runtime of that name.
     [ "$name" = runc ] || config='{"runtimes": {"'$name'": {"path": "'$runtime'"}}, "default-runtime": "'$name'"}'
     echo "$config" >"$work/$called.json"
     "${alone[@]}" dockerd --config-file "$work/$called.json" --host "unix://$work/$called.sock" --data-root "$work/$called/data" --exec-root "$work/$called/exec" \
@@ -36,7 +36,7 @@ daemon() {
     (eventually docker --host "unix://$work/$called.sock" version) || fail "dockerd: $(tail -n 5 "$work/$called.log")"
 }
 
-# state: where the runtime keeps what it knows of Docker's containers.
+# state: the runtime's state directory for Docker's containers.
 state() { find /run/docker /var/run/docker "$work/docker/exec" -maxdepth 2 -type d -path "*/runtime-*/moby" 2>/dev/null | head -n 1; }
 
 stop_daemon() {
@@ -46,7 +46,7 @@ stop_daemon() {
     eventually stopped "$pid"
 }
 
-# --- what it says of itself
+# --- what Docker says about the runtime
 
 row_info_names_the_runtime() {
     local commit
@@ -61,7 +61,7 @@ row_version_has_that_of_the_runtime() {
 row_inspect_names_the_runtime() {
     start it
     want "$name" inspect it .HostConfig.Runtime
-    # Not only said: the runtime itself knows the container.
+    # The runtime itself knows the container: this does not rely on Docker's answer.
     has '"status": "running"' "$runtime" --root "$(state)" state "$(inspect it .Id)"
 }
 
@@ -422,7 +422,7 @@ row_ipc() {
 }
 row_uts_host() { want "$(hostname)" run --uts host busybox hostname; }
 row_userns_remap() {
-    # Users and their ids as they are seen from here, not on the host.
+    # The users and ids of this mount namespace, not those of the host.
     chmod o+x "$work"
     printf 'remap:700000:65536\n' >"$work/ids"
     mount --bind "$work/ids" /etc/subuid && mount --bind "$work/ids" /etc/subgid
@@ -536,7 +536,7 @@ D
     want "" docker network ls -q -f name=pair
 }
 
-# --- many, and what stays behind
+# --- many containers, and what they leave behind
 
 row_twenty_side_by_side_and_nothing_left() {
     local i pids=()
@@ -554,7 +554,7 @@ row_twenty_side_by_side_and_nothing_left() {
 no_cgroups() {
     local left
     left=$(find /sys/fs/cgroup -mindepth 3 -path "*$parent/*" -type d -not -name below -not -name buildkit)
-    # Those two are nobody's: the one of --cgroup-parent, and BuildKit's, in which it makes those of its containers.
+    # Two cgroups belong to no container: that of --cgroup-parent, and the one in which BuildKit makes its containers' cgroups.
     [ -z "$left" ] || fail "cgroups: $left"
 }
 nothing_left() {
@@ -580,18 +580,18 @@ row_live_restore() {
     stop_daemon live
 }
 
-# Before the rows whose errors belong in the log.
+# This row is before the rows whose errors belong in the log.
 row_log_of_the_engine_holds_no_error_of_the_runtime() {
-    # Not ours: what a row asked for and was refused; and what containerd's shim says of any runtime when its own
-    # signal loop reaps the `delete` that it waits for ("cleanup warnings", exit status 255).
+    # Not the runtime's errors: those that a row provokes; and the shim's "cleanup warnings" (exit status 255), which appear with
+    # each runtime when the shim's signal loop reaps the `delete` for which it waits.
     grep -E 'level=(error|fatal)|panic' "$work/docker.log" | grep -vE 'msg="Handler for |Error setting up exec command|resuming exited container from paused state|attach: stdout: write unix|level=warning msg="cleanup warnings' >"$work/errors" || true
     want "" cat "$work/errors"
 }
 
-# Behind the log, for where they fail the engine complains.
+# These rows are after the log's row: where they fail, the engine logs an error.
 row_exec_privileged() {
     start it
-    # Every capability that this host has to give.
+    # All capabilities that this host can give.
     want "$(awk '$1 == "CapBnd:" { print $2 }' /proc/self/status)" docker exec --privileged it awk '$1 == "CapEff:" { print $2 }' /proc/self/status
 }
 row_privileged() {
@@ -599,7 +599,7 @@ row_privileged() {
     want ok run --privileged busybox sh -c 'mkdir /m && mount -t tmpfs t /m && [ -b /dev/vda ] && echo 1 >/proc/sys/net/ipv4/ip_forward && echo ok'
 }
 
-# --- errors that a user meets; where the status differs between versions of Docker, the others are there too
+# --- errors that a user meets; if versions of Docker differ in the status, the row accepts each of them
 
 row_missing_command_is_127() {
     ends 127 'nosuch": executable file not found in \$PATH' docker run --rm busybox nosuch

@@ -1,9 +1,8 @@
 # shellcheck shell=bash
-# What the scripts of the engines share: namespaces of their own, images made here, rows with PASS or FAIL, the table.
+# The code that the scripts of the engines share: namespaces, images, rows with PASS or FAIL, and the table of results.
 #
-# A row is a function `row_WHAT_IS_SHOWN` of the script, or of common-rows.sh if the script reads that; rows run in the
-# order in which they are written, each in a shell of its own with errexit and a limit of time. Its last lines are shown
-# when it fails.
+# A row is a function `row_WHAT_IS_SHOWN` of the script, or of common-rows.sh if the script reads that. Rows run in the order of
+# the file, each in a shell of its own with errexit and a time limit. If a row fails, its last lines are shown.
 
 engines=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 project=$(cd "$engines/../.." && pwd)
@@ -12,10 +11,10 @@ engine=$(basename "$0" .sh)
 runtime=${RUNTIME:-${ORLOP:-$project/target/orlop}}
 runtime=$(command -v "$runtime") || { echo "$engine: no runtime called ${RUNTIME:-$runtime}" >&2; exit 1; }
 runtime=$(realpath "$runtime")
-# What the engine calls it.
+# The engine's name for the runtime.
 name=$(basename "$runtime")
 
-# The engines' own helpers are looked for where Debian puts them, not in /usr/local.
+# The engines must find their helpers where Debian puts them, and none in /usr/local.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
 skip() {
@@ -23,24 +22,24 @@ skip() {
     exit 77
 }
 
-# outside: this is not yet the run in namespaces of its own.
+# outside: true until the script runs in namespaces of its own.
 outside() { [ -z "${ENGINES_PRIVATE:-}" ]; }
 
-# private ARGUMENT...: runs this script again in mount, network and pid namespaces of its own. Bridges, firewall rules and mounts
-# never touch the host, published ports are on this namespace's loopback, and nothing can outlive the script.
+# private ARGUMENT...: runs this script again in mount, network and pid namespaces of its own. So bridges, firewall rules and
+# mounts never touch the host, published ports are on the new namespace's loopback, and no process outlives the script.
 private() {
     [ "$(id -u)" = 0 ] || skip "needs root"
     [ "$(awk '$5 == "/" { print $4 }' /proc/self/mountinfo | head -n 1)" = / ] || skip "needs a root of its own"
     work=$(mktemp -d "${TMPDIR:-/tmp}/orlop-$engine.XXXXXX")
     export ENGINES_PRIVATE=$$ work
     status=0
-    # Podman's own group for all containers: it stays if it was there before us.
+    # podman's own cgroup for all containers. If it was there before this script, it stays.
     local before pods='/sys/fs/cgroup/*/libpod_parent /sys/fs/cgroup/libpod_parent'
     # shellcheck disable=SC2086 # patterns
     before=$(ls -d $pods 2>/dev/null) || true
     timeout --foreground --kill-after=10 "${LIMIT:-1200}" \
         unshare --mount --net --pid --fork --mount-proc --kill-child --propagation private "$0" "$@" || status=$?
-    # The group of all containers, empty by now: the engines make it and leave it.
+    # The engines make this cgroup for all containers, and leave it. It is empty now.
     find /sys/fs/cgroup -depth -type d -path "*/orlop-engines-$$*" -exec rmdir {} + 2>/dev/null || true
     # shellcheck disable=SC2086
     [ -n "$before" ] || find $pods -depth -type d -exec rmdir {} + 2>/dev/null || true
@@ -48,10 +47,11 @@ private() {
     exit "$status"
 }
 
-# The host as systemd leaves it, in our namespaces: a shared root, a /run that is fresh.
+# house: makes these namespaces look like a host with systemd: a shared root, and a fresh /run.
 house() {
     local hierarchy tree=$work/cgroup
-    # Engines make directories for v1 controllers that the host has not, and leave them on its tmpfs: not there.
+    # Engines make directories for v1 controllers that the host lacks, and leave them on the host's tmpfs. Here they get a tmpfs of
+    # their own, with only the hierarchies that the host has.
     if [ "$(stat -fc %T /sys/fs/cgroup)" = tmpfs ]; then
         mkdir "$tree"
         mount -t tmpfs -o mode=755 tmpfs "$tree"
@@ -68,15 +68,15 @@ house() {
     ip link set lo up
 }
 
-# The cgroup below which all containers of this run are, and two ranges for bridges: all of 10.213.0.0/24.
+# All containers of this run are below this cgroup. The two ranges for bridges are from 10.213.0.0/24.
 # shellcheck disable=SC2034 # the scripts read them
 parent=/orlop-engines-${ENGINES_PRIVATE:-}
 first_bridge=10.213.0.1/25
 other_bridges=base=10.213.0.128/25,size=28
 
-# --- images: nothing can be pulled, so they are made here
+# --- images, which are made here, because none can be pulled
 
-# make_root DIRECTORY: a root file system of busybox, with an ordinary user.
+# make_root DIRECTORY: makes a root file system of busybox, with an ordinary user.
 make_root() {
     mkdir -p "$1"/{bin,etc,tmp,root,proc,sys,dev,home/app,var}
     chmod 1777 "$1/tmp"
@@ -90,7 +90,7 @@ make_root() {
     chown 1000:1000 "$1/home/app"
 }
 
-# make_hello DIRECTORY: a Dockerfile from scratch with one static program, and the program.
+# make_hello DIRECTORY: makes a static program, and a Dockerfile from scratch for it.
 make_hello() {
     mkdir -p "$1"
     echo 'int puts(const char *); int main(void) { return puts("Hello from a static program") < 0; }' >"$1/hello.c"
@@ -98,7 +98,7 @@ make_hello() {
     printf '%s\n' 'FROM scratch' 'COPY hello /hello' 'CMD ["/hello"]' >"$1/Dockerfile"
 }
 
-# make_archive ROOT NAME COMMAND: an image of one layer, as `docker save` writes them, on stdout; COMMAND is words of JSON.
+# make_archive ROOT NAME COMMAND: prints an image of one layer, as `docker save` does. COMMAND is a list of JSON strings.
 make_archive() {
     local at
     at=$(mktemp -d "$work/archive.XXXXXX")
@@ -112,14 +112,14 @@ make_archive() {
 
 # --- what the engines have in common
 
-# log_calls FILE: makes a program of the runtime which notes each call in $work/called.
+# log_calls FILE: makes a program that runs the runtime and appends each call to $work/called.
 log_calls() {
     printf '%s\n' '#!/bin/sh' "echo \"\$\$ \$* \" >>$work/called" "exec $runtime \"\$@\"" >"$1"
     chmod +x "$1"
 }
 
-# Docker and podman have one command line; containerd has its own of these.
-# start NAME OPTION... [-- COMMAND...]: a container in the background; it sleeps if it is not told otherwise.
+# docker and podman have the same command line. containerd.sh has its own versions of these functions.
+# start NAME OPTION... [-- COMMAND...]: starts a container in the background; without a command it sleeps.
 run() { "$engine" run --rm "$@"; }
 start() {
     local called=$1 options=()
@@ -131,32 +131,32 @@ start() {
 }
 inspect() { "$engine" inspect -f "{{$2}}" "$1"; }
 
-# limit V1-FILE V2-FILE: what a container sees of its limit.
+# limit V1-FILE V2-FILE: the file in which a container sees its limit.
 limit() { if [ -d /sys/fs/cgroup/memory ]; then echo "/sys/fs/cgroup/$1"; else echo "/sys/fs/cgroup/$2"; fi; }
 
-# containerd_daemon: one of ours, whose configuration is $work/config.toml and whose socket containerd.sock beside it.
+# containerd_daemon: starts a containerd with the configuration $work/config.toml and the socket $work/containerd.sock.
 containerd_daemon() {
     containerd --config "$work/config.toml" >>"$work/containerd.log" 2>&1 &
     echo $! >"$work/containerd.pid"
-    # Rows kill it, of which nobody needs to be told.
+    # Rows kill it; the shell must not print that.
     disown
     (eventually ctr version) || fail "containerd: $(tail -n 5 "$work/containerd.log")"
 }
 
-# capable BIT: this host can give that capability.
+# capable BIT: true if this host can give that capability.
 capable() { [ $((0x$(awk '$1 == "CapBnd:" { print $2 }' /proc/self/status) >> $1 & 1)) = 1 ]; }
 
-# stopped PID: for `eventually`.
+# stopped PID: true if the process is gone; for `eventually`.
 stopped() { [ ! -e "/proc/$1" ]; }
 
-# --- what a row asserts
+# --- the assertions of rows
 
 fail() {
     echo "$*" >&2
     exit 1
 }
 
-# want TEXT COMMAND...: it succeeds and its standard output is exactly this.
+# want TEXT COMMAND...: the command succeeds, and its standard output is exactly this.
 want() {
     local wanted=$1 printed
     shift
@@ -164,7 +164,7 @@ want() {
     [ "$printed" = "$wanted" ] || fail "$*: printed \"$printed\", not \"$wanted\""
 }
 
-# has REGEX COMMAND...: it succeeds and what it prints, errors too, has a line that matches.
+# has REGEX COMMAND...: the command succeeds, and a line of its output or errors matches.
 has() {
     local wanted=$1 printed
     shift
@@ -172,7 +172,7 @@ has() {
     grep -qE -- "$wanted" <<<"$printed" || fail "$*: printed \"$printed\", which has no /$wanted/"
 }
 
-# hasnt REGEX COMMAND...
+# hasnt REGEX COMMAND...: the command succeeds, and no line of its output or errors matches.
 hasnt() {
     local unwanted=$1 printed
     shift
@@ -180,7 +180,7 @@ hasnt() {
     ! grep -E -- "$unwanted" <<<"$printed" || fail "$*: printed \"$printed\", which has /$unwanted/"
 }
 
-# ends CODE REGEX COMMAND...: its exit status matches CODE, and what it prints REGEX.
+# ends CODE REGEX COMMAND...: the command's exit status matches CODE, and its output matches REGEX.
 ends() {
     local code=$1 wanted=$2 printed status=0
     shift 2
@@ -194,7 +194,7 @@ fails() {
     ! "$@" || fail "$*: succeeded"
 }
 
-# eventually COMMAND...: within ten seconds it succeeds.
+# eventually COMMAND...: the command succeeds within ten seconds.
 eventually() {
     local _
     for _ in {1..100}; do
@@ -204,24 +204,24 @@ eventually() {
     ("$@") || fail "after ten seconds, still not: $*"
 }
 
-# is TEXT COMMAND...: for `eventually`.
+# is TEXT COMMAND...: true if the command prints exactly this; for `eventually`.
 is() {
     local wanted=$1
     shift
     [ "$("$@")" = "$wanted" ]
 }
 
-# terminal COMMAND...: runs it on a terminal of 33 by 99, as a user at a keyboard; what is typed is our standard input. Of a
-# program that ends as soon as it has printed podman may show nothing: on a busy machine in 2 of 60 runs with orlop, 2 of
-# 60 with runc. Not the runtime's: the text was in conmon's log each time (3 of 50), so the terminal had given all of it,
-# and it was lost on the way from conmon to the caller; script(1) by itself lost none in 300. So they linger.
+# terminal COMMAND...: runs the command on a terminal of 33 by 99, as a user does. Standard input is what the user types. If a
+# program ends as soon as it has printed, podman may show nothing: on a busy machine in 2 of 60 runs with orlop, and in 2 of 60
+# with runc. The runtime is not at fault. Each time (3 of 50) the text was in conmon's log, so it was lost between conmon and the
+# caller; script(1) alone lost none in 300. So the programs of these rows stay for a moment after they have printed.
 terminal() {
     script -qec "stty rows 33 cols 99 && ${*@Q}" /dev/null | sed 's/^\^@//' | tr -d '\r\0'
 }
 
 # --- the rows
 
-# known ROW: the reason why it fails for this runtime on a host like this one, if that is known.
+# known ROW: prints the known reason why the row fails for this runtime, if there is one.
 known() {
     awk -v engine="$engine" -v row="${1#row_}" -v name="$name" '
         /^#/ || NF < 4 { next }
@@ -229,8 +229,8 @@ known() {
     ' "$engines/known-failures"
 }
 
-# rows [CLEANUP]: all rows, or those whose name matches ROWS, the common ones first. CLEANUP is called after each. What
-# engines print in rows that pass and in cleaning up, and no row reads, is in $work/said.
+# rows [CLEANUP]: runs all rows, or those whose name matches ROWS; the common rows first. It calls CLEANUP after each row. The
+# output of passing rows and of CLEANUP, which no row has read, goes to $work/said.
 rows() {
     local row reason passed=0 failed=0 unknown=0
     for row in $(grep -ohE '^row_[a-z0-9_]+' ${common_rows:+"$common_rows"} "$0"); do
@@ -253,7 +253,7 @@ rows() {
     [ "$unknown" = 0 ]
 }
 
-# record VERSIONS: puts the result in the table of integration/README.md, in the line of this engine and this runtime.
+# record VERSIONS: writes the result to the line of this engine and runtime in the table of integration/README.md.
 record() {
     [ -n "${RECORD:-}" ] || return 0
     [ -z "${ROWS:-}" ] || { echo "only some rows: not recorded"; return 0; }
@@ -263,7 +263,7 @@ record() {
     "$engines/table" "$project/integration/README.md" engines "$line"
 }
 
-# view: which cgroup tree the host shows.
+# view: prints which cgroup tree the host has.
 view() {
     case $(stat -fc %T /sys/fs/cgroup) in
     cgroup2fs) echo "cgroup v2" ;;

@@ -5,8 +5,8 @@
 #   ROWS=rootless integration/engines/podman.sh     those whose name matches
 #   RUNTIME=/usr/sbin/runc integration/engines/podman.sh    another runtime, for comparison
 #
-# Needs root and Debian, installs what is missing. One line per row, then "N passed, N failed"; ends with 1 if a row
-# failed that is not in known-failures. RECORD=1 writes the result to integration/README.md.
+# It needs root and Debian, and installs missing packages. It prints one line for each row, then "N passed, N failed". It ends
+# with 1 if a row failed that is not in known-failures. RECORD=1 writes the result to integration/README.md.
 set -eu
 # shellcheck source=integration/engines/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -175,7 +175,7 @@ row_memory_is_enforced() {
     ends 137 '' run -m 32m busybox dd if=/dev/zero of=/dev/null bs=128M count=1
 }
 row_oom_is_noticed_by_conmon() {
-    # It says so by a file in the directory in which podman was called.
+    # conmon reports it by a file in the directory in which podman was called.
     rm -f oom
     ends 137 '' run -m 32m busybox dd if=/dev/zero of=/dev/null bs=128M count=1
     eventually test -e oom
@@ -332,9 +332,9 @@ row_buildah() {
     podman rmi -f by-buildah
 }
 
-# --- as an ordinary user: no cgroup is theirs where no systemd delegates one, so there are no limits
+# --- as an ordinary user: without a systemd that delegates cgroups, the user has no cgroup and no limits
 
-# user COMMAND...: as the user 7000, who has 65536 ids below, with a home and a runtime directory of their own.
+# user COMMAND...: runs it as the user 7000, who has 65536 subordinate ids, a home and a runtime directory.
 user() {
     (cd "$work/home" && setpriv --reuid 7000 --regid 7000 --clear-groups -- env -i PATH="$PATH" HOME="$work/home" \
         USER=rootless XDG_RUNTIME_DIR="$work/home/run" TERM=xterm "$@" 2>&1) || return
@@ -378,7 +378,7 @@ row_rootless_pod() {
     user podman pod rm -f -t 0 both
 }
 
-# --- many, and what stays behind
+# --- many containers, and what they leave behind
 
 row_twenty_side_by_side_and_nothing_left() {
     local i pids=()
@@ -397,10 +397,10 @@ row_twenty_side_by_side_and_nothing_left() {
     want "" sh -c "find /sys/fs/cgroup -type d -path '*$parent/*' -not -path '*/below' -not -path '*/conmon*'"
 }
 
-# Before the rows whose errors belong in the log.
+# This row is before the rows whose errors belong in the log.
 row_log_of_the_engine_holds_no_error_of_the_runtime() {
-    # It has no daemon: most of what goes wrong in it is on the terminal of who called it. Not ours: buildah asks for
-    # ambient capabilities without inheritable ones (runc from 1.2 on warns in the same words); what rows do on purpose.
+    # podman has no daemon: most errors are in the output of its caller. Not the runtime's errors: buildah asks for ambient
+    # capabilities without inheritable ones (runc since 1.2 warns in the same words); and errors that rows provoke.
     grep -hE 'level=(warning|error|fatal)|panic|^Error' "$work/syslog" "$work/said" |
         grep -vE "can't raise ambient capability|StopSignal SIGTERM failed to stop|cannot remove container .* as it is running" >"$work/errors" || true
     want "" cat "$work/errors"
@@ -425,19 +425,19 @@ row_exec_in_a_missing_directory() {
 row_bad_sysctl_is_refused() { ends '12[567]' 'kernel.pid_max' podman run --rm --sysctl kernel.pid_max=99999 busybox true; }
 row_error_of_the_runtime_is_one_clear_line() {
     ends '12[567]' '/etc' podman run --rm -v "$work/busybox.tar:/etc" busybox true
-    # The log of the runtime was read as JSON, not printed as it is.
+    # podman reads the runtime's log as JSON. It must not print the log itself.
     hasnt 'level=error msg=.*level' sh -c "podman run --rm busybox nosuch || true"
 }
 
 if [ "${1:-}" = row ]; then
-    # Here conmon may leave its file `oom`.
+    # conmon may leave its file `oom` in this directory.
     cd "$work"
     "$2"
     exit 0
 fi
 
 house
-# Podman has no daemon: what it says, and the `podman container cleanup` that conmon calls, goes to the host's log.
+# podman has no daemon: its messages, and those of the `podman container cleanup` that conmon calls, go to the host's log.
 mkdir "$work/bin"
 printf '%s\n' '#!/bin/sh' "exec $(command -v podman)"' --syslog "$@"' >"$work/bin/podman"
 chmod +x "$work/bin/podman"
@@ -468,13 +468,13 @@ default_subnet_pools = [{"base" = "10.213.0.128/25", "size" = 28}]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "$name"
-# Its log is JSON: podman shows the message in it.
+# The runtime's log is JSON, and podman shows its message.
 runtime_supports_json = ["$name"]
 [engine.runtimes]
 $name = ["$3"]
 C
 }
-# Not by the environment: `podman container cleanup`, which conmon calls when a container ends, would not see it.
+# In a file and not in the environment: conmon calls `podman container cleanup` without it when a container ends.
 cp -a /etc/containers "$work/containers"
 mount --bind "$work/containers" /etc/containers
 conf /etc/containers/containers.conf "$work/podman" "$runtime"
@@ -485,7 +485,7 @@ podman import -q --change 'CMD ["sh"]' --change 'ENV PATH=/bin' "$work/busybox.t
 make_hello "$work/hello"
 podman build -q -t localhost/hello-world "$work/hello" >/dev/null
 
-# The ordinary user, who is seen from here only.
+# The ordinary user, who exists only in this mount namespace.
 sed '$arootless:x:7000:7000::'"$work"'/home:/bin/sh' /etc/passwd >"$work/passwd" && mount --bind "$work/passwd" /etc/passwd
 sed '$arootless:x:7000:' /etc/group >"$work/group" && mount --bind "$work/group" /etc/group
 echo rootless:700000:65536 >"$work/ids" && mount --bind "$work/ids" /etc/subuid && mount --bind "$work/ids" /etc/subgid
@@ -495,7 +495,7 @@ printf '[storage]\ndriver = "vfs"\n' >"$work/home/.config/containers/storage.con
 chmod 644 "$work/busybox.tar"
 cp -r "$work/hello" "$work/home/hello"
 chown -R 7000:7000 "$work/home"
-# On most hosts it is for all.
+# On most hosts all users may open it.
 mknod -m 666 "$work/tun" c 10 200 && mount --bind "$work/tun" /dev/net/tun
 user podman import -q --change 'CMD ["sh"]' --change 'ENV PATH=/bin' "$work/busybox.tar" localhost/busybox && user podman build -q -t localhost/hello "$work/home/hello" || echo "rootless: no image"
 

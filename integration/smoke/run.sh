@@ -1,10 +1,10 @@
 #!/bin/sh
-# The README's sequence with a busybox root file system, as a user would type it, under each view of the host's
-# cgroup tree; then a terminal, in the foreground under script(1).
+# The README's commands with a busybox root file system, as a user types them, in each view of the host's cgroup tree. Then a
+# terminal, in the foreground under script(1).
 #
 #   integration/smoke/run.sh [RUNTIME]      needs root, busybox (static), unshare, script
 #
-# Leaves nothing behind; ends with "smoke: ok" or with what went wrong.
+# It leaves nothing behind, and ends with "smoke: ok" or with the error.
 set -eu
 
 runtime=${1:-${ORLOP:-orlop}}
@@ -16,7 +16,7 @@ fail() {
     exit 1
 }
 
-# skip REASON: nothing of what follows can run here. 77 is what automake and meson call a skip.
+# skip REASON: nothing that follows can run here. 77 means a skip to automake and meson.
 skip() {
     echo "smoke: skipped: $*"
     exit 77
@@ -35,7 +35,7 @@ status() {
     "$runtime" --root "$state" state "$id" | grep -q "\"status\": \"$1\"" || fail "the container is not $1"
 }
 
-# clean: nothing on the host has the id of the container.
+# clean: fails if anything on the host still has the container's id.
 clean() {
     [ -z "$(ls "$state")" ] || fail "left in the state directory: $(ls "$state")"
     left=$(find /sys/fs/cgroup -type d -name "$id*" 2>/dev/null || true)
@@ -52,7 +52,7 @@ make_bundle() {
     (cd "$bundle" && "$runtime" spec)
 }
 
-# config SED-EXPRESSION: edits config.json as its reader would.
+# config SED-EXPRESSION: edits config.json.
 config() {
     sed -i "$1" "$bundle/config.json"
 }
@@ -105,7 +105,7 @@ terminal() {
     clean
 }
 
-# One part, in a bundle of its own. The views come back here through unshare.
+# Runs one part in a bundle of its own. The loop below calls the script again like this, in each view.
 if [ "${2:-}" = part ]; then
     work=$(mktemp -d)
     bundle=$work/bundle state=$work/state
