@@ -1,12 +1,12 @@
 #!/usr/bin/python3 -IS
-"""The programs that runc's suite of integration tests keeps beside itself, in one file.
+"""The helper programs of runc's integration tests, in one file.
 
 Called by the name of one of them: pidfd-kill, fs-idmap, remap-rootfs, seccompagent, sd-helper (recvtty is recvtty.c).
 The suite's own are written in Go and want a newer compiler than distributions ship. Not here: key_label (needs SELinux). `with-tty COMMAND...` is for bats.sh: it gives the command a controlling
 terminal, and is its init.
 """
 
-# What only one of them needs it imports itself: the suite hardly waits for them.
+# Each program imports what only it needs, because the suite hardly waits for the programs.
 import array
 import errno
 import getopt
@@ -16,7 +16,7 @@ import sys
 
 
 def options(*names):
-    """The command line: options by name (they may begin with one dash, as in Go), then the rest."""
+    """Reads the command line: options by name (one dash is enough, as in Go), then the other words."""
     words = [word if word.startswith("--") else "-" + word if word.startswith("-") else word for word in sys.argv[1:]]
     given, rest = getopt.gnu_getopt(words, "", names)
     return {name.lstrip("-"): value for name, value in given}, rest
@@ -36,7 +36,7 @@ def listen(path):
 
 
 def receive(server):
-    """One message with one descriptor: (payload, descriptor)."""
+    """Receives one message with one descriptor: (payload, descriptor)."""
     connection, _ = server.accept()
     with connection:
         fds = array.array("i")
@@ -50,7 +50,7 @@ def receive(server):
 
 
 def copy(source, target):
-    """Until the source ends; a terminal without another side says EIO."""
+    """Copies until the source ends. A terminal whose other end is closed answers EIO."""
     while True:
         try:
             data = os.read(source, 65536)
@@ -75,7 +75,7 @@ def pidfd_kill():
 
 
 def fs_idmap():
-    """Says on stderr, in lower case, why the file system of a path cannot be mounted with mapped ids."""
+    """Prints on stderr, in lower case, why the file system of a path cannot be mounted with mapped ids."""
     import ctypes
     import struct
 
@@ -114,7 +114,7 @@ def fs_idmap():
 
 
 def remap_rootfs():
-    """Gives the files of a bundle's root to the host ids that its user namespace maps theirs to."""
+    """Changes the owners of the files in a bundle's root to the host ids to which its user namespace maps them."""
     import json
     import stat
 
@@ -151,7 +151,7 @@ def remap_rootfs():
             remap(path)
 
 
-# Names of what the agent answers; the numbers are the kernel's.
+# The names of the agent's answers, and the kernel's numbers.
 CALLS = {
     "x86_64": {83: "mkdir", 90: "chmod", 91: "fchmod", 268: "fchmodat"},
     "aarch64": {52: "fchmod", 53: "fchmodat"},
@@ -161,7 +161,7 @@ CONTINUE = 1
 
 
 def make_for(pid, address, mode, suffix):
-    """The mkdir(2) of another process, with a suffix to show who did it."""
+    """Does the mkdir(2) of another process, with a suffix that shows that this program did it."""
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         name = os.pread(memory.fileno(), 4096, address).split(b"\0")[0].decode()
     place = "root" if name.startswith("/") else "cwd"
@@ -198,7 +198,7 @@ def answer(listener, suffix):
                 error, flags = -errno.ENOMEDIUM, 0
             fcntl.ioctl(listener, NOTIF_SEND, bytearray(struct.pack("=QqiI", ident, 0, error, flags)))
         except OSError as error:
-            # The process was killed while we looked at its call.
+            # The process was killed while this program looked at its call.
             if error.errno != errno.ENOENT:
                 raise
 
@@ -227,7 +227,7 @@ def seccompagent():
 
 
 def sd_helper():
-    """Has systemd (the user's own, for a user) make or remove a slice, and waits for it."""
+    """Asks systemd (a user's own, for a user) to make or remove a slice, and waits for it."""
     import subprocess
     import time
 
@@ -263,7 +263,7 @@ def with_tty():
         os.execvp(sys.argv[1], sys.argv[1:])
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     threading.Thread(target=copy, args=(terminal, 1), daemon=True).start()
-    # We are the first process of a pid namespace, and so reap for all: tests count on it.
+    # This program is the first process of a pid namespace, so it reaps all orphans. The tests rely on that.
     while True:
         ended, status = os.wait()
         if ended == child:

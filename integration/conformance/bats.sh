@@ -2,18 +2,17 @@
 # Runs runc's integration suite (tests/integration/*.bats of its source tree) with orlop in the place of runc.
 #
 #   bats.sh SUITE [FILE...]     SUITE: runc's source tree, unpacked; FILE: mounts.bats or mounts; all if none is named
-#   bats.sh --images            only makes what is slow to make, for a guest that cannot
-#   bats.sh SUITE --table RESULTS...   only prints the table of results that runs have left in KEEP, the later ones first
+#   bats.sh --images            only makes the images, which take long, for a guest that cannot make them
+#   bats.sh SUITE --table RESULTS...   only prints the table of results that runs have left in KEEP; later runs come first
 #   VIEWS="hybrid v2 rootless rootless-cgroup"   the host's cgroup tree as it is; a private cgroup2 tree; an ordinary
 #                               user; the same with a cgroup of their own in each hierarchy of the host
 #   VIEWS="vm vm-systemd vm-login"  in the guest of integration/vm: its tree as it is; the systemd driver; an ordinary
 #                               user's systemd, in a login session
 #
-# As root. Everything is made below a scratch directory, except what is slow to make (the images), which stays in
-# target/conformance; each file runs in mount, pid and network namespaces of its own, with its own /etc/passwd. Nothing of the suite
-# is changed or downloaded: its images are made from Debian's packages, its helper programs are bats-tools.py and
-# recvtty.c.
-# Fails if a test fails that bats-expected-failures does not name. A run of all files in all views writes its table into
+# It needs root. It works in a scratch directory; only the images, which take long to make, stay in target/conformance. Each file
+# runs in mount, pid and network namespaces of its own, with its own /etc/passwd. The suite is not changed, and nothing is
+# downloaded: the images are made from Debian's packages, and bats-tools.py and recvtty.c are the suite's helper programs.
+# It fails if a test fails that bats-expected-failures does not name. A run of all files in all views writes its table into
 # integration/README.md.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -31,12 +30,12 @@ needs=(bats:bats jq:jq gawk:gawk python3:python3-minimal busybox:busybox-static 
 "$top/tools/need" "${needs[@]}"
 runtime=${ORLOP:-$top/target/orlop}
 expected=$here/bats-expected-failures
-# Where ordinary users and user namespaces may look.
+# In /tmp, where ordinary users and user namespaces may look.
 scratch=$(mktemp -d /tmp/orlop-bats.XXXXXX)
 trap 'rm -rf "$scratch"' EXIT
 chmod 755 "$scratch"
 
-# An archive, put in place whole or not at all.
+# Makes an archive. It appears whole or not at all.
 pack() { # NAME DIRECTORY
     tar -C "$2" -cf "$images/$1.new" .
     mv "$images/$1.new" "$images/$1"
@@ -44,7 +43,7 @@ pack() { # NAME DIRECTORY
 
 make_images() {
     [ -d "$images" ] || mkdir -p "$images"
-    # Not in python: the suite does not wait until it listens, and orlop is quick.
+    # In C and not in python: the suite does not wait until recvtty listens, and orlop is quick.
     if [ ! "$images/recvtty" -nt "$here/recvtty.c" ]; then
         [ -e /usr/include/stdio.h ] || "$top/tools/need" -- libc6-dev
         gcc -O2 -Wall -o "$images/recvtty" "$here/recvtty.c"
@@ -69,7 +68,7 @@ make_images() {
         local sources=()
         mapfile -t sources < <(find /etc/apt -maxdepth 2 \( -name '*.sources' -o -name '*.list' \) -size +0)
         mmdebstrap --quiet --variant=essential "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" "${sources[@]}"
-        # It is unpacked for each of some forty tests, none of which runs perl.
+        # Some forty tests unpack this image, and none of them runs perl.
         rm -rf "$root"/usr/share/{doc,locale,man,zoneinfo,i18n,perl*} "$root"/usr/lib/*/{gconv,perl*,libperl*} \
             "$root"/usr/bin/perl* "$root"/var/{cache,lib/apt,lib/dpkg,log}/* "${root:?}"/dev/*
         pack debian.tar "$root"
@@ -80,9 +79,9 @@ make_images() {
 make_suite() {
     mkdir -p "$scratch/bin" "$scratch/suite"
     cp -a "$suite/tests" "$suite/go.mod" "$scratch/suite"
-    # The architecture in the images' names is asked of go.
+    # The suite asks go for the architecture in the images' names.
     printf '#!/bin/sh\necho local\n' >"$scratch/bin/go"
-    # In their places, so that nothing is fetched. The suite knows how to name what it knows how to fetch.
+    # The images are where the suite would put them, so it fetches nothing.
     printf '#!/bin/sh\necho "BUSYBOX_IMAGE=%s"\necho "DEBIAN_IMAGE=%s"\n' "$images/busybox.tar" "$images/debian.tar" \
         >"$scratch/suite/tests/integration/get-images.sh"
     local bin=$scratch/suite/tests/cmd/_bin tool
@@ -92,19 +91,19 @@ make_suite() {
         cp "$here/bats-tools.py" "$bin/$tool"
     done
     cp "$here/bats-tools.py" "$scratch/bin/with-tty"
-    # What is wanted of a dummy network device one end of a veth pair can do, where the kernel has no dummies.
+    # If the kernel has no dummy network devices, one end of a veth pair replaces them.
     if ! unshare -n ip link add dummy0 type dummy 2>/dev/null; then
         # shellcheck disable=SC2016 # for the other shell
         printf '#!/bin/bash\nexec %s "${@/%%dummy/veth}"\n' "$(command -v ip)" >"$scratch/bin/ip"
     fi
-    # Without it there is nothing to wait for.
+    # Where there is no udev, there is nothing to wait for.
     command -v udevadm >/dev/null || printf '#!/bin/sh\n' >"$scratch/bin/udevadm"
     chmod 755 "$scratch"/bin/* "$bin"/* "$scratch/suite/tests/integration/get-images.sh"
-    # Not in a directory that only root may enter; by the name that help.bats wants to read.
+    # A copy, because the original may be in a directory that only root may enter. help.bats wants to read the name runc.
     install -m 755 "$runtime" "$scratch/runc"
 }
 
-# What a file runs in: $1 is the view, the rest the command.
+# inside VIEW COMMAND...: runs the command as a file of the suite runs in this view.
 inside() {
     local view=$1
     shift
@@ -133,7 +132,7 @@ inside() {
             if [ $view = rootless-cgroup ]; then
                 ROOTLESS_FEATURES+=cgroup+
                 for hierarchy in /sys/fs/cgroup/*/; do
-                    # Of version 2 the root would have to be given away too.
+                    # In version 2 the user would need write access to the root of the tree, too.
                     [ $hierarchy != /sys/fs/cgroup/unified/ ] || continue
                     own=${hierarchy}runc-cgroups-integration-test
                     mkdir -p $own
@@ -147,8 +146,8 @@ inside() {
         exec "$@"' _ "$scratch" "$top/integration/cgroup-view" "$view" "$@"
 }
 
-# In the guest, which is thrown away afterwards. systemd must know processes by the ids that they call their own: no pid
-# namespace. A login session has what the guest's user has (/etc/subuid, HOME, a systemd).
+# In the guest, which is thrown away afterwards. There is no pid namespace, because systemd must know processes by their own ids.
+# A login session has the settings of the guest's user (/etc/subuid, HOME, a systemd).
 in_guest() { # VIEW COMMAND...
     local view=$1 with=()
     shift
@@ -165,7 +164,7 @@ in_guest() { # VIEW COMMAND...
     fi
 }
 
-# One file: lines "VIEW FILE ok|failed|skipped NAME" on stdout, what went wrong on stderr.
+# Runs one file. It prints lines "VIEW FILE ok|failed|skipped NAME" on stdout, and errors on stderr.
 run_file() { # VIEW FILE
     local tap=$scratch/tap temporary
     temporary=$(mktemp -d /tmp/orlop-bats.XXXXXX)
@@ -178,7 +177,7 @@ run_file() { # VIEW FILE
         "$scratch/suite/tests/integration/$2" "$tap" >/dev/null </dev/null || true
     if [ -n "${KEEP:-}" ]; then mkdir -p "$KEEP" && cp "$tap" "$KEEP/$1-$2.tap"; fi
     rm -rf --one-file-system "$temporary"
-    # A test that fails may leave these behind, and the next run finds them in its way.
+    # A failing test may leave these cgroups, and the next run would stumble over them.
     find /sys/fs/cgroup -depth -type d \( -path '*/runc-tst-*' -o -path '*/runc-cgroups-integration-test*' \) \
         -exec rmdir {} + 2>/dev/null || true
     awk -v view="$1" -v file="$2" '
@@ -196,7 +195,7 @@ run_file() { # VIEW FILE
         END { for (; done < planned || !planned && !done++; done++) print view, file, "failed", "(did not end)" }' "$tap"
 }
 
-# The reason for which a failure is expected, if it is; a view of * is every view.
+# Prints the reason why a failure is expected, if it is. The view * means each view.
 reason() { # VIEW FILE NAME
     awk -F '\t' -v view="$1" -v file="$2" -v name="$3" '
         !/^#/ && ($1 == view || $1 == "*") && $2 == file && $3 == name { print $4; exit }' "$expected"

@@ -1,8 +1,8 @@
 /*
- * recvtty for runc's suite of integration tests: takes the terminals that runtimes send to --console-socket.
+ * recvtty for runc's integration tests: it receives the terminals that runtimes send to --console-socket.
  *
- *   recvtty [--mode null] [--pid-file FILE] SOCKET     any number of them, whose output is thrown away
- *   recvtty [--no-stdin] [--pid-file FILE] SOCKET      one; its output is ours, our input its (unless --no-stdin)
+ *   recvtty [--mode null] [--pid-file FILE] SOCKET     any number of terminals; their output is thrown away
+ *   recvtty [--no-stdin] [--pid-file FILE] SOCKET      one terminal; its output goes to stdout, and stdin goes to it (unless --no-stdin)
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -30,7 +30,7 @@ static int listen_on(const char *path)
 	return server;
 }
 
-/* The descriptor of one message, or -1. */
+/* Receives one message. Returns its descriptor, or -1. */
 static int receive(int server)
 {
 	char payload[4096];
@@ -53,7 +53,7 @@ static int receive(int server)
 	return terminal;
 }
 
-/* Whether there may be more to copy; a terminal without another side says EIO. */
+/* Returns true if there may be more to copy. A terminal whose other end is closed answers EIO. */
 static int copy(int from, int to)
 {
 	char data[65536];
@@ -69,7 +69,7 @@ static void take_all(const char *path)
 	struct pollfd fds[MOST] = { { .fd = listen_on(path), .events = POLLIN } };
 	nfds_t count = 1, i;
 
-	/* A test that is skipped may be over before the pid file is there that we would be killed by. */
+	/* A skipped test may end before it can read the pid file to kill this program. */
 	while (poll(fds, count, 1000) >= 0 && access(path, F_OK) == 0) {
 		for (i = count - 1; i > 0; i--) {
 			if (fds[i].revents && !copy(fds[i].fd, -1)) {

@@ -5,14 +5,14 @@
 #                           built; "" for the one that suite.sh fetches and builds
 #   VIEWS="hybrid v1 v2"    the host's cgroup tree as it is; without its version 2 part; nothing but a version 2 tree
 #   RUNTIME=/usr/sbin/runc  another runtime, for comparison
-#   SUITE_COMMIT=0105384    for the record, if SUITE is not a working tree of git and has no file COMMIT
+#   SUITE_COMMIT=0105384    the suite's commit for the table, if SUITE is not a working tree of git and has no file COMMIT
 #
-# As root. Each program runs in mount, pid and ipc namespaces of its own, with a fresh /run; the cgroups that
-# they make are called /cgrouptest and /testdir.
-# A test of a program is a line of TAP. Some programs have none: they print an error in YAML and end well, or say
-# nothing if all is well. These are counted apart, and such an error is a failure.
-# Fails if something fails that runtime-tools-expected-failures does not name. RECORD=1 and all programs: writes the
-# result to integration/README.md.
+# It needs root. Each program runs in mount, pid and ipc namespaces of its own, with a fresh /run. The programs make the cgroups
+# /cgrouptest and /testdir.
+# A test of a program is a line of TAP. Some programs have no tests: they print nothing if all is well, or print an error in YAML
+# and still end with 0. These programs are counted apart, and such an error is a failure.
+# It fails if something fails that runtime-tools-expected-failures does not name. With RECORD=1, and if all programs run, it writes
+# the result to integration/README.md.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$(dirname "$here")")
@@ -30,7 +30,7 @@ programs=("$@")
 [ $# -gt 0 ] || mapfile -t programs < <(cd "$suite/validation" && find . -name '*.t' -printf '%f\n' | sed 's/\.t$//' | sort)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/orlop-runtime-tools.XXXXXX")
 trap 'rm -rf --one-file-system "$scratch"' EXIT
-# The root of a user namespace must get to its bundle.
+# The root of a user namespace must be able to reach its bundle.
 chmod 755 "$scratch"
 
 # inside VIEW COMMAND...
@@ -43,7 +43,7 @@ inside() {
         exec '$here/../cgroup-view' $view \"\$@\"" _ "$@"
 }
 
-# One program: lines "KIND<tab>VIEW<tab>PROGRAM<tab>TEST"; KIND is ok, failed, skipped or silent.
+# Runs one program, and prints lines "KIND<tab>VIEW<tab>PROGRAM<tab>TEST". KIND is ok, failed, skipped or silent.
 program() { # VIEW PROGRAM
     local status=0
     mkdir "$scratch/bundles"
@@ -55,7 +55,7 @@ program() { # VIEW PROGRAM
         cp "$scratch/errors" "$KEEP/$1-$2.errors"
     fi
     rm -rf --one-file-system "$scratch/bundles"
-    # At the top of each hierarchy, and below where we are ourselves.
+    # At the top of each hierarchy, and below this script's own cgroup.
     { echo /; cut -d : -f 3- /proc/self/cgroup; } | sort -u | while read -r own; do
         find /sys/fs/cgroup{,/*}"${own%/}"/{testdir,cgrouptest} -depth -type d -exec rmdir {} + 2>/dev/null || true
     done
@@ -64,7 +64,7 @@ program() { # VIEW PROGRAM
         match($0, /^(not )?ok [0-9]+( - | )?/) {
             text = substr($0, RLENGTH + 1)
             tests++
-            # TAP: what is still to do is no failure.
+            # In TAP a test marked as todo is no failure.
             if (tolower(text) ~ (/^ok/ ? "# *skip" : "# *todo")) say("skipped", text)
             else say(/^ok/ ? "ok" : "failed", text)
         }
@@ -77,7 +77,7 @@ program() { # VIEW PROGRAM
         }' "$scratch/tap"
 }
 
-# The reason for which a failure is expected, if it is; a view of * is every view, a test of * every test.
+# Prints the reason why a failure is expected, if it is. The view * means each view, the test * each test.
 reason() { # VIEW PROGRAM TEST
     gawk -F '\t' -v view="$1" -v program="$2" -v test="$3" '
         !/^#/ && ($1 == view || $1 == "*") && $2 == program && ($3 == test || $3 == "*") { print $4; exit }' "$expected"

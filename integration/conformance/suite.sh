@@ -1,11 +1,11 @@
 #!/bin/bash
-# Fetches runtime-tools as Debian's source package has it, builds its validation programs with Debian's Go and prints
-# where they are. The second time it only prints.
+# Fetches runtime-tools from Debian's source package, builds its validation programs with Debian's Go, and prints where they are.
+# The second time it only prints.
 #
 #   suite.sh            below target/conformance; needs root if packages are missing
 #
-# The source is looked up in lists of our own, so that the host's stay as they are. One version for every host: what
-# runtime-tools-expected-failures says is of that one. Debian has no tap-go, which the programs print with: ./tap.
+# It uses package lists of its own, so that the host's lists stay as they are. The version is the same for each host, because
+# runtime-tools-expected-failures is about that version. Debian has no tap-go, with which the programs print; ./tap replaces it.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 top=$(dirname "$(dirname "$here")")
@@ -36,7 +36,7 @@ mkdir -p lists/partial archives/partial
 apt=(apt-get -qq -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$scratch/sources.list" -o Dir::Etc::SourceParts=/dev/null
     -o Dir::State::Lists="$scratch/lists" -o Dir::Cache="$scratch")
 "${apt[@]}" update >&2
-# The upstream part alone: Debian's patches are not for these programs. Apt knows the hash of each part.
+# Only the upstream part: Debian's patches do not concern these programs. Apt checks the hash.
 "${apt[@]}" source --tar-only "$package=$version" >&2
 
 source=$scratch/src/github.com/opencontainers/runtime-tools
@@ -44,7 +44,7 @@ mkdir -p "$source" "$scratch/src/github.com/mndrix"
 tar -C "$source" --strip-components=1 -xf "$scratch/$package"_*.orig.tar.*
 cp -r "$here/tap" "$scratch/src/github.com/mndrix/tap-go"
 cd "$source"
-# As Debian builds: a path of sources, no modules; nothing is fetched.
+# As Debian builds: from a path of sources and without modules, so nothing is fetched.
 export GO111MODULE=off GOFLAGS= GOPATH=$scratch:/usr/share/gocode GOCACHE=$scratch/cache
 go build -tags "netgo osusergo" -ldflags "-extldflags -static -s -w" -o runtimetest ./cmd/runtimetest
 mkdir "$scratch/bin"

@@ -1,25 +1,25 @@
 #!/bin/bash
-# podman.sh   runs in the guest, as root or in a login session: podman with both cgroup drivers, and with ORLOP as its
-# runtime, or RUNTIME if that is given. ROWS=REGEX: only these rows. Exit status: the number of rows that failed.
+# podman.sh   runs in the guest, as root or in a login session: podman with both cgroup drivers. Its runtime is RUNTIME, or
+# ORLOP if RUNTIME is not set. ROWS=REGEX runs only these rows. The exit status is the number of rows that failed.
 set -u
 : "${ORLOP:?the runtime}" "${RUNTIME:=$ORLOP}"
 failed=0 said=$(mktemp)
 pod() { timeout -k 5 400 podman --runtime "$RUNTIME" --cgroup-manager "$driver" "$@"; }
-# One file system for all containers: read only, so that none leaves anything.
+# All containers share one file system. It is read-only, so that no container leaves anything.
 run() { pod run --rm --network none --read-only "$@"; }
 tree=/opt/busybox
-# podman makes a link in it.
+# podman makes a link in this file system.
 [ "$(id -u)" = 0 ] || { tree=$HOME/busybox; cp -a /opt/busybox "$tree"; }
 fs=(--rootfs "$tree")
 
-try() { # try ROW EXPECTED COMMAND...   the last line of what it says
+try() { # try ROW EXPECTED COMMAND...   the last line of the command's output must be EXPECTED
   local row=$1 expected=$2 begin=$SECONDS; shift 2
   [[ $row =~ ${ROWS:-} ]] || return 0
   local attempt
   for attempt in 1 2 3; do
-    # Not by a pipe, which what is left behind would hold open.
+    # To a file: a process that is left behind would hold a pipe open.
     "$@" >"$said" 2>&1 </dev/null
-    # A machine that is too busy for systemd to answer in time. What always happens is no such thing.
+    # The machine may have been too busy for systemd to answer in time. A fault that always happens fails the second time, too.
     [ $attempt -lt 3 ] && grep -Eq 'does not answer \([0-9]+s\)|no answer from systemd' "$said" || break
     echo "again $driver $row # $(grep -E 'answer' "$said" | head -n 1)"
     podman rm -af -t 0 >/dev/null 2>&1
@@ -42,12 +42,12 @@ life() {
     pod stop -t 1 "$name" && pod rm -f "$name" && echo gone
 }
 
-nested() { # orlop in a container; what it makes there is of busybox again
+nested() { # orlop runs in a container, and makes another container of busybox there
   local bundle
   bundle=$(mktemp -d)
   chmod 755 "$bundle"
   "$ORLOP" spec -b "$bundle"
-  # The outer container is one of podman's usual privileged ones: what it lacks, the inner one cannot have.
+  # The outer container is podman's usual privileged one. The inner container cannot have what the outer one lacks.
   mkdir "$bundle/rootfs"
   jq '.process.terminal = false | .root.readonly = true | .process.args = ["sh", "-c", "echo inner $(id -u) $$"]' \
     "$bundle/config.json" >"$bundle/c" && mv "$bundle/c" "$bundle/config.json"
@@ -57,7 +57,7 @@ nested() { # orlop in a container; what it makes there is of busybox again
   rm -rf "$bundle"
 }
 
-boot() { # a container whose entry point is systemd, until it has reached its target
+boot() { # runs a container whose first process is systemd, until that systemd has reached its target
   local name=boot-$driver end=$((SECONDS + 600))
   pod run -d --name "$name" --network none --systemd=always --rootfs /:O /sbin/init &&
     until pod exec "$name" systemctl is-active multi-user.target || [ $SECONDS -gt $end ]; do sleep 1; done
@@ -67,7 +67,7 @@ boot() { # a container whose entry point is systemd, until it has reached its ta
 
 for driver in systemd cgroupfs; do
   limits=(--memory 32m --pids-limit 20)
-  # A login session may write to no cgroup: its user's systemd may.
+  # A login session may write to no cgroup. Its user's systemd may.
   [ "$driver" = systemd ] || [ "$(id -u)" = 0 ] || limits=()
   try run hello run "${fs[@]}" echo hello
   try exit-status "status 7" status run "${fs[@]}" sh -c 'exit 7'
@@ -81,13 +81,13 @@ for driver in systemd cgroupfs; do
     try userns "0 100000 1000" run --uidmap 0:100000:1000 --gidmap 0:100000:1000 "${fs[@]}" sh -c 'echo $(cat /proc/self/uid_map)'
   else
     try userns "1000" run --userns keep-id "${fs[@]}" id -u
-    # A user namespace in podman's, whose root may not enter the home that the volume is in.
+    # A user namespace inside podman's. Its root may not enter the home that holds the volume.
     mkdir -p "$HOME/data" && echo volume >"$HOME/data/file" && chmod 755 "$HOME/data" && chmod 700 "$HOME"
     try inner-userns "volume 0 1 1000" run --uidmap 0:1:1000 --gidmap 0:1:1000 -v "$HOME/data:/home:ro" "${fs[@]}" \
       sh -c 'echo $(cat /home/file /proc/self/uid_map)'
   fi
   try nested "inner 0 1" nested
-  # The guest's own file system under an overlay: its systemd, as the container's first process.
+  # The container's root is an overlay over the guest's own file system, so its first process is the guest's systemd.
   if [ "$(id -u)" = 0 ]; then try boot active boot; elif [[ boot =~ ${ROWS:-} ]]; then echo "skip $driver boot # no overlay of / for a user"; fi
 done
 left=$(podman ps -aq)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # rows.sh ROW...   runs in the guest, as root or in a login session; ORLOP is the runtime.
-# One row a behaviour of the hosts that boot systemd. Prints "ok ROW", "not ok ROW" with what it said, or
-# "skip ROW # why"; the exit status is the number of rows that failed.
+# Each row tests one behaviour of hosts that boot systemd. It prints "ok ROW", "not ok ROW" with the row's output, or
+# "skip ROW # why". The exit status is the number of rows that failed.
 set -u
 : "${ORLOP:?the runtime}"
 WORK=$(mktemp -d)
@@ -9,19 +9,19 @@ trap 'rm -rf "$WORK"' EXIT
 [ "$(id -u)" = 0 ] && STATE=/run/orlop || STATE=$XDG_RUNTIME_DIR/orlop
 [ "$(id -u)" = 0 ] && SYSTEMCTL="systemctl" || SYSTEMCTL="systemctl --user"
 
-# --- what rows are written with ------------------------------------------------
+# --- the tools of the rows ------------------------------------------------
 
 fail() { echo "$*"; exit 1; }
 skip() { echo "$*"; exit 77; }
 orlop() { timeout -k 5 300 "$ORLOP" "$@"; }
-# eventually COMMAND...   what others do in their own time; how long that takes on a busy host is not the question
+# eventually COMMAND...   waits for something that other processes do, with a limit that suits a busy host
 eventually() { local end=$((SECONDS + 200)); until "$@"; do [ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }
 status_is() { [ "$(orlop state "$1" | jq -r .status)" = "$2" ]; }
 no_unit() { [ -z "$($SYSTEMCTL list-units --all --no-legend "$1")" ]; }
 equal() { [ "$1" = "$2" ] || fail "$3: ${1@Q}, not ${2@Q}"; }
 says() { case $1 in *"$2"*) ;; *) fail "no ${2@Q} in ${1@Q}";; esac; }
 
-# bundle FILTER   a bundle of the busybox file system in $WORK/b: config.json by way of jq
+# bundle FILTER   makes a bundle of the busybox file system in $WORK/b; the jq filter edits its config.json
 bundle() {
   local spec=()
   [ "$(id -u)" = 0 ] || spec=(--rootless)
@@ -32,7 +32,7 @@ bundle() {
   mv "$WORK/b/c" "$WORK/b/config.json"
 }
 
-# up [OPTION...] ID   a container that runs; its cgroup is $C then
+# up [OPTION...] ID   runs a container; $C is its cgroup
 up() {
   local id=${*: -1}
   orlop "${@:1:$#-1}" run -d -b "$WORK/b" "$id" </dev/null >"$WORK/out" 2>&1 || fail "run: $(cat "$WORK/out")"
@@ -48,11 +48,11 @@ file() { cat "$C/$1"; }
 LIMITS='.linux.resources.memory = {limit: 67108864} | .linux.resources.pids = {limit: 50}
   | .linux.resources.cpu = {quota: 12345, period: 50000, shares: 512, cpus: "0"}'
 
-# limits OPTION   what was asked for is in the files; update changes it; a daemon-reload does not
+# limits OPTION   the files have the limits of the configuration; update changes them; a daemon-reload does not
 limits() {
   bundle "$LIMITS"
   up "$@" limits
-  # systemd rounds it, and would do so later if we did not now.
+  # systemd rounds the value. If orlop did not round it now, systemd would later.
   local quota=12345; [ $# = 0 ] || quota=12500
   equal "$(file memory.max) $(file pids.max) $(file cpu.max) $(file cpu.weight) $(file cpuset.cpus)" \
     "67108864 50 $quota 50000 59 0" "after create"
@@ -71,13 +71,13 @@ limits() {
     $SYSTEMCTL daemon-reload; sleep 1
     what="after daemon-reload"
   done
-  # A change of one limit makes systemd write its own idea of the others.
+  # If one limit changes, systemd writes the other limits, too, as it knows them.
   orlop update --pids-limit 44 limits || fail "second update"
   equal "$(file memory.max) $(file pids.max) $(file cpu.max)" "33554432 44 20000 50000" "after second update"
   down limits
 }
 
-# devices OPTION   those that are allowed stay, those that are not stay away, whatever systemd does
+# devices OPTION   allowed devices stay allowed and denied ones stay denied, whatever systemd does
 devices() {
   bundle '.linux.resources.devices = [{allow: false, access: "rwm"}, {allow: true, type: "c", major: 10, minor: 229, access: "rwm"}]
     | .process.capabilities.bounding += ["CAP_MKNOD"] | .process.capabilities.effective += ["CAP_MKNOD"]
@@ -140,7 +140,7 @@ properties() {
   down properties
   bundle '.annotations = {"org.systemd.property.DeviceAllow": "[]"}'
   says "$(orlop --systemd-cgroup run -b "$WORK/b" properties 2>&1)" "annotations.org.systemd.property.DeviceAllow"
-  # Of the right type, and no value that systemd knows.
+  # The type is right, but systemd does not know the value.
   bundle '.annotations = {"org.systemd.property.KillMode": "\u0027sometimes\u0027"}'
   says "$(orlop --systemd-cgroup run -b "$WORK/b" properties 2>&1)" "orlop-properties.scope: StartTransientUnit: "
   [ ! -e "$STATE/properties" ] || fail "a record is left"
@@ -148,7 +148,7 @@ properties() {
   says "$(orlop --systemd-cgroup run -b "$WORK/b" properties 2>&1)" "int32 is given where uint64 is expected"
 }
 
-below_the_scope() { # crun's annotations: the container below the scope, its process in a cgroup of its own below that
+below_the_scope() { # crun's annotations: the container's cgroup is below the scope, and its process in a cgroup below that
   bundle "$LIMITS"' | .annotations = {"run.oci.systemd.subgroup": "inner", "run.oci.delegate-cgroup": "mine"}'
   up --systemd-cgroup below
   says "$C" "/orlop-below.scope/inner"
@@ -158,7 +158,7 @@ below_the_scope() { # crun's annotations: the container below the scope, its pro
   down below
 }
 
-owned() { # a scope whose cgroup is given to the container's root stays theirs, and its limits ours
+owned() { # if a scope's cgroup is given to the container's root, it stays theirs, and the limits stay the runtime's
   local ids='[{containerID: 0, hostID: 100000, size: 1000}]' owner=100000
   [ "$(id -u)" = 0 ] || ids='[{containerID: 0, hostID: 1000, size: 1}]' owner=1000
   bundle "$LIMITS"' | .linux.namespaces += [{type: "user"}, {type: "cgroup"}] | .linux.namespaces |= unique_by(.type)
@@ -181,7 +181,7 @@ owned() { # a scope whose cgroup is given to the container's root stays theirs, 
   down owned
 }
 
-undelegated() { # a limit of a controller that the user's systemd was not given
+undelegated() { # a limit of a controller that is not delegated to the user's systemd
   [ "$(id -u)" != 0 ] || skip "root has all"
   bundle '.linux.resources.hugepageLimits = [{pageSize: "2MB", limit: 0}]'
   local said; said=$(orlop --systemd-cgroup run -b "$WORK/b" undelegated 2>&1)
@@ -196,7 +196,7 @@ scope_in_use() {
   local usual=system.slice
   [ "$(id -u)" = 0 ] || usual=user.slice
   in_use_in "$usual" "is not empty: 1 process(es)"
-  # Not where the container's would be: then only systemd knows of it.
+  # The scope is not where the container's would be: only systemd knows it.
   in_use_in rows.slice "(UnitExists)"
 }
 in_use_in() {
@@ -212,7 +212,7 @@ in_use_in() {
   true
 }
 
-frozen_scope() { # a directory that somebody has left where the scope is to be
+frozen_scope() { # a frozen directory was left at the place of the scope
   local dir=/sys/fs/cgroup/system.slice/orlop-frozen.scope
   [ "$(id -u)" = 0 ] || dir="/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/user.slice/orlop-frozen.scope"
   mkdir -p "$dir" && echo 1 >"$dir/cgroup.freeze" || fail "no cgroup"
@@ -229,7 +229,7 @@ failed_scope() {
   bundle; up --systemd-cgroup failed; down failed
 }
 
-crash() { # a runtime that is killed at any moment leaves nothing that delete --force cannot clear
+crash() { # delete --force clears everything that a killed runtime leaves, whenever it is killed
   bundle
   local i
   for i in $(seq "${CRASHES:-15}"); do
@@ -272,10 +272,10 @@ no_apparmor() {
   [ ! -e "$STATE/noapparmor" ] || fail "a record is left"
 }
 
-selinux() { # as far as a kernel without a policy goes: it takes every label, and has only its initial ones
+selinux() { # as far as a kernel without a policy can go: it accepts each label, and has only its initial ones
   grep -qw selinux /sys/kernel/security/lsm || skip "the kernel was booted without SELinux"
   mountpoint -q /sys/fs/selinux || mount -t selinuxfs selinuxfs /sys/fs/selinux || fail "no selinuxfs"
-  # It takes the label, which orlop reads back, and gives it to nobody at execve(2) before there is a policy.
+  # The kernel accepts the label, and orlop reads it back. Without a policy no process gets it at execve(2).
   bundle '.process.selinuxLabel = "unlabeled"'
   up selinux
   equal "$(orlop exec selinux cat /proc/self/attr/current | tr -d '\0')" kernel "label of exec"
@@ -292,7 +292,7 @@ selinux() { # as far as a kernel without a policy goes: it takes every label, an
 no_bus() {
   [ "$(id -u)" = 0 ] || skip "the next row says it for users"
   bundle
-  # In a mount namespace without it: the host's own stays.
+  # Only in a mount namespace of its own: the guest's own mount stays.
   local said; said=$(unshare -m sh -c 'mount -t tmpfs tmpfs /run/dbus && exec "$@"' _ "$ORLOP" --systemd-cgroup run -b "$WORK/b" nobus 2>&1)
   says "$said" "nobody listens at unix:path=/run/dbus/system_bus_socket"
   [ ! -e "$STATE/nobus" ] || fail "a record is left"
@@ -311,7 +311,7 @@ dead_bus() {
   [ ! -e "$STATE/dead" ] || fail "a record is left"
 }
 
-deaf_systemd() { # the bus is well, and systemd does not answer; what it may have been asked for is cleared later
+deaf_systemd() { # the bus works, and systemd does not answer; the row clears later what systemd may still do
   [ "$(id -u)" != 0 ] || skip "needs a user"
   [ "${CRASHES:-15}" -gt 15 ] || skip "a minute of waiting"
   bundle
@@ -320,21 +320,21 @@ deaf_systemd() { # the bus is well, and systemd does not answer; what it may hav
   local said; said=$(orlop --systemd-cgroup run -d -b "$WORK/b" deaf 2>&1 </dev/null)
   kill -CONT "$manager"
   says "$said" "orlop-deaf.scope: no answer from systemd to StartTransientUnit (30s)"
-  # A second line is the undo's, which systemd has not answered either.
+  # The second line comes from the clean-up, which systemd has not answered either.
   [ "$(wc -l <<<"$said")" -le 2 ] || fail "$said"
   orlop delete -f deaf || fail "delete"
   [ ! -e "$STATE/deaf" ] || fail "a record is left"
   eventually no_unit 'orlop-deaf*' || fail "the scope is left"
 }
 
-delegated_cgroupfs() { # a cgroup that the user may write to: --systemd-cgroup is not needed
+delegated_cgroupfs() { # a cgroup that the user may write to needs no --systemd-cgroup
   [ "$(id -u)" != 0 ] || skip "needs a user"
   bundle "$LIMITS"'| .linux.cgroupsPath = "/user.slice/user-1000.slice/user@1000.service/rows.slice/delegated"'
   systemd-run --user --quiet --scope --slice=rows.slice -p Delegate=yes "$0" inner_delegated || fail "inner"
 }
 inner_delegated() { up delegated; equal "$(file memory.max) $(file pids.max)" "67108864 50" "limits"; orlop exec delegated true || fail "exec"; down delegated; }
 
-no_cgroup() { # without a permission and without limits a container is possible
+no_cgroup() { # a container without limits needs no permission for cgroups
   [ "$(id -u)" != 0 ] || skip "needs a user"
   bundle 'del(.linux.resources)'
   orlop run -d -b "$WORK/b" none </dev/null >"$WORK/out" 2>&1 || fail "run: $(cat "$WORK/out")"
@@ -350,16 +350,16 @@ ROWS=(life_systemd limits_systemd limits_cgroupfs devices_systemd devices_cgroup
 [ "${1:-}" != inner_delegated ] || { bundle "$LIMITS"'| .linux.cgroupsPath = "/user.slice/user-1000.slice/user@1000.service/rows.slice/delegated"'; inner_delegated; exit; }
 [ $# = 0 ] || ROWS=("$@")
 failed=0
-# A user's bus is started by who first speaks to it, and on a busy machine that takes longer than orlop waits.
+# The first message to a user's bus starts the bus. On a busy machine that takes longer than orlop waits.
 bus=(); [ "$(id -u)" = 0 ] || bus=(--user)
 eventually busctl "${bus[@]}" list >/dev/null 2>&1
 for row in "${ROWS[@]}"; do
   begin=$SECONDS
   for attempt in 1 2 3; do
-    # Not by a pipe, which what a row has left behind would hold open.
+    # To a file: a process that a row has left behind would hold a pipe open.
     ("$row") >"$WORK/said" 2>&1 </dev/null; status=$?
     case $status in 0 | 77) break;; esac
-    # For the same reason later on. What always happens is no such thing.
+    # A busy machine may also be slow later. A fault that always happens fails the second time, too.
     [ $attempt -lt 3 ] && grep -Eq 'does not answer \([0-9]+s\)|no answer from systemd' "$WORK/said" || break
     echo "again $row # $(head -n 1 "$WORK/said")"
     for id in $(ls "$STATE" 2>/dev/null); do orlop delete -f "$id"; done

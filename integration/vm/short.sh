@@ -1,11 +1,11 @@
 #!/bin/bash
-# short.sh   what a check of every change has time for of test.sh: the guest is built if there is none, then the rows.
-# ORLOP is the runtime. A machine on which the guest cannot be had, or not in VM_LIMIT seconds, is no failure of the
-# change: the last line says SKIPPED and why. A row that says "not ok" is one, whatever else went wrong.
+# short.sh   the part of test.sh that is short enough for each change: it builds the guest if there is none, and runs the rows.
+# ORLOP is the runtime. If the guest cannot be had, or not within VM_LIMIT seconds, that is no failure of the change: the last
+# line says SKIPPED and why. A row that says "not ok" is a failure, whatever else went wrong.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
-: "${VM_LIMIT:=1500}" # the build included
+: "${VM_LIMIT:=1500}" # this includes the build
 skip() { echo "test-vm-short: SKIPPED: $*"; exit 0; }
 left() { echo $((VM_LIMIT - SECONDS)); }
 log=$(mktemp) && trap 'rm -f "$log"' EXIT || skip "no temporary files"
@@ -23,7 +23,7 @@ free=$(df --output=avail -m "$VM_CACHE" | tail -n 1)
 [ "$free" -ge $wanted ] || skip "the guest wants $wanted MiB of disk, $VM_CACHE has $free"
 
 if ! vm_there; then
-  # Packages come from elsewhere, and what is wrong with them or their way here is no fault of the change.
+  # Packages come from elsewhere. A fault in them, or on their way here, is no fault of the change.
   timeout -k 30 "$(left)" "$here/build.sh" </dev/null 2>&1 | tee "$log"
   case ${PIPESTATUS[0]} in
     0) ;;

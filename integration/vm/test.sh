@@ -1,20 +1,20 @@
 #!/bin/bash
-# test.sh [--short] [SUITE...]   what must hold on hosts that boot systemd, in a Debian guest; ORLOP is the runtime.
+# test.sh [--short] [SUITE...]   runs in a Debian guest what must hold on hosts that boot systemd. ORLOP is the runtime.
 #   rows-root    rows.sh as root: both cgroup drivers, devices, AppArmor, crashes
 #   rows-user    rows.sh in a login session of an ordinary user
 #   lsm          rows.sh where the kernel has SELinux, without a policy, in place of AppArmor
 #   podman-root  podman.sh with both cgroup drivers
-#   podman-user  the same in a login session
-#   black-box    tests/ as on any host, by the guest's kernel and cgroups; TESTS='' is all of them, and without it those
-#                that no host makes a difference to are left out
-#   crun-root, crun-user   podman's rows with crun in orlop's place, to compare; only if named
-#   bats-vm, bats-vm-systemd, bats-vm-login   runc's own suite (SUITE is its source tree), the files that need what only
-#                this guest has, as root with either driver and in a login session; hours, and only if named. BATS_FILES
-#                chooses
-# --short is for every change: the rows, and of podman's three of each kind. Otherwise each suite says what it has to say
-# when it has ended, for VM_LANES of them run at a time. The guest is software-emulated, about 40 times slower for each
-# process: nothing is timed here, and limits are generous.
-# Exit status: 0 if all suites pass, 125 if the guest itself failed, or was not through in time, and no row did.
+#   podman-user  podman.sh in a login session
+#   black-box    tests/ with the guest's kernel and cgroups; TESTS='' runs all of them. If TESTS is not set, tests for which the
+#                host makes no difference are left out
+#   crun-root, crun-user   podman.sh with crun instead of orlop, to compare; only if named
+#   bats-vm, bats-vm-systemd, bats-vm-login   the files of runc's own suite (SUITE is its source tree) that need this guest: as
+#                root with either driver, and in a login session. They take hours, and run only if named. BATS_FILES chooses
+#                files
+# --short is for each change: it runs the rows, and three of podman's rows of each kind. Without it VM_LANES suites run at a time,
+# and each suite's output appears when the suite has ended. The guest is emulated, and processes take about 40 times longer. So
+# nothing is timed here, and limits are generous.
+# Exit status: 0 if all suites pass; 125 if the guest itself failed or took too long, and no row failed.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
@@ -38,7 +38,7 @@ vm_there || "$here/build.sh" || exit 125
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/orlop-vm.XXXXXX") || exit 125
 trap 'rm -rf "$scratch"' EXIT
 share=$scratch/share
-# Small: the guest reads it from here.
+# Stripped, because the guest reads it from here through the emulator.
 mkdir "$share" && strip -o "$share/orlop" "$(realpath "$ORLOP")" && cp "$here/rows.sh" "$here/podman.sh" "$share/" || exit 1
 guest() { "$here/run.sh" --timeout "${VM_TIMEOUT:-1500}" --share "$share" "$@"; }
 
@@ -53,14 +53,14 @@ podman() { # podman RUNTIME [OPTION...]
   guest "${@:2}" -- "ROWS='$ROWS' RUNTIME=$1 ORLOP=/share/orlop bash /share/podman.sh"
 }
 
-# The test binary is static; what it looks for where it was built it finds there.
+# The test binary is static. It looks for its files where it was built, so the guest gets them at the same paths.
 black_box() {
   local tests target tree=$scratch/tree
   tests=$(cd "$top" && PATH="$(tools/toolchain):$PATH" && cargo build --quiet --locked --example guest &&
     cargo test --quiet --locked --no-run --test main --message-format json |
     jq -r 'select(.executable != null and .target.name == "main") | .executable') || return 1
   target=$(dirname "$(dirname "$tests")")
-  # A copy: the tree may be worked in.
+  # A copy, because the tree may change meanwhile.
   mkdir -p "$tree/tests" "$tree/integration" "$tree/${target#"$top"}/examples"
   strip -o "$tree/main" "$tests" && cp -r "$top/src" "$tree" && cp -rp "$top/tests/guest" "$top/tests/guest.rs" "$tree/tests" &&
     cp -p "$top/integration/cgroup-view" "$tree/integration" &&
@@ -74,7 +74,7 @@ bats() { # bats VIEW
   local status tree=$scratch/$1
   [ -d "${SUITE:-}/tests/integration" ] || { echo "bats: SUITE is not the source tree of runc: ${SUITE:-}" >&2; return 1; }
   (flock 9 && "$top/integration/conformance/bats.sh" --images) 9>"$scratch/images" || return 1
-  # A copy: the tree may be worked in.
+  # A copy, because the tree may change meanwhile.
   mkdir -p "$tree/keep" "$tree/integration" "$tree/target" && cp -r "$top/tools" "$tree" &&
     cp -r "$here/../conformance" "$tree/integration" && cp -rp "$top/target/conformance" "$tree/target" || return 1
   touch "$tree/target/conformance/recvtty"
@@ -101,14 +101,14 @@ suite() {
   esac
 }
 
-# What it says goes to a file too, and how it ended; if others run beside it, it says nothing before its end.
+# Its output and its exit status go to files. If other suites run beside it, its output appears at its end.
 run() {
   local said=$scratch/$1.said begin=$SECONDS
   {
     echo "# $1"
     suite "$1" 2>&1
     status=$?
-    # An emulated kernel dies now and then.
+    # An emulated kernel dies now and then, so the suite gets a second try.
     [ $status != 125 ] || grep -q '^not ok' "$said" || { echo "# $1: the guest failed, once more"; suite "$1" 2>&1; status=$?; }
     echo $status >"$scratch/$1.status"
     echo "# $1: $((SECONDS - begin)) s"

@@ -1,7 +1,7 @@
 // Package tap writes the Test Anything Protocol, version 13, to standard output.
 //
-// runtime-tools is written against a package of this name that Debian has not: what it calls of it, and no more. Not
-// for: reading.
+// runtime-tools imports a package of this name that Debian lacks. This one has only the functions that runtime-tools calls. It
+// cannot read TAP.
 package tap
 
 import (
@@ -13,16 +13,16 @@ import (
 // T counts the tests of one program.
 type T struct {
 	count *int
-	// What stands before the description: what TAP calls a directive.
+	// The directive of TAP, which stands before the description.
 	directive string
 }
 
-// New is a program that has run no test.
+// New returns a counter for a program that has run no test yet.
 func New() *T {
 	return &T{count: new(int), directive: "-"}
 }
 
-// Header opens the stream; a plan of 0 is said at the end, by AutoPlan.
+// Header opens the stream. With a plan of 0, AutoPlan prints the plan at the end.
 func (t *T) Header(planned int) {
 	fmt.Println("TAP version 13")
 	if planned > 0 {
@@ -30,12 +30,12 @@ func (t *T) Header(planned int) {
 	}
 }
 
-// AutoPlan says how many tests there were.
+// AutoPlan prints how many tests there were.
 func (t *T) AutoPlan() {
 	fmt.Printf("1..%d\n", *t.count)
 }
 
-// Ok is one test and how it ended.
+// Ok prints one test and its result.
 func (t *T) Ok(passed bool, description string) {
 	*t.count++
 	not := ""
@@ -45,17 +45,17 @@ func (t *T) Ok(passed bool, description string) {
 	fmt.Printf("%sok %d %s %s\n", not, *t.count, t.directive, description)
 }
 
-// Pass is a test that passed.
+// Pass prints a test that passed.
 func (t *T) Pass(description string) {
 	t.Ok(true, description)
 }
 
-// Fail is a test that failed.
+// Fail prints a test that failed.
 func (t *T) Fail(description string) {
 	t.Ok(false, description)
 }
 
-// Skip is as many tests that were not made, and why.
+// Skip prints this many tests that did not run, and why.
 func (t *T) Skip(count int, description string) {
 	for ; count > 0; count-- {
 		*t.count++
@@ -63,12 +63,12 @@ func (t *T) Skip(count int, description string) {
 	}
 }
 
-// Todo is the same program for tests that are not expected to pass yet.
+// Todo returns a counter of the same program for tests that need not pass yet.
 func (t *T) Todo() *T {
 	return &T{count: t.count, directive: "# TODO"}
 }
 
-// Diagnostic is a remark, of a line or several.
+// Diagnostic prints a remark of one or more lines.
 func (t *T) Diagnostic(remark string) {
 	for _, line := range strings.Split(strings.TrimSuffix(remark, "\n"), "\n") {
 		fmt.Printf("# %s\n", line)
@@ -80,7 +80,7 @@ func (t *T) Diagnosticf(format string, values ...interface{}) {
 	t.Diagnostic(fmt.Sprintf(format, values...))
 }
 
-// YAML is more about the test before. JSON is YAML too.
+// YAML prints more about the test before. JSON is YAML, too.
 func (t *T) YAML(more interface{}) error {
 	block, err := json.MarshalIndent(more, "  ", "  ")
 	if err != nil {
