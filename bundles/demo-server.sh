@@ -1,6 +1,6 @@
 #!/bin/sh
-# The life of a service: started detached, asked for a page, looked at, stopped, deleted.
-# $ORLOP is the runtime to use.
+# The life of a service: orlop starts it detached, the script fetches a page, looks at it, stops it, and deletes it.
+# $ORLOP is the runtime.
 set -eu
 cd "$(dirname "$0")/server"
 runtime=${ORLOP:?the runtime to use}
@@ -12,12 +12,12 @@ show() {
     "$runtime" "$@"
 }
 cleanup() { "$runtime" delete --force "$name" >/dev/null 2>&1 || true; }
-cleanup # a leftover of a demo that was interrupted
+cleanup # left by an interrupted demo
 trap cleanup EXIT
 
 log=$(mktemp)
 echo "# orlop run --detach $name"
-# Not our terminal and not our pipes: the server outlives this script's readers.
+# The server must not keep this script's terminal or pipes: it outlives their readers.
 "$runtime" run --detach "$name" < /dev/null > "$log" 2>&1 || { cat "$log"; exit 1; }
 echo
 echo "# GET http://127.0.0.1:18080/"
@@ -46,7 +46,7 @@ show delete "$name"
 trap - EXIT
 rm -f "$log"
 if busybox wget -q -O /dev/null http://127.0.0.1:18080/ 2>/dev/null; then
-    echo "somebody still answers" >&2
+    echo "a server still answers" >&2
     exit 1
 fi
 echo

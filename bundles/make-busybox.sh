@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes bundles/busybox/rootfs from Debian's busybox-static: the program and a link for each of its commands.
-# Does nothing if it is there already.
+# Makes bundles/busybox/rootfs from Debian's busybox-static: the program, and a link for each of its commands.
+# It does nothing if the rootfs exists.
 set -eu
 cd "$(dirname "$0")/busybox"
 [ ! -e rootfs ] || exit 0
@@ -19,5 +19,5 @@ for applet in $("$busybox" --list); do
 done
 printf 'root:x:0:0::/:/bin/sh\nsailor:x:1000:1000::/:/bin/sh\n' > rootfs.new/etc/passwd
 printf 'root:x:0:\nsailor:x:1000:\n' > rootfs.new/etc/group
-mv rootfs.new rootfs # last: a rootfs that is there is whole
+mv rootfs.new rootfs # last, so that an existing rootfs is whole
 echo "made $PWD/rootfs"

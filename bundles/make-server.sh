@@ -1,7 +1,6 @@
 #!/bin/sh
-# Makes bundles/server: a Debian userland with nginx by mmdebstrap, from the package sources of this machine,
-# and config.json from config.in.json with the seccomp profile put in.
-# The userland is made once; config.json whenever one of its sources is newer.
+# Makes bundles/server. mmdebstrap makes a Debian userland with nginx from this machine's package sources. config.json is
+# config.in.json with the seccomp profile. The script makes the userland once, and config.json if one of its sources is newer.
 set -eu
 cd "$(dirname "$0")"
 
@@ -24,5 +23,5 @@ rm -rf rootfs.new
 mmdebstrap --quiet --variant=essential --include=nginx-light "$suite" rootfs.new "$@"
 rm -rf rootfs.new/usr/share/doc rootfs.new/usr/share/locale rootfs.new/var/cache/apt rootfs.new/var/lib/apt
 mkdir -p rootfs.new/srv/www
-mv rootfs.new rootfs # last: a rootfs that is there is whole
+mv rootfs.new rootfs # last, so that an existing rootfs is whole
 echo "made $PWD/rootfs"

@@ -1,10 +1,10 @@
 #!/bin/sh
-# A container's life, command by command, with what each one prints. README.md shows what this printed.
+# A container's life, command by command, with the output of each. README.md shows the output of this script.
 set -eu
 orlop=$(realpath "${ORLOP:-target/orlop}")
 rootfs=$(realpath "$(dirname "$0")/busybox/rootfs")
 scratch=$(mktemp -d)
-bundle=/tmp/first # its name is in what is printed, so not one of chance
+bundle=/tmp/first # a fixed name, because the output shows it
 orlop() { "$orlop" --root "$scratch/state" "$@"; }
 mkdir "$bundle"
 trap 'orlop delete --force c1; rm -rf "$scratch" "$bundle"' EXIT
@@ -13,7 +13,7 @@ ln -s "$rootfs" rootfs
 
 show() {
     echo "\$ $*"
-    # Through a file: the container's process inherits our output, and would keep a pipe open.
+    # To a file: the container's process inherits this output, and would keep a pipe open.
     eval "$*" >"$scratch/out" 2>&1 </dev/null || true
     sed "s|$rootfs|$bundle/rootfs|g; s/ *$//" "$scratch/out"
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What a container sees of itself.
+# Prints what a container sees of itself.
 echo "pid 1      $(tr '\0' ' ' < /proc/1/cmdline)"
 echo "hostname   $(hostname)"
 echo "user       $(id)"
@@ -10,7 +10,7 @@ echo "open files $(ulimit -n)"
 touch /here 2>/dev/null && echo "rootfs     writable" || echo "rootfs     read-only"
 echo "limits"
 cd /sys/fs/cgroup || exit
-# cgroup v2 has one directory with all files, v1 has one directory per controller.
+# cgroup v2 has all files in one directory, v1 has one directory for each controller.
 for file in memory.max pids.max cpu.max \
     memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us; do
     [ -r "$file" ] && echo "           $file = $(cat "$file")"
