@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What each trick gives: this commit as it is built, and once more without each trick, all in one interleaved run. See
-README.md; `make bench-ablation` calls it.
+"""Measures what each trick gives. It compares this commit as it is built with builds without one trick, in one interleaved run.
+See README.md; `make bench-ablation` calls it.
 
 environment: ROUNDS (default 300), ONLY (names of variants, comma-separated), PROGRAMS (name=path, comma-separated:
-             programs that are there, in place of building any; the first is what the others are compared with)
+             existing programs, instead of building any; the others are compared with the first)
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 import bench
 
 OUT = bench.OUT / "ablation"
-# Rust's own start-up in place of C's main. It gives the words of the command line, which are put together again.
+# Rust's own start-up code in place of C's main. It passes the words of the command line, which this code joins again.
 RUST_MAIN = """
 fn main() {
     use std::os::unix::ffi::OsStrExt;
@@ -31,7 +31,7 @@ fn main() {
 }
 """
 
-# name: what is changed in the sources (file, before, after), what in the environment of tools/build-release.
+# name: changes in the sources (file, before, after), and in the environment of tools/build-release.
 VARIANTS = {
     "as it is built": ([], {}),
     "glibc": ([], {"ORLOP_LIBC": "glibc"}),
@@ -42,15 +42,15 @@ VARIANTS = {
         [
             ("src/main.rs", "#![no_main]\n", "#![allow(unsafe_code, clippy::all)]\n"),
             ("src/main.rs", "orlop::program!(run, not_sealed);\n", RUST_MAIN),
-            # These words are not where the kernel has put them.
+            # These words are copies, and not where the kernel has put them.
             ("src/sys/entry.rs", "unsafe { super::cmdline::remember(count, args, env) };", ""),
         ],
         {},
     ),
-    # No trick, but the price of a promise.
+    # The seal is no trick. This measures the price of a promise.
     "no seal": ([("src/sys/entry.rs", "if sealed {", "if sealed && false {")], {}),
 }
-# {r}: the program with its options; {b}: the bundles; {n}: a new name; {c} that of a container.
+# {r}: the program with its options; {b}: the bundles; {n}: a new name; {c}: the name of a container.
 CASES = {
     "run": "{r} run -b {b}/true {n}",
     "exec": "{r} exec {c} /bin/true",
@@ -59,7 +59,7 @@ CASES = {
 
 
 def build(name, edits, changed):
-    """The program of this commit with these edits, or None if the sources have not what is to be edited."""
+    """Builds this commit with these edits. None if the sources do not have the text to be edited."""
     tree = OUT / "tree"
     subprocess.run(["rm", "-rf", tree], check=True)
     tree.mkdir(parents=True)
@@ -86,7 +86,7 @@ def programs():
         for name in wanted:
             program = build(name, *VARIANTS[name])
             if program:
-                # The next one is built in the same place.
+                # The next variant is built in the same place.
                 found[name] = bench.installed(f"built-{len(found)}", program)
     return {name: bench.installed(f"ablation-{place}", path) for place, (name, path) in enumerate(found.items())}
 
@@ -97,7 +97,7 @@ def words_of(place, program, case, name):
 
 
 def once(words):
-    """Wall clock, processor time and page faults of a command with the children that it waits for."""
+    """Wall clock, processor time and page faults of a command and of the children that it waits for."""
     begun = time.perf_counter()
     pid = os.posix_spawn(words[0], words, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)])
     _, status, used = os.wait4(pid, 0)
@@ -108,7 +108,7 @@ def once(words):
 
 
 def measure(found):
-    """(variant, case) → the rounds; in each round another variant is the first."""
+    """(variant, case) → the rounds. In each round another variant goes first."""
     samples = {(name, case): [] for name in found for case in CASES}
     for number in range(int(os.environ.get("ROUNDS", "300"))):
         for case in CASES:
@@ -134,7 +134,7 @@ def table(found, samples, counted):
         cells = []
         for case in CASES:
             wall, cpu, faults = (list(column) for column in zip(*samples[name, case]))
-            # Pair by pair: the neighbours of a round disturb both alike.
+            # Compared in pairs: other work in a round disturbs both alike.
             ratio = statistics.median(
                 mine[1] / base[1] for mine, base in zip(samples[name, case], samples[first, case])
             )
@@ -144,7 +144,7 @@ def table(found, samples, counted):
 
 
 def svg(found, samples):
-    """A bar for each variant and verb: processor time, as a part of that of the first."""
+    """Draws a bar for each variant and verb: its processor time, as a part of the first variant's."""
     first = next(iter(found))
     names, colours = list(found)[1:], ("#4269d0", "#efb118", "#3ca951")
     parts, y = [], 30

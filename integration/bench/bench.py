@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Orlop beside other runtimes and beside the floor, in turn. See README.md; `make bench` calls it.
+"""Times orlop, other runtimes and the floor in turn. See README.md; `make bench` calls it.
 
 environment: ORLOP (default target/orlop), CRUN, RUNC (default: from PATH), NEWCRUN, YOUKI (default: none),
              QUICK=1 (the pure v2 view, few rounds), SECONDS_PER_CELL, VIEWS, CASES (comma-separated)
@@ -35,7 +35,7 @@ MASKED = [
 ] + ["/sys/firmware"]
 READONLY = ["/proc/" + name for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")]
 
-# case: bundle, steps of a round. {r} is the runtime with its options, {b} the bundle, {n} a container's name,
+# Each case: its bundle, and the steps of a round. {r} is the runtime with its options, {b} the bundle, {n} a container's name,
 # {p} the option for its pid file, {f} that file.
 CASES = {
     "run": ("true", ["time {r} run {b} {n}"]),
@@ -53,9 +53,9 @@ CASES = {
     "run docker": ("docker", ["time {r} run {b} {n}"]),
     "run docker userns": ("docker-userns", ["time {r} run {b} {n}"]),
 }
-# (peer, view, case) that turned out not to work on this host.
+# The (peer, view, case) that do not work on this host.
 CANNOT = set()
-# What runs in the views that are not the main one.
+# The cases in the other views than v2.
 ELSEWHERE = ["run", "create+start+delete", "exec", "state", "delete --force"]
 
 
@@ -105,7 +105,7 @@ def make_bundles(orlop):
     make_bundle("sleep")
     for name, userns in (("docker", False), ("docker-userns", True)):
         bundle = make_bundle(name, docker=True, userns=userns)
-        # The floor loads the filter that orlop has compiled: it has no compiler of its own.
+        # The floor has no compiler for filters, so it loads the filter that orlop has compiled.
         root = ["--root", str(WORK / "filter")]
         subprocess.run([orlop, *root, "create", "-b", bundle, "filter"], check=True, stdout=subprocess.DEVNULL,
                        stdin=subprocess.DEVNULL)
@@ -115,7 +115,7 @@ def make_bundles(orlop):
 
 
 def peers_of(view, case):
-    """name → the program, of those that can do `case` in `view`."""
+    """The peers that can do `case` in `view`: name → program."""
     found = {}
     for name, program in PEERS.items():
         if "crun" in name and view == "hybrid":
@@ -136,7 +136,7 @@ def steps_of(name, program, view, case):
     lines = []
     for step in steps:
         if name == "floor":
-            # The floor's words: VERB ID BUNDLE COMMAND.
+            # The floor's command line: VERB ID BUNDLE COMMAND.
             kind, _, rest = step.partition(" ")
             if "{r}" not in rest:
                 lines.append(step.format(f=WORK / "floor" / container / "state"))
@@ -161,7 +161,7 @@ def steps_of(name, program, view, case):
 
 
 def in_view(view, command, said=""):
-    """Runs it; what it printed comes from files: a container that is left would keep a pipe open for ever."""
+    """Runs the command in the view. Its output goes through files: a container that is left would keep a pipe open."""
     with tempfile.TemporaryFile("w+") as stdin, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         stdin.write(said)
         stdin.seek(0)
@@ -174,7 +174,7 @@ def in_view(view, command, said=""):
 
 
 def clean(view):
-    """What a command that failed has left: containers of all peers, cgroups."""
+    """Removes what a failed command has left: containers of all peers, and cgroups."""
     for name, program in PEERS.items():
         for state in (WORK / name).glob("ob-*"):
             if name == "floor":
@@ -193,7 +193,7 @@ def measure(view, case, gap, seconds):
         text += "\n".join([f"peer {name}", *steps_of(name, program, view, case)]) + "\n"
     done = in_view(view, [str(OUT / "timer"), "100000", str(seconds), str(gap)], text)
     if done.returncode:
-        # Whose fault is it? A peer that cannot do this here is named and left out; orlop and the floor must.
+        # Find the peer that fails. It is named and left out, unless it is orlop or the floor, which must work.
         culprit = re.search(r"^timer: (\w+):", done.stderr, re.M)
         if not culprit or culprit[1] in ("orlop", "floor"):
             sys.exit(f"{view} {case}: {done.stderr}")
@@ -213,7 +213,7 @@ def measure(view, case, gap, seconds):
 
 
 def count(view, case):
-    """System calls of the timed commands of one round, their children included."""
+    """The number of system calls of one round's timed commands and their children."""
     counts = {}
     for name, program in peers_of(view, case).items():
         total = 0
@@ -295,7 +295,7 @@ COLOURS = {"floor": "#999", "orlop": "#1f77b4", "crun": "#ff7f0e", "newcrun": "#
 
 
 def svg(results, names):
-    """Bars of medians in units of the floor, on a logarithmic scale; whiskers are the quartiles."""
+    """Draws bars of medians in units of the floor, on a logarithmic scale. The whiskers are the quartiles."""
     import math
     bar, left, width = 11, 250, 560
     worst = max(quartiles(s)[3] / quartiles(v["samples"]["floor"])[2] for v in results.values() for s in v["samples"].values())
@@ -326,10 +326,10 @@ def svg(results, names):
 
 def own_mounts():
     if "IN_OWN_MOUNTS" not in os.environ:
-        # As on real hosts the state is on a tmpfs: a disk's file system would be measured otherwise, and ext4
-        # looks longer for an inode the more of them were freed in the last seconds.
+        # The state is on a tmpfs, as on real hosts. On a disk this would measure its file system, and ext4 searches longer for an
+        # inode the more of them were freed in the last seconds.
         WORK.mkdir(exist_ok=True)
-        # And a null device of our own: crun gives its standard input away to the container's user.
+        # A null device of its own, too: crun changes the owner of its standard input to the container's user.
         null = f"mknod -m 666 {WORK}/null c 1 3 && mount --bind {WORK}/null /dev/null"
         script = f'mount -t tmpfs tmpfs {WORK} && {null} && exec "$@"'
         os.execvpe("unshare", ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "_", sys.executable,
@@ -337,8 +337,8 @@ def own_mounts():
 
 
 def installed(name, program):
-    """A copy, as of what has just been installed. A file as the linker has left it lies about in memory: the same program
-    takes an eighth longer from there."""
+    """Copies a program, as an installation does. The pages of a file that the linker wrote are scattered in memory: from there
+    the same program takes an eighth longer."""
     target = OUT / "programs" / name
     target.parent.mkdir(exist_ok=True)
     target.unlink(missing_ok=True)
@@ -346,10 +346,10 @@ def installed(name, program):
 
 
 def prepare():
-    """Programs, peers, bundles."""
+    """Makes the programs, the peers and the bundles."""
     global PEERS
     OUT.mkdir(parents=True, exist_ok=True)
-    # The floor as fast as it can be; musl-gcc leaves out the kernel's headers.
+    # With musl the floor is fastest. musl-gcc does not find the kernel's headers by itself.
     musl = ["musl-gcc", "-idirafter", "/usr/include", "-idirafter", f"/usr/include/{os.uname().machine}-linux-gnu"]
     for program, compiler in ("floor", musl if shutil.which("musl-gcc") else ["cc"]), ("timer", ["cc"]):
         command = [*compiler, "-O2", "-static", "-no-pie", "-o", OUT / program, HERE / f"{program}.c"]

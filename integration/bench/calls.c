@@ -1,5 +1,5 @@
-/* How long system calls take, in nanoseconds: the least of many short series, so that neighbours do not count.
- * Runs inside a container; static. Prints one line for each call: its name and the time. */
+/* Measures how long system calls take, in nanoseconds. It takes the least of many short series, so that other work does not count.
+ * It is static and runs inside a container. It prints one line for each call: its name and the time. */
 
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -12,8 +12,8 @@
 #define CALLS 500
 
 static const struct { const char *name; long number, argument; } calls[] = {
-	{ "getppid", SYS_getppid, 0 },			/* always allowed: the kernel's bitmap knows */
-	{ "socket", SYS_socket, 99 },			/* one argument is looked at, and allowed */
+	{ "getppid", SYS_getppid, 0 },			/* always allowed: the kernel's bitmap answers */
+	{ "socket", SYS_socket, 99 },			/* allowed after a look at one argument */
 	{ "personality", SYS_personality, 0xffffffff },	/* the last of five rules allows it */
 	{ "clone3", SYS_clone3, 0 },			/* denied by a rule */
 	{ "kexec_load", SYS_kexec_load, 0 },		/* denied by the default */

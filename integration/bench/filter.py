@@ -20,7 +20,7 @@ def bundle(filtered):
     shutil.copy(bench.OUT / "calls", where / "rootfs/bin/calls")
     config = json.loads((where / "config.json").read_text())
     config["process"]["args"] = ["/bin/calls"]
-    # The same fate in both: without the filter these calls must fail by themselves, not act.
+    # Without the filter these calls must fail by themselves and change nothing.
     for kind in config["process"]["capabilities"]:
         config["process"]["capabilities"][kind] = []
     if not filtered:
@@ -45,7 +45,7 @@ def main():
     peers = {name: program for name, program in bench.PEERS.items() if name not in ("floor", "youki")}
     bare, filtered = bundle(False), bundle(True)
     found = {}
-    for _ in range(ROUNDS):  # in turn: a busy neighbour hits all
+    for _ in range(ROUNDS):  # in turn, so that other work disturbs all alike
         for name, program in {"no filter": peers["orlop"], **peers}.items():
             for call, took in times(program, bare if name == "no filter" else filtered, name.split()[0]).items():
                 row = found.setdefault(call, {})
@@ -59,7 +59,7 @@ def main():
     print("\n".join(table))
 
 
-VIEW = "v1"  # where Debian's crun runs too
+VIEW = "v1"  # the view in which Debian's crun runs, too
 
 if __name__ == "__main__":
     main()

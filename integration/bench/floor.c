@@ -1,11 +1,11 @@
 /*
- * The floor: the system calls that the benchmark's two bundles ask for, and nothing else.
+ * The floor: the system calls that the benchmark's two bundles need, and nothing else.
  *
- * No JSON, no checks, no id lookup, no read-back, nothing an attacker could not talk it out of: this is no
- * runtime. It is the yardstick: what the kernel takes for this work when it is asked plainly.
+ * It reads no JSON, checks nothing, looks up no id, reads nothing back, and resists no attacker: this is no runtime. It is the
+ * yardstick: the time that the kernel itself takes for this work.
  *
  *   floor [--v1|--v2|--hybrid] [--docker] [--userns] VERB ID BUNDLE [ARG...]
- *   verbs: run create start exec state kill delete (delete kills what runs)
+ *   verbs: run create start exec state kill delete (delete kills a running container)
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -77,13 +77,13 @@ static char *unified(void)
 	return format(v2 && !v1 ? "/sys/fs/cgroup/%s" : "/sys/fs/cgroup/unified/%s", id, "");
 }
 
-/* "deny all but the default devices": written to v1 lists, or as a program of the same rules. */
+/* "Deny all except the default devices": written to v1 lists, or loaded as a program. */
 static const char *const devices[] = { "b *:* m", "c *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm",
 				       "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 10:200 rwm", "c 136:* rwm" };
 
 static void device_program(int cgroup)
 {
-	/* r0 = 1; exit: what the kernel takes to load and attach a program at all. */
+	/* r0 = 1; exit: the least that the kernel takes to load and attach a program. */
 	struct { unsigned char code, regs; short off; int imm; } program[] = { { 0xb7, 0, 0, 1 }, { 0x95, 0, 0, 0 } };
 	union {
 		struct { unsigned type, count; unsigned long insns, license; unsigned level, size; unsigned long log;
@@ -400,7 +400,7 @@ static int execute(void)
 	if (docker)
 		read_filter();
 	open_cgroups();
-	/* A pid namespace is for children: the process that joins makes the one that runs. */
+	/* Joining a pid namespace affects only children: the joining process makes the one that runs. */
 	if (!born(0, &pidfd)) {
 		enter_cgroups();
 		must(syscall(SYS_setns, container,
@@ -430,7 +430,7 @@ static int start(void)
 	char said;
 	int fd = must(open(format(STATE "/%s/fifo", id, ""), O_RDONLY | O_CLOEXEC), "fifo");
 	must(read(fd, &said, 1), "fifo");
-	must(read(fd, &said, 1), "fifo"); /* EOF: execve has closed it */
+	must(read(fd, &said, 1), "fifo"); /* EOF: execve has closed the other end */
 	return unlink(format(STATE "/%s/fifo", id, ""));
 }
 

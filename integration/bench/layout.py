@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes target/layout.ld: the functions that the usual verbs execute, next to each other. See README.md; `make layout`
+"""Writes target/layout.ld, which puts the functions that the usual verbs execute next to each other. See README.md; `make layout`
 calls it, on x86_64. environment: ORLOP, a release build that has its symbols
 """
 
@@ -11,7 +11,7 @@ import sys
 
 import bench
 
-# What engines call, on the pure version 2 view; {b} is a bundle, {c} a container that was made by what stands before.
+# The commands that engines call, in the pure version 2 view. {b} is a bundle, {c} a container that an earlier command has made.
 STEPS = [
     ("run", "run -b {b}/true ob-layout-r"),
     ("create", "create -b {b}/sleep {c}"),
@@ -23,13 +23,12 @@ STEPS = [
 ]
 TARGET = bench.TOP / "target/layout.ld"
 HEAD = """/*
- * Where the functions stand that the usual verbs execute: next to each other, so that few pages have to be mapped at
- * each start of the program; those of most verbs first, then in the order in which they are first called. In front of
- * the constants, which makes it a mapping apart from the other functions: on a fault the kernel maps all of the folio
- * that the page cache has there, up to the mapping's end.
+ * Puts the functions that the usual verbs execute next to each other, so that each start of the program maps few pages. The
+ * functions that most verbs execute come first, then the order is that of the first call. They stand before the constants, in a
+ * mapping apart from the other functions: on a fault the kernel maps the whole folio of the page cache, up to the mapping's end.
  *
- * Made by `make layout`, from what was executed. A pattern that matches nothing does no harm, nor does a function that
- * none matches. integration/bench/README.md has what it gives.
+ * `make layout` makes this file from a trace. A pattern that matches no function does no harm, nor does a function that no
+ * pattern matches. integration/bench/README.md says what the layout gives.
  */
 SECTIONS {
   .text.usual : {
@@ -45,7 +44,7 @@ def lines(*command):
 
 
 def functions(program):
-    """address → names, sorted: what is the same code has been made one function."""
+    """address → names, sorted. One address has several names if the compiler merged functions with the same code."""
     rows = (line.split() for line in lines("nm", "--defined-only", program))
     found = {}
     for address, kind, name in rows:
@@ -55,9 +54,9 @@ def functions(program):
 
 
 def members(program):
-    """function → the archive and the member that has it, of what is not Rust's."""
+    """function → archive and member, for functions that are not Rust's."""
     compiler = "musl-gcc" if "-musl/" in program else "cc"
-    # musl-gcc -print-file-name knows of glibc's only. The linker names each file that it reads.
+    # musl-gcc -print-file-name finds only glibc's files. The linker names each file that it reads.
     linked = f"echo 'int main(void) {{}}' | {compiler} -static -Wl,--trace -x c - -o /dev/null"
     found = {}
     for path in sorted({line for line in lines("sh", "-c", linked) if line.endswith((".a", "crt1.o"))}):
@@ -70,7 +69,7 @@ def members(program):
 
 
 def reached(program, names):
-    """Address of a function → the verbs that execute it, in the order of the first call."""
+    """A function's address → the verbs that execute it, in the order of the first call."""
     addresses = list(names)
     low, high = f"{addresses[0]:x}", f"{addresses[-1] + 0x10000:x}"
     found = {}
@@ -88,16 +87,16 @@ def reached(program, names):
 
 
 def pattern(name, archive):
-    # Hashes are others with each compiler: at the end of a name, or with each crate that it mentions. So is the number
-    # of one of two functions of the same name.
+    # Hashes change with each compiler. They are at the end of a name, and with each crate in the name. The number that tells two
+    # functions of the same name apart changes, too.
     if name.startswith("_ZN"):
         name = re.sub("17h[0-9a-f]{16}E", "17h*", name)
     elif name.startswith("_R"):
-        # Their length too, and with it the places in the name that it refers back to; they first, for they may look
-        # like one of these.
+        # So does the length of a hash, and with it the references back to places in the name. References come first, because a
+        # length may look like one.
         name = re.sub(r"\.[0-9]+$", "*", re.sub("B[0-9A-Za-z]{0,3}_", "B*_", re.sub("Cs[0-9A-Za-z]+_", "Cs*_", name)))
     if name.startswith("_"):
-        # Those marked as cold, though they are executed, have sections of their own.
+        # Functions that are marked as cold have sections of their own, although they are executed.
         return archive.get(name, f"*(.text.{name} .text.unlikely.{name})")
     return archive.get(name, f"*(.text.{name})")
 
@@ -110,7 +109,7 @@ def main():
     names = functions(program)
     found = reached(program, names)
     archive = members(program)
-    # By how many verbs: most, some, or few. Sorting is stable.
+    # Sorted by the number of verbs: most, some, or few. The sort is stable.
     order = sorted(found, key=lambda place: (len(found[place]) < len(STEPS) - 1, len(found[place]) < 3))
     patterns = dict.fromkeys(pattern(name, archive) for place in order for name in names[place])
     TARGET.write_text(HEAD + "".join(f"    {each}\n" for each in patterns) + TAIL)

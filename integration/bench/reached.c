@@ -1,11 +1,12 @@
 /*
- * What of a program's text is executed, and in which order it is first reached.
+ * Finds which parts of a program's text are executed, and in which order they are first reached.
  *
  *   reached LOW HIGH OUT COMMAND...
  *
- * Executes COMMAND instruction by instruction, with all processes that it makes for as long as they run the same
- * program, and writes to OUT the addresses between LOW and HIGH (hexadecimal) of the first instruction executed in
- * each 16 bytes. Exits with the command's status; whom it leaves behind then goes on by itself. Some 30,000 instructions a second: half a minute for `run`.
+ * Executes COMMAND instruction by instruction, and also all of its processes while they run the same program. Writes to OUT the
+ * addresses between LOW and HIGH (hexadecimal) of the first executed instruction in each 16 bytes. Exits with the command's
+ * status; processes that the command leaves behind go on alone. It does some 30,000 instructions a second: `run` takes half a
+ * minute.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -52,7 +53,7 @@ int main(int count, char **words)
 	       PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC);
 	ptrace(PTRACE_SINGLESTEP, first, 0, 0);
 
-	/* The process that the command leaves behind, if it does. */
+	/* The process that the command leaves behind, if there is one. */
 	pid_t pid, other = 0;
 	int code = -1, begun = 0;
 	while ((pid = waitpid(-1, &status, __WALL)) > 0) {
@@ -83,7 +84,7 @@ int main(int count, char **words)
 				fprintf(out, "%llx\n", registers.rip);
 			}
 		}
-		/* Stops of ptrace's own are not passed on; a new process begins with one. */
+		/* ptrace's own stops are not passed on; a new process begins with one. */
 		int own = event || signal == SIGTRAP || signal == SIGSTOP;
 		ptrace(PTRACE_SINGLESTEP, pid, 0, own ? 0 : signal);
 	}

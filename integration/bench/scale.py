@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Curves, not points: many containers, many at once, many mounts, many rules, little memory. See README.md.
+"""Measures curves: many containers, many at once, many mounts, many rules, little memory. See README.md.
 
 environment: as for bench.py; MOST=1000 (containers alive at once)
 """
@@ -24,7 +24,7 @@ def runtime(name):
 
 
 def timed(command):
-    """Seconds of wall clock, and of CPU with that of reaped children."""
+    """Runs the command. Returns seconds of wall clock, and of CPU with its reaped children."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     with open("/dev/null") as null, open(WORK / "said", "w+") as said:
         subprocess.run(command, stdin=null, stdout=said, stderr=said, check=True)
@@ -33,8 +33,8 @@ def timed(command):
 
 
 def living(name):
-    """`run -d` and `delete --force` of one more container, beside more and more idle ones and then fewer and fewer, three
-    times over: what the machine changes in a minute would otherwise look like growth. Medians."""
+    """Medians of `run -d` and `delete --force` of one more container, beside a growing and then shrinking number of idle ones.
+    Three times up and down: otherwise changes of the machine would look like growth."""
     marks = [mark for mark in (10, 100, 300) if mark < MOST] + [MOST]
     samples = {mark: [] for mark in marks}
     alive = []
@@ -51,7 +51,7 @@ def living(name):
             made(alive[-1])
         while len(alive) > mark:
             gone(alive.pop())
-        time.sleep(1)  # The kernel goes on cleaning up.
+        time.sleep(1)  # The kernel still cleans up.
         samples[mark] += [(*made(f"ob-{name}-more"), *gone(f"ob-{name}-more")) for _ in range(10)]
     while alive:
         gone(alive.pop())
@@ -59,7 +59,7 @@ def living(name):
 
 
 def parallel(name):
-    """Containers a second, `create` at N at once."""
+    """Containers a second, with N `create` at once."""
     rows = []
     for width in (1, 2, 8, 32):
         count, running, begin = 64, [], time.monotonic()
@@ -78,7 +78,7 @@ def parallel(name):
 
 
 def of_config(name, change, sizes):
-    """`run` of the true bundle with a config.json that `change` has made larger."""
+    """Times `run` of the bundle `true` with a config.json that `change` has made larger."""
     rows = []
     for size in sizes:
         wanted = config(["/bin/true"])
@@ -149,7 +149,7 @@ def inner(view, names):
 
 def main():
     if len(sys.argv) == 3:
-        # Inside of a view: the peers are handed over.
+        # This program again, inside a view. The caller passes the peers.
         bench.PEERS = json.loads(sys.argv[2])
         return inner(sys.argv[1], bench.PEERS)
     bench.own_mounts()

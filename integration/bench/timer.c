@@ -1,5 +1,5 @@
 /*
- * Times commands in turn, so that whatever disturbs the machine disturbs all of them alike.
+ * Times commands in turn, so that other work on the machine disturbs all of them alike.
  *
  *   timer ROUNDS SECONDS GAP_MS < SCRIPT
  *
@@ -13,9 +13,9 @@
  *   after COMMAND...     each round, not timed
  *   teardown COMMAND...  once, after the last round; may fail
  *
- * In arguments, % is the round's number. The gap is slept before each peer's timed steps. Prints a line
- * `NAME NANOSECONDS CPU_MICROSECONDS PEAK_KIB` for each round and peer; the first round warms up and is not printed. Ends after
- * ROUNDS or SECONDS, and at once, with status 1, when a command fails: its words are on stderr.
+ * In arguments, % stands for the round's number. Before each peer's timed steps the program sleeps GAP_MS. It prints a line
+ * `NAME NANOSECONDS CPU_MICROSECONDS PEAK_KIB` for each round and peer. The first round warms up and is not printed. The program
+ * ends after ROUNDS or SECONDS. If a command fails it ends at once with status 1, and prints the command on stderr.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -83,7 +83,7 @@ static void parse(void)
 	}
 }
 
-/* The word with the round's number in the place of %. */
+/* The word, with the round's number in place of %. */
 static char *filled(char *word, unsigned round)
 {
 	static char room[64][512];
@@ -104,12 +104,14 @@ static void wait_for(char *file, unsigned round)
 		exit(1);
 	}
 	fclose(said);
-	/* Who began it has ended, so it is ours, as an engine's it would be the engine's: process 1 may take its time. */
+	/* The process that started it has ended, so the kernel gave it to this program, as it would to an engine. Process 1 might
+	 * reap it late. */
 	while (!kill(pid, 0) && waitpid(pid, NULL, WNOHANG) != pid)
 		pause_ms(1);
 }
 
-/* Returns how long the command took; adds to the peak, and to the CPU time of it and of the children that it reaped. */
+/* Runs a command and returns how long it took. Raises the peak, and adds the CPU time of the command and of the children that it
+ * reaped. */
 static long long run(const struct peer *peer, const struct step *step, unsigned round, long *peak, long *cpu)
 {
 	char *argv[64] = { NULL };
@@ -162,7 +164,7 @@ int main(int argc, char **argv)
 	once(SETUP);
 	for (unsigned round = 0; round <= rounds && (round < 4 || now() < end); round++) {
 		for (unsigned turn = 0; turn < count; turn++) {
-			/* Another one goes first each time: nobody always runs behind the same neighbour. */
+			/* Another peer goes first each time, so that no peer always runs after the same one. */
 			const struct peer *peer = &peers[(turn + round) % count];
 			long long took = 0;
 			long peak = 0, cpu = 0, ignored = 0;

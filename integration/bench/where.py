@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Where the time of a command goes, system call by system call, beside that of the floor. See README.md;
+"""Shows which system calls take the time of a command, and of the floor. See README.md;
 `make bench-where` calls it.
 
 Samples of the CPU clock, of the commands and of all processes that they make, payload included: what waits or sleeps is
@@ -16,16 +16,16 @@ from collections import Counter
 
 import bench
 
-# Not those that make a container in each round first: what is not timed is sampled all the same.
+# Only cases that make no container first in each round: the sampling also counts steps that are not timed.
 CASES = ["run", "create+start+delete", "exec", "state"]
 VIEW = os.environ.get("VIEW", "v2")
-# Those of the measurement itself.
+# The processes of the measurement itself.
 NOT_OURS = {"timer", "perf", "sh"}
 ENTRY = re.compile(r"__(?:x64|arm64|se|do)_sys_(\w+)")
 
 
 def kind(frames):
-    """What a sample is part of; `frames` are its kernel and user functions, the innermost first."""
+    """The kind of a sample. `frames` are its kernel and user functions, the innermost first."""
     call = next((found[1] for found in map(ENTRY.search, frames) if found), None)
     if any("page_fault" in frame for frame in frames):
         return f"page faults in {call}" if call else "page faults"
@@ -41,7 +41,7 @@ def kind(frames):
 
 
 def samples(name, program, case, seconds):
-    """Microseconds of CPU per round, by kind."""
+    """Microseconds of CPU in each round, by kind."""
     data = bench.OUT / f"where-{name}.data"
     steps = bench.steps_of(name, program, VIEW, case)
     script = "\n".join([f"peer {name}", *steps]) + "\n"
