@@ -6,7 +6,8 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use orlop::wire::{self, Event, Failure, Next, Order, Watch};
+use orlop::failure::Failure;
+use orlop::wire::{self, Event, Next, Order, Watch};
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
