@@ -1,5 +1,5 @@
-//! The source tree as `syn` parses it: which files there are, what their product code names, and where their
-//! functions stand.
+//! The source tree as `syn` parses it: which files there are, what their product code names, and how long their
+//! functions are.
 //!
 //! Product code is everything that does not stand below `#[cfg(test)]`. A name is followed through imports and
 //! re-exports to the file that defines it. Method calls are not followed: that needs the types.
@@ -49,6 +49,13 @@ pub struct Function {
     pub name: String,
     pub first: usize,
     pub last: usize,
+}
+
+/// A file by itself, which is not part of the tree.
+pub fn file(path: &Path) -> File {
+    let mut tree = Tree::default();
+    tree.parse(path, None, false);
+    tree.files.remove(path).expect("the file just parsed")
 }
 
 /// What a file holds.
