@@ -12,6 +12,8 @@ mod kernel_tests;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod seccompiler_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::sys::seccomp::{self as sys, Instruction};

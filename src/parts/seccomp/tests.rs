@@ -21,7 +21,7 @@ fn machine(audit: u32) -> &'static arch::Machine {
     found.expect("a machine with this architecture")
 }
 
-fn compiled(spec: &LinuxSeccomp, audit: u32) -> Vec<Row> {
+pub fn compiled(spec: &LinuxSeccomp, audit: u32) -> Vec<Row> {
     rows(&filter(spec, None, machine(audit)).unwrap().program)
 }
 
@@ -30,22 +30,22 @@ pub fn rows(program: &[Instruction]) -> Vec<Row> {
 }
 
 /// xorshift64*: a failure can be run again.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % end
     }
 
-    fn of<T: Clone>(&mut self, from: &[T]) -> T {
+    pub fn of<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize].clone()
     }
 
     /// A value at or around one that a condition compares with.
-    fn value(&mut self, values: &[u64]) -> u64 {
+    pub fn value(&mut self, values: &[u64]) -> u64 {
         let near = self.of(values);
         match self.below(8) {
             0..3 => near,
@@ -58,7 +58,7 @@ impl Random {
     }
 }
 
-const NAMES: [&str; 23] = [
+pub const NAMES: [&str; 23] = [
     "read",
     "write",
     "socket",
@@ -83,7 +83,7 @@ const NAMES: [&str; 23] = [
     "statx",
     "prctl",
 ];
-const VALUES: [u64; 12] =
+pub const VALUES: [u64; 12] =
     [0, 1, 2, 9, 23, 40, 0x1_0017, 0x7e02_0000, 0xffff_ffff, 0x1_0000_0000, 0xdead_beef_0000_0028, u64::MAX];
 
 fn compare(spec: &LinuxSeccomp, native: u32, audits: &[u32], random: &mut Random, rounds: usize) {
