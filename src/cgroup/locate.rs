@@ -258,6 +258,25 @@ mod tests {
     }
 
     #[test]
+    fn the_lines_are_read_as_procfs_reads_them() {
+        use procfs::FromBufRead;
+        let own = std::fs::read("/proc/self/cgroup").unwrap();
+        let samples =
+            [&own[..], b"9:name=systemd:/\n4:cpu,cpuacct:/a:b/c\n0::/x/y\n", b"0::/../other\n", b""];
+        for text in samples {
+            let theirs = procfs::ProcessCGroups::from_buf_read(text).unwrap();
+            let theirs: Vec<_> = theirs.0.into_iter().map(|one| (one.controllers, one.pathname)).collect();
+            let ours: Vec<_> =
+                parse(text).into_iter().map(|(c, path)| (c, format!("/{}", path.display()))).collect();
+            assert_eq!(ours, theirs);
+        }
+        // A container may name its cgroup so. procfs then gives no lines at all.
+        let named = b"0::/a/\xff\n";
+        assert!(procfs::ProcessCGroups::from_buf_read(&named[..]).is_err());
+        assert_eq!(parse(named).len(), 1);
+    }
+
+    #[test]
     fn names_that_a_container_chooses_do_not_mislead() {
         // The kernel refuses a line break in the name of a cgroup, and nothing else.
         let own = |content: &[u8]| unified_of(content).map(|path| path.map(PathBuf::into_os_string));

@@ -276,6 +276,23 @@ mod tests {
     }
 
     #[test]
+    fn the_fields_are_those_that_procfs_finds() {
+        use procfs::FromRead;
+        let own = std::fs::read("/proc/self/stat").unwrap();
+        let end = own.iter().rposition(|byte| *byte == b')').unwrap();
+        for name in [&b"sleep"[..], b") Z 0", b"a) (b) X 1 1", b"\xff) Z 0\n", b"Z 1 2 3 4 5 6"] {
+            let line = [b"4711 (", name, &own[end..]].concat();
+            let theirs = procfs::process::Stat::from_read(line.as_slice()).unwrap();
+            let ours = Stat::of(&line).unwrap();
+            assert_eq!((char::from(ours.state), ours.start), (theirs.state, theirs.starttime), "{name:?}");
+            let flags = procfs::process::StatFlags::from_bits_retain(theirs.flags);
+            assert_eq!(ours.exiting, flags.contains(procfs::process::StatFlags::PF_EXITING));
+            let forked = flags.contains(procfs::process::StatFlags::PF_FORKNOEXEC);
+            assert_eq!(ours.run == Run::Forked, forked);
+        }
+    }
+
+    #[test]
     fn a_killed_process_is_ending_until_it_has_ended() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let process = Process::of(child.id().try_into().unwrap()).unwrap();

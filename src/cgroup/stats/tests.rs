@@ -45,3 +45,23 @@ fn the_root_cgroup_counts_as_the_host() {
     let (usage, swap) = root_memory(&raw, "MemTotal: 9 kB\nSwapTotal:  8 kB\nSwapFree:  6 kB\n");
     assert_eq!((usage.usage, usage.limit, swap.usage), (120, u64::MAX, 120 + 2048));
 }
+
+#[test]
+fn pressure_and_memory_are_read_as_procfs_reads_them() {
+    use procfs::FromBufRead;
+    let some = "some avg10=1.50 avg60=0.07 avg300=12.00 total=12\n";
+    let full = "full avg10=0.00 avg60=3.99 avg300=0.25 total=18446744073709551615\n";
+    let text = format!("{some}{full}");
+    let theirs = procfs::MemoryPressure::from_buf_read(text.as_bytes()).unwrap();
+    let ours = psi(&text);
+    for (ours, theirs) in [(ours.some, theirs.some), (ours.full, theirs.full)] {
+        let averages = [ours.avg10, ours.avg60, ours.avg300].map(|value| value as f32);
+        assert_eq!(averages, [theirs.avg10, theirs.avg60, theirs.avg300]);
+        assert_eq!(ours.total, theirs.total);
+    }
+
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let theirs = procfs::Meminfo::from_buf_read(text.as_bytes()).unwrap();
+    let (_, swap) = root_memory(&BTreeMap::new(), &text);
+    assert_eq!(swap.usage, theirs.swap_total - theirs.swap_free);
+}
