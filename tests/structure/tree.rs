@@ -112,6 +112,8 @@ pub struct Tree {
     pub files: BTreeMap<PathBuf, File>,
     /// `macro_rules!` that are exported from the root of the crate, and the module that defines them.
     macros: HashMap<String, usize>,
+    /// In place of the files: what a test of this reader gives it.
+    texts: BTreeMap<PathBuf, String>,
 }
 
 /// Where a path leads: to a module itself, or to something that a module defines.
@@ -121,12 +123,18 @@ enum Target {
 }
 
 impl Tree {
+    fn text(&self, file: &Path) -> Option<String> {
+        match self.texts.is_empty() {
+            true => fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).ok(),
+            false => self.texts.get(file).cloned(),
+        }
+    }
+
     fn read(&mut self, file: PathBuf, parent: Option<usize>, test: bool) -> usize {
         let (module, declared) = self.parse(&file, parent, test);
         for Declared { name, dir, parent, test } in declared {
             let here = [dir.join(format!("{name}.rs")), dir.join(&name).join("mod.rs")];
-            let found =
-                here.into_iter().find(|path| Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists());
+            let found = here.into_iter().find(|path| self.text(path).is_some());
             let child = self.read(found.expect("the file of a module"), Some(parent), test);
             if !test {
                 self.modules[parent].children.insert(name, child);
@@ -136,7 +144,7 @@ impl Tree {
     }
 
     fn parse(&mut self, file: &Path, parent: Option<usize>, test: bool) -> (usize, Vec<Declared>) {
-        let text = source(file);
+        let text = self.text(file).expect("a source file");
         let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let module = self.modules.len();
         self.modules.push(Module { file: file.to_owned(), parent, ..Module::default() });
@@ -489,4 +497,56 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
         visit::visit_attribute(self, attribute);
     }
+}
+
+#[test]
+fn the_reader_sees_all_of_the_product_and_nothing_of_the_tests() {
+    let mut tree = Tree::default();
+    for (file, text) in [
+        (
+            "src/lib.rs",
+            "mod a; mod b; mod c { pub use crate::b::Deep; } #[macro_export] macro_rules! out { () => {} }",
+        ),
+        (
+            "src/a.rs",
+            "#[cfg(test)]\nmod tests { use crate::b::in_tests; fn long() {} }\n\
+             use super::b::{self, inner::Thing as Other, Plain};\n\
+             #[cfg(any(test, unix))]\nfn f() { g!(x, b::in_macro(1)); crate::c::Deep::new(); b::local(); Other; }\n\
+             #[cfg(test)]\nfn only_in_tests() { b::in_tests() }\n\
+             #[serde(with = \"crate::b::in_text\")]\nstruct S;\n\
+             pub(in crate::b) struct T; fn m() { crate::out!() }\n",
+        ),
+        ("src/b.rs", "pub mod inner; pub struct Deep; pub struct Plain; pub use self::inner::Thing;"),
+        ("src/b/inner.rs", "pub struct Thing; impl Thing { fn up(_: super::super::a::S) {} }"),
+    ] {
+        tree.texts.insert(file.into(), text.into());
+    }
+    tree.read("src/lib.rs".into(), None, false);
+    let seen: Vec<String> = tree
+        .arrows()
+        .iter()
+        .map(|arrow| {
+            let name = |path: &Path| path.strip_prefix("src").unwrap().display().to_string();
+            format!("{} {} {} {}", name(&arrow.from), arrow.line, name(&arrow.to), arrow.path)
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            "lib.rs 1 b.rs crate::b::Deep",
+            "a.rs 3 b/inner.rs super::b::inner::Thing",
+            "a.rs 3 b.rs super::b::Plain",
+            "a.rs 5 b.rs b::in_macro",
+            "a.rs 5 b.rs crate::c::Deep::new",
+            "a.rs 5 b.rs b::local",
+            "a.rs 5 b/inner.rs Other",
+            "a.rs 8 b.rs crate::b::in_text",
+            "a.rs 10 lib.rs crate::out",
+            "b.rs 1 b/inner.rs self::inner::Thing",
+            "b/inner.rs 1 a.rs super::super::a::S",
+        ]
+    );
+    let file = &tree.files[Path::new("src/a.rs")];
+    assert_eq!(file.product.lines().filter(|line| line.is_empty()).count(), 4, "{}", file.product);
+    assert_eq!((file.function(2), file.function(5), file.function(9)), ("long", "f", ""));
 }
