@@ -35,8 +35,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys",      &[]),
 ];
 
-/// Arrows that break a rule of this file, each with the reason why it is still there. A row that is no longer needed
-/// fails the test.
+/// Arrows that point upwards, each with the reason why it is still there. A row that is no longer needed fails the
+/// test. The other lists of known exceptions work alike.
 #[rustfmt::skip]
 const KNOWN_UPWARDS: &[(&str, &str, &str)] = &[
     // from                  to             reason
@@ -48,12 +48,12 @@ const KNOWN_UPWARDS: &[(&str, &str, &str)] = &[
 #[rustfmt::skip]
 const KNOWN_CIRCLES: &[(&str, &str, &str)] = &[
     // from                           to                         reason
-    ("src/cli/argument.rs",           "src/cli/values.rs",       "one call of values::boolean"),
-    ("src/commands/list.rs",          "src/commands/state.rs",   "list and state print the same row, and each has half of it"),
-    ("src/parts/mounts/bind.rs",      "src/parts/mounts/apply.rs", "apply.rs makes mount points and also calls the kinds of mounts"),
-    ("src/parts/mounts/by_string.rs", "src/parts/mounts/apply.rs", "the same of make_directory"),
-    ("src/state/dir.rs",              "src/state/root.rs",       "a container's directory keeps the root that it stands in"),
-    ("src/state/essentials.rs",       "src/state/record.rs",     "one conversion from a record"),
+    ("src/cli/argument.rs",           "src/cli/values.rs",       "argument.rs calls values::boolean, and values.rs takes the trait Value"),
+    ("src/commands/list.rs",          "src/commands/state.rs",   "list.rs calls state::row, and state.rs takes the type Row from list.rs"),
+    ("src/parts/mounts/bind.rs",      "src/parts/mounts/apply.rs", "bind.rs calls create_mountpoint and checks of apply.rs, and apply.rs calls bind.rs"),
+    ("src/parts/mounts/by_string.rs", "src/parts/mounts/apply.rs", "by_string.rs calls make_directory, and apply.rs calls by_string::mount"),
+    ("src/state/dir.rs",              "src/state/root.rs",       "a ContainerDir keeps its Root, and Root opens ContainerDirs"),
+    ("src/state/essentials.rs",       "src/state/record.rs",     "record.rs makes Essentials from a Record, and essentials::Source may hold a Record"),
 ];
 
 /// Parts that call another part, which is not vocabulary.
@@ -90,7 +90,7 @@ fn part(file: &Path) -> Option<String> {
     Some(below.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned())
 }
 
-/// Takes the arrows of `known` out of those that break a rule, and fails if any is left, or if a row is not needed.
+/// Fails if an arrow in `wrong` is not in `known`, or if a row of `known` is not in `wrong`.
 fn expect_only(known: &[(&str, &str, &str)], wrong: &[&Arrow]) {
     let is = |arrow: &Arrow, row: &(&str, &str, &str)| {
         arrow.from == Path::new(row.0) && arrow.to == Path::new(row.1)
@@ -133,7 +133,7 @@ fn every_source_file_says_what_it_is_for() {
 #[test]
 fn arrows_point_down_only() {
     let arrows = TREE.arrows();
-    // Most files name something of another file: a reader that sees nothing must not pass.
+    // A reader that sees too little must not pass.
     assert!(arrows.len() > 2000, "only {} arrows are seen", arrows.len());
     let may = |from: &str, to: &str| {
         let row = MAY_USE.iter().find(|(name, _)| *name == from);
@@ -180,8 +180,8 @@ fn files_depend_on_each_other_in_no_circle() {
     }
 }
 
-/// Whether `above` is src/x.rs or src/x/mod.rs, and `below` is in src/x: a file may use the vocabulary of the module
-/// that it is a piece of, which calls it.
+/// True if `above` is src/x.rs or src/x/mod.rs, and `below` stands in src/x. Such files are one module: the upper file
+/// calls the lower one, which may use the types of the upper one.
 fn declares(above: &Path, below: &Path) -> bool {
     let folder = if above.ends_with("mod.rs") { above.parent() } else { None };
     below.starts_with(folder.map_or_else(|| above.with_extension(""), PathBuf::from))
@@ -203,7 +203,7 @@ fn way<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str, to: &str
     None
 }
 
-/// The shortest circle, as it is to be read: the first file again at the end.
+/// The shortest circle. The file that it begins with stands again at its end.
 fn circle(graph: &BTreeMap<&str, BTreeSet<&str>>) -> Option<String> {
     let arrows = graph.iter().flat_map(|(from, all)| all.iter().map(move |to| (*from, *to)));
     let circles = arrows.filter_map(|(from, to)| Some([&[from], way(graph, to, from)?.as_slice()].concat()));

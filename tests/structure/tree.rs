@@ -58,7 +58,7 @@ pub fn file(path: &Path) -> File {
     tree.files.remove(path).expect("the file just parsed")
 }
 
-/// What a file holds.
+/// A parsed file.
 pub struct File {
     /// The text with every line of a test left empty.
     pub product: String,
@@ -81,9 +81,9 @@ struct Module {
     file: PathBuf,
     parent: Option<usize>,
     children: HashMap<String, usize>,
-    /// What is defined here.
+    /// The names of the items that are defined here.
     items: HashSet<String>,
-    /// What `use` brings in: the name here, and the path written.
+    /// The names that `use` brings in, each with its path as written.
     imports: HashMap<String, Vec<String>>,
     globs: Vec<Vec<String>>,
     /// Every path that product code writes, with its line.
@@ -98,7 +98,7 @@ struct Declared {
     test: bool,
 }
 
-/// An arrow from a file to another one: the line that names something of the other, and what.
+/// A file depends on another one: its line `line` names `path`, which the other file defines.
 pub struct Arrow {
     pub from: PathBuf,
     pub to: PathBuf,
@@ -112,7 +112,7 @@ pub struct Tree {
     pub files: BTreeMap<PathBuf, File>,
     /// `macro_rules!` that are exported from the root of the crate, and the module that defines them.
     macros: HashMap<String, usize>,
-    /// In place of the files: what a test of this reader gives it.
+    /// Sources that the test of this reader gives in place of files.
     texts: BTreeMap<PathBuf, String>,
 }
 
@@ -190,7 +190,7 @@ impl Tree {
         }
     }
 
-    /// Whether `name` means something of this crate in a module.
+    /// True if a module defines or imports `name`, and it belongs to this crate.
     fn has(&self, module: usize, name: &str, depth: usize) -> bool {
         let own = &self.modules[module];
         let imported = || {
@@ -218,7 +218,7 @@ impl Tree {
             return match self.resolve(module, import, depth + 1) {
                 Some(Target::Module(other)) => self.walk(other, rest, depth + 1),
                 Some(item) => item,
-                // Another crate's, handed on by this module.
+                // This module hands on an item of another crate.
                 None => Target::Item(module),
             };
         }
@@ -240,7 +240,7 @@ impl Tree {
         let mut arrows = Vec::new();
         for (at, module) in self.modules.iter().enumerate() {
             for (path, line) in &module.named {
-                // To name a module is no arrow yet: the paths that start there are.
+                // A name of a module is no arrow: the longer paths that start with it are.
                 let Some(Target::Item(to)) = self.resolve(at, path, 0) else { continue };
                 let (from, to) = (module.file.clone(), self.modules[to].file.clone());
                 if from != to {
@@ -257,7 +257,7 @@ struct Reader<'a> {
     tree: &'a mut Tree,
     module: usize,
     dir: PathBuf,
-    /// Below `#[cfg(test)]`: only functions are of interest.
+    /// The reader is below `#[cfg(test)]`, where it collects functions only.
     test: bool,
     functions: Vec<Function>,
     /// First and last lines of the tests.
@@ -265,7 +265,7 @@ struct Reader<'a> {
     declared: Vec<Declared>,
 }
 
-/// Whether a `cfg` can hold in tests only.
+/// True if a `cfg` among the attributes holds in tests only.
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     fn tests_only(meta: &syn::Meta) -> bool {
         let parts = |list: &syn::MetaList| {
@@ -334,7 +334,7 @@ impl Reader<'_> {
         self.functions.push(Function { name: sig.ident.to_string(), first, last });
     }
 
-    /// Goes on inside of something that has attributes: a test, if one of them says so.
+    /// Visits an item. Its lines are a test if one of its attributes says so.
     fn inside(&mut self, attributes: &[syn::Attribute], span: Span, inner: impl FnOnce(&mut Self)) {
         let outer = self.test;
         if is_test(attributes) {
@@ -369,7 +369,7 @@ impl Reader<'_> {
         self.name(path, tree.span());
     }
 
-    /// The paths in what a macro is given, or made of, which `syn` does not parse.
+    /// Collects paths from the tokens of a macro, which `syn` does not parse.
     fn tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let punct = |at: usize, is: char| matches!(tokens.get(at), Some(TokenTree::Punct(found)) if found.as_char() == is);
@@ -482,7 +482,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             self.tree.modules[self.module].file.display(),
             attribute.span().start().line
         );
-        // A function that a derive calls is named in a string: #[serde(with = "crate::x")].
+        // serde's derives take functions as strings: #[serde(with = "crate::x")].
         if let syn::Meta::List(list) = &attribute.meta {
             for token in list.tokens.clone() {
                 if let TokenTree::Literal(literal) = token
