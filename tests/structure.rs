@@ -154,6 +154,10 @@ fn the_table_of_modules_is_that_of_the_tree_and_has_no_circle() {
     let files: BTreeSet<String> = rust_files("src").iter().map(|file| module(file)).collect();
     let rows: BTreeSet<String> = MAY_USE.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(rows, files);
+    for (from, to) in MAY_USE {
+        let unknown = to.iter().find(|name| !rows.contains(**name));
+        assert_eq!(unknown, None, "in the row of {from}");
+    }
     let table = MAY_USE.iter().map(|(from, to)| (*from, to.iter().copied().collect())).collect();
     assert_eq!(circle(&table), None);
 }
