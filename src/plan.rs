@@ -7,6 +7,8 @@ mod order;
 
 pub use self::order::{DevicesAt, Order};
 
+use self::order::Course;
+
 use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::host::{CgroupMode, Host};
@@ -236,8 +238,11 @@ impl Plan {
         let allowed_cpus = linux.resources.as_ref().is_some_and(|resources| !resources.cpu.cpus.is_empty());
         let hooks = hooks::plan(spec.hooks.as_ref(), &annotations)?;
         let entry = namespaces.entry(&time_offsets, host.rootless());
-        let waits = entry.network_comes_later();
-        let root = root(bundle, linux, host, request, &namespaces, maps.as_ref(), &hooks, waits)?;
+        let course = Course {
+            waits: entry.network_comes_later(),
+            has_hooks: !hooks.of(hooks::Kind::CreateContainer).is_empty(),
+        };
+        let root = root(bundle, linux, host, request, &namespaces, maps.as_ref(), course)?;
         let mut plan = Self {
             id: request.id.into(),
             cgroup_owner: cgroup_owner(&root, process.user.uid(), host, &namespaces, maps.as_ref()),
@@ -381,8 +386,7 @@ fn root(
     request: &Request<'_>,
     namespaces: &Namespaces,
     maps: Option<&Maps>,
-    hooks: &Hooks,
-    waits: bool,
+    course: Course,
 ) -> Result<Root> {
     let spec = &bundle.spec;
     let user_namespace = match (namespaces.0.get(&Kind::User), maps) {
@@ -426,7 +430,7 @@ fn root(
             own_mounts,
             request.no_pivot,
         )?,
-        order: order::plan(&mounts, &devices, waits, !hooks.of(hooks::Kind::CreateContainer).is_empty()),
+        order: order::plan(&mounts, &devices, course),
         devices,
         paths: paths::plan(
             linux.masked_paths.as_deref().unwrap_or_default(),

@@ -266,7 +266,7 @@ impl<'a> Launch<'a> {
 
     /// The signalfd to watch: of all signals in the foreground, otherwise of the signals that ask us to end.
     fn signals(handover: &'a Handover<'a>) -> Option<BorrowedFd<'a>> {
-        handover.signals.or_else(|| signal::end_is_asked())
+        if handover.signals.is_some() { handover.signals } else { signal::end_is_asked() }
     }
 
     /// Reads the signals that came. A signal that asks us to end, and a child that was stopped (perhaps by the container),

@@ -33,9 +33,18 @@ pub struct Order {
     pub bounding_early: bool,
 }
 
-/// Decides the order. `waits`: the parent makes the network namespace; `has_hooks`: init executes hooks in its course.
-pub fn plan(mounts: &Mounts, devices: &Devices, waits: bool, has_hooks: bool) -> Order {
-    if !waits {
+/// What decides the order beside the mounts and devices.
+#[derive(Clone, Copy, Debug)]
+pub struct Course {
+    /// The parent makes the network namespace, and init joins it.
+    pub waits: bool,
+    /// Init executes hooks before it changes its rights.
+    pub has_hooks: bool,
+}
+
+/// Decides the order.
+pub fn plan(mounts: &Mounts, devices: &Devices, course: Course) -> Order {
+    if !course.waits {
         let all = mounts.list.len();
         return Order { before_network: all, devices: DevicesAt::AfterMounts, bounding_early: false };
     }
@@ -50,7 +59,7 @@ pub fn plan(mounts: &Mounts, devices: &Devices, waits: bool, has_hooks: bool) ->
     } else {
         DevicesAt::Twice
     };
-    Order { before_network, devices, bounding_early: !has_hooks }
+    Order { before_network, devices, bounding_early: !course.has_hooks }
 }
 
 impl Mounts {
@@ -85,7 +94,7 @@ mod tests {
     fn order(list: &str, waits: bool, has_hooks: bool) -> Order {
         let list: Vec<oci_spec::runtime::Mount> = serde_json::from_str(list).unwrap();
         let mounts = mounts::plan(&list, &mounts::tests::facts()).unwrap();
-        plan(&mounts, &devices::plan(&[], false, false).unwrap(), waits, has_hooks)
+        plan(&mounts, &devices::plan(&[], false, false).unwrap(), Course { waits, has_hooks })
     }
 
     const PROC: &str = r#"{"destination": "/proc", "type": "proc", "source": "proc"}"#;

@@ -119,11 +119,8 @@ impl EndHeldBack {
 
 impl Drop for EndHeldBack {
     fn drop(&mut self) {
-        let fd = END.swap(-1, Ordering::Relaxed);
-        if fd >= 0 {
-            // SAFETY: `watch` gave up its ownership, and no code can borrow the descriptor any more.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
+        // The descriptor stays open until this process ends: `end_is_asked` has lent it for as long.
+        END.store(-1, Ordering::Relaxed);
         // An error is impossible: this mask was in force before.
         let _ = block(self.0);
     }
