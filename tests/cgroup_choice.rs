@@ -437,3 +437,24 @@ fn a_policy_for_devices_that_root_cannot_set_is_an_error_whatever_is_said_of_roo
         Bundle::new().view(View::V2).global("--rootless true").set("/linux/resources/devices", json!(rules));
     bundle.create().fails_with("linux.resources.devices");
 }
+
+#[test]
+fn killed_processes_die_though_the_container_freezes_them_again() {
+    let view = View::V1;
+    crate::skip_unless!(view.missing().is_none(), view.missing().unwrap_or_default());
+    for shared in [false, true] {
+        let writable = json!(["nosuid", "noexec", "nodev", "relatime"]);
+        let mut bundle = Bundle::new().view(view).guest("refreeze 60").namespace("cgroup", None);
+        bundle = bundle.set("/mounts/6/options", writable);
+        if shared {
+            bundle = bundle.without_namespace("pid");
+        }
+        let container = bundle.started();
+        container.prints_in_time("ready");
+        container.kill("KILL").ok();
+        let killed = || crate::support::processes(&container.bundle).is_empty();
+        eventually("all have died", killed);
+        assert_eq!(container.status(), "stopped");
+        container.delete();
+    }
+}

@@ -68,6 +68,11 @@ impl Cgroup {
         }
     }
 
+    /// Whether killed processes may stay alive here because they are frozen: those of version 1 do.
+    pub fn may_hold_killed(&self) -> bool {
+        self.freezer().is_some_and(|freezer| !freezer.unified())
+    }
+
     /// Whether a process that enters would be frozen at once: this cgroup or one above it is frozen.
     pub fn stands_still(&self) -> Result<bool> {
         match self.freezer() {

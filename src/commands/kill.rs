@@ -1,11 +1,13 @@
 //! `kill`: sends a signal to a container's first process.
 
+use crate::cgroup::Cgroup;
 use crate::cli;
 use crate::cli::global::Global;
 use crate::state::{Error, Essentials, Root, Status, check_id};
 use crate::sys::{pidfd, signal};
 use anyhow::{Context, Result, anyhow};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// Runs the verb. It reads only the essentials of the container's state, so that it works with a damaged record.
 ///
@@ -29,7 +31,10 @@ fn send(of: Essentials<'_>, status: impl FnOnce() -> Result<Status>, signal: i32
     if signal == libc::SIGKILL && !of.makes_pid_namespace && cgroup.exists() {
         // The container shares its pid namespace: its other processes do not end with init, which may be dead already.
         cgroup.kill_all().context("unable to kill all processes")?;
-        return Ok(());
+        return let_die(cgroup, |milliseconds| {
+            std::thread::sleep(Duration::from_millis(milliseconds.unsigned_abs().into()));
+            Ok(cgroup.pids()?.is_empty())
+        });
     }
     if status()? == Status::Stopped {
         return Err(Error::NotRunning.into());
@@ -39,8 +44,23 @@ fn send(of: Essentials<'_>, status: impl FnOnce() -> Result<Status>, signal: i32
         Err(error) if error.errno() == libc::ESRCH => return Err(Error::NotRunning.into()),
         other => other.context("unable to signal init")?,
     }
-    // In a frozen cgroup of version 1 even SIGKILL waits. The container can have frozen a cgroup below its own.
     if signal == libc::SIGKILL {
+        cgroup.let_die()?;
+        let_die(cgroup, |milliseconds| Ok(pidfd::poll_ended(init.as_fd(), milliseconds)?))?;
+    }
+    Ok(())
+}
+
+/// Thaws the container until it has `ended` within the given milliseconds, for about a second. In a frozen cgroup of
+/// version 1 even SIGKILL waits. The container can freeze a cgroup below its own, and again until its last process is dead.
+fn let_die(cgroup: &Cgroup, ended: impl Fn(i32) -> Result<bool>) -> Result<()> {
+    if !cgroup.may_hold_killed() {
+        return Ok(());
+    }
+    for pause in [1, 9, 40].into_iter().chain([50; 19]) {
+        if ended(pause)? {
+            break;
+        }
         cgroup.let_die()?;
     }
     Ok(())

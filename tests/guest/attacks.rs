@@ -176,3 +176,37 @@ fn words(count: usize, set: &[(usize, u32)]) -> Vec<u8> {
     }
     all.into_iter().flat_map(u32::to_ne_bytes).collect()
 }
+
+/// A child in a freezer cgroup of its own, frozen again as often as somebody lets it go.
+pub fn refreeze(args: &[String]) -> Fact {
+    use nix::unistd::{ForkResult, fork};
+    let seconds: f64 = number(args, 0)?;
+    let dir = std::path::Path::new("/sys/fs/cgroup/freezer/below");
+    let put = |file: &str, text: &str| fs::write(dir.join(file), text).map_err(|e| format!("{file}: {e}"));
+    fs::create_dir(dir).map_err(|error| error.to_string())?;
+    // SAFETY: the guest has one thread.
+    match unsafe { fork() }.map_err(|errno| errno.to_string())? {
+        ForkResult::Child => loop {
+            nix::unistd::pause();
+        },
+        ForkResult::Parent { child } => put("cgroup.procs", &child.to_string())?,
+    }
+    put("freezer.state", "FROZEN")?;
+    let until = Instant::now() + Duration::from_secs_f64(seconds);
+    for _ in 0..2 {
+        // SAFETY: as above.
+        if let ForkResult::Child = unsafe { fork() }.map_err(|errno| errno.to_string())? {
+            let file = fs::OpenOptions::new().write(true).open(dir.join("freezer.state"));
+            let file = file.map_err(|error| error.to_string())?;
+            while Instant::now() < until {
+                for _ in 0..1000 {
+                    let _ = rustix::io::pwrite(&file, b"FROZEN", 0);
+                }
+            }
+            std::process::exit(0);
+        }
+    }
+    println!("ready");
+    std::thread::sleep(Duration::from_secs_f64(seconds));
+    Ok("done".to_owned())
+}
