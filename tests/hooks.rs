@@ -399,3 +399,21 @@ fn a_hook_that_fails_in_run_destroys_the_container_and_poststop_hooks_run() {
         }
     }
 }
+
+#[test]
+fn a_hook_does_not_outlive_a_runtime_that_is_killed() {
+    crate::skip_unless!(!under_runc(), "with runc it does");
+    for kind in ["createRuntime", "createContainer"] {
+        let bundle = Bundle::new().without_namespace("pid");
+        let hook = script(&bundle, "echo $$ > \"$1\"/new; mv \"$1\"/new \"$1\"/hook; exec sleep 60");
+        let bundle = bundle.set(&format!("/hooks/{kind}"), json!([hook]));
+        let running = bundle.start("create");
+        let pid = bundle.wait_for("hook");
+        running.signal(rustix::process::Signal::KILL);
+        running.finish().exits(128 + 9);
+        let there = || std::path::Path::new("/proc").join(pid.trim()).join("exe").exists();
+        eventually(&format!("the {kind} hook has ended"), || !there());
+        bundle.call(&["delete", "--force", &bundle.id]).ok();
+        bundle.assert_clean();
+    }
+}

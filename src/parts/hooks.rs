@@ -255,6 +255,7 @@ impl Hook {
         }
         command.stdin(Stdio::piped()).stdout(to(&output.stdout)?).stderr(to(&output.stderr)?);
         sys::spawn::without_inherited(&mut command);
+        sys::spawn::dies_with_us(&mut command);
         if kind != Kind::StartContainer {
             // Init has reset its signals already. A loaded seccomp filter may forbid these calls now.
             sys::signal::reset_in(&mut command);

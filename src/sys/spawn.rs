@@ -250,6 +250,27 @@ pub fn without_inherited(command: &mut std::process::Command) -> &mut std::proce
     }
 }
 
+/// Has the program of `command` killed when this process dies. The program's own children live on.
+pub fn dies_with_us(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    let parent = std::process::id();
+    // SAFETY: the closure makes two system calls on plain numbers, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            // A container's filter may refuse this call to the hooks that init runs behind it.
+            if nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).is_err() {
+                return Ok(());
+            }
+            // The parent may have died before. 0: it is in another pid namespace; negative: a filter refuses the call.
+            let now = libc::getppid();
+            match now <= 0 || now.unsigned_abs() == parent {
+                true => Ok(()),
+                false => Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
+            }
+        })
+    }
+}
+
 /// Runs a helper program to its end, with an empty stdin, and collects its output.
 ///
 /// # Errors
