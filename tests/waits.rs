@@ -176,6 +176,16 @@ fn a_terminal_that_nobody_reads_hides_neither_the_end_nor_a_signal() {
     bundle.assert_clean();
 }
 
+#[test]
+fn a_zombie_that_another_process_traces_is_not_waited_for() {
+    crate::skip_unless!(!under_runc(), "runc waits for ever");
+    let container = Bundle::new().guest("hold 100").started();
+    container.prints_in_time("ready");
+    let output = container.exec(&[], "sleep 1");
+    assert!(container.printed().contains("seized"), "{}", container.printed());
+    output.fails(255, &["a process that traces it keeps its exit status"]);
+}
+
 /// `run` in the foreground on a terminal, with this file as its standard output.
 fn on_a_terminal(
     bundle: &Bundle,

@@ -197,6 +197,9 @@ impl Hooks {
 /// minutes, so no hook of theirs needs this long. A hook that needs longer can have a `timeout`.
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// How long a killed hook may take to end, in milliseconds.
+const DEATH_PATIENCE: i32 = 10_000;
+
 /// How many bytes of each output stream of a hook we keep for the error message.
 const KEPT: usize = 16 << 10;
 
@@ -214,7 +217,12 @@ impl Hook {
             // The hook may have ended meanwhile. It is not reaped yet, so its pid is not another process's.
             let _ = child.kill();
         }
-        let status = child.wait().called("waitid", || self.path.display().to_string())?;
+        if let Ok((_, talk)) = &ended
+            && !sys::pidfd::poll_ended(talk.pidfd.as_fd(), DEATH_PATIENCE)?
+        {
+            bail!("hook killed, and still running");
+        }
+        let status = sys::pidfd::reap_in_time(|| child.try_wait().called("waitpid", String::new))?;
         let (end, talk) = ended?;
         match end {
             End::Exited => {}

@@ -86,19 +86,42 @@ pub fn get_fd(pidfd: BorrowedFd<'_>, fd: i32) -> Result<OwnedFd, Error> {
     pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty()).called("pidfd_getfd", || fd.to_string())
 }
 
-/// Waits until our child ends, and reaps it.
+/// Reaps our child, which has ended (see [`poll_ended`]).
 ///
 /// # Errors
-/// `ECHILD` if it is not our child.
+/// `ECHILD` if it is not our child; those of [`reap_in_time`].
 pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Ended, Error> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     // Not by nix: it does not know real-time signals, and they can end a process.
-    let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED));
-    let status = status.called("waitid", || format!("pidfd {}", pidfd.as_raw_fd()))?;
-    let ended = |status: rustix::process::WaitIdStatus| {
-        let exited = status.exit_status().map(Ended::Exited);
-        exited.or(status.terminating_signal().map(Ended::Killed))
-    };
-    status.and_then(ended).ok_or_else(|| Error::new("waitid", "without an exit status", libc::ECHILD))
+    let status = reap_in_time(|| {
+        rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd), options))
+            .called("waitid", || format!("pidfd {}", pidfd.as_raw_fd()))
+    })?;
+    let exited = status.exit_status().map(Ended::Exited);
+    let ended = exited.or(status.terminating_signal().map(Ended::Killed));
+    ended.ok_or_else(|| Error::new("waitid", "without an exit status", libc::ECHILD))
+}
+
+/// Calls `ask` until it gives the status of a child that has ended, for about a second. `ask` must not wait.
+///
+/// A process of the container may trace the child. The kernel then reports the child's end to us only when the tracer
+/// has waited for the child or has let it go, which it may never do.
+///
+/// # Errors
+/// Those of `ask`; `EBUSY` after a second.
+pub fn reap_in_time<T>(mut ask: impl FnMut() -> Result<Option<T>, Error>) -> Result<T, Error> {
+    const PAUSES: [i64; 21] =
+        [1, 2, 4, 8, 16, 32, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64];
+    for milliseconds in PAUSES {
+        if let Some(status) = ask()? {
+            return Ok(status);
+        }
+        // Not std's sleep: it panics where a container's filter refuses nanosleep(2), and init runs hooks behind one.
+        let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: milliseconds * 1_000_000 };
+        let _ = rustix::event::poll(&mut [], Some(&pause));
+    }
+    let text = "waitid: the process has ended, but a process that traces it keeps its exit status";
+    Err(Error::told(text.into(), libc::EBUSY))
 }
 
 /// Whether it is a child of ours that has not been reaped yet.

@@ -177,6 +177,23 @@ fn words(count: usize, set: &[(usize, u32)]) -> Vec<u8> {
     all.into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
+/// Attaches to whoever comes, says so, and never waits for one: a process that ends so stays a zombie.
+pub fn hold(args: &[String]) -> Fact {
+    let until = Instant::now() + Duration::from_secs_f64(number(args, 0)?);
+    let mut held = BTreeSet::new();
+    println!("ready");
+    while Instant::now() < until {
+        for pid in others() {
+            if !held.contains(&pid) && ptrace::seize(Pid::from_raw(pid), ptrace::Options::empty()).is_ok() {
+                held.insert(pid);
+                println!("seized");
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok("done".to_owned())
+}
+
 /// A child in a freezer cgroup of its own, frozen again as often as somebody lets it go.
 pub fn refreeze(args: &[String]) -> Fact {
     use nix::unistd::{ForkResult, fork};
