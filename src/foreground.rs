@@ -96,14 +96,22 @@ pub fn wait(
     let host = HostTerminal::raw()?;
     let mut line = Some(Line::new(&host, master)?);
     let relayed = relay(process, signals, &mut line, notify);
+    // Reaped before its last words are shown, for which nobody may have room: init cannot end before all processes of its
+    // pid namespace are reaped.
+    let ended = relayed.and_then(|()| Ok(pidfd::wait(process.pidfd.as_fd())?));
     if let Some(line) = line {
         drain(line, signals);
     }
     // The result is dropped: our terminal may have hung up, and the exit status still counts.
     let _ = tty::restore(host.fd.as_fd(), &host.before);
-    relayed?;
-    Ok(pidfd::wait(process.pidfd.as_fd())?)
+    ended
 }
+
+/// How many signals are read, and how many children reaped, before the loop looks at its descriptors again. A container
+/// can make both faster than we take them.
+const ROUND: usize = 64;
+/// For poll(2).
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 fn relay(
     process: &Child,
@@ -111,6 +119,8 @@ fn relay(
     line: &mut Option<Line<'_>>,
     mut notify: Option<Notify>,
 ) -> Result<()> {
+    // Children may have ended that are not reaped yet.
+    let mut orphans = false;
     loop {
         let mut polled = vec![
             PollFd::from_borrowed_fd(process.pidfd.as_fd(), PollFlags::IN),
@@ -122,7 +132,7 @@ fn relay(
         if let Some(line) = line {
             line.poll(&mut polled);
         }
-        match poll(&mut polled, None) {
+        match poll(&mut polled, orphans.then_some(&AT_ONCE)) {
             Err(Errno::INTR) => continue,
             other => other.called("poll", String::new)?,
         };
@@ -130,7 +140,10 @@ fn relay(
         let mut ready = ready.into_iter();
         let (ended, signalled) = (ready.next() == Some(true), ready.next() == Some(true));
         if signalled {
-            forward(process, signals, line.as_ref());
+            orphans |= forward(process, signals, line.as_ref());
+        }
+        if orphans {
+            orphans = reap_orphans(Some(process.pid));
         }
         if let Some(container) = &mut notify
             && ready.next() == Some(true)
@@ -157,10 +170,12 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_nonzero().get()
 }
 
-fn forward(process: &Child, signals: &Signals, line: Option<&Line<'_>>) {
-    while let Some(Collected { number, sender }) = signals.next() {
+/// Forwards signals that have come; true if children have ended.
+fn forward(process: &Child, signals: &Signals, line: Option<&Line<'_>>) -> bool {
+    let mut orphans = false;
+    for Collected { number, sender } in std::iter::from_fn(|| signals.next()).take(ROUND) {
         match number {
-            libc::SIGCHLD => reap_orphans(process.pid),
+            libc::SIGCHLD => orphans = true,
             libc::SIGWINCH => {
                 if let Some(line) = line {
                     let _ = tty::copy_size(line.host.fd.as_fd(), line.master.as_fd());
@@ -178,15 +193,19 @@ fn forward(process: &Child, signals: &Signals, line: Option<&Line<'_>>) {
             }
         }
     }
+    orphans
 }
 
-/// Reaps the orphans that we get as a subreaper. `process` itself is not reaped: the loop polls its pidfd, and
-/// [`wait`] reads its exit status.
-fn reap_orphans(process: i32) {
-    // Each round reaps one child, so this ends.
-    while let Some(pid) = pidfd::ended_child().filter(|pid| *pid != process) {
-        pidfd::reap(pid);
+/// Reaps the orphans that we get as a subreaper, at most [`ROUND`]. `process` itself is not reaped: the loop polls its
+/// pidfd, and [`wait`] reads its exit status. Returns true if more children may have ended.
+fn reap_orphans(process: Option<i32>) -> bool {
+    for _ in 0..ROUND {
+        match pidfd::ended_child() {
+            Some(pid) if Some(pid) != process => pidfd::reap(pid),
+            _ => return false,
+        }
     }
+    true
 }
 
 /// The container's terminal and ours, with the bytes on their way between them.
@@ -283,23 +302,40 @@ impl Copy {
     }
 }
 
-/// Copies the output that the container wrote before it ended. A signal ends this, if our terminal is too slow.
+/// Copies the output that the container wrote before it ended. A signal that asks us to end ends this, if our terminal is
+/// too slow.
 fn drain(mut line: Line<'_>, signals: &Signals) {
-    let none = Timespec { tv_sec: 0, tv_nsec: 0 };
-    loop {
+    // More than a terminal holds. Other processes of the container may go on writing to it for ever.
+    const MOST_READS: usize = 256;
+    let mut reads = 0;
+    let mut hurried = false;
+    // The loop stops reaping when `process` is the first child that has ended. Others may have ended after it.
+    let mut orphans = true;
+    while reads <= MOST_READS {
         let Some(next) = line.shown.polled(line.master.as_fd(), line.stdout.as_fd()) else { return };
         let mut polled = [next, PollFd::from_borrowed_fd(signals.fd.as_fd(), PollFlags::IN)];
-        // The container writes nothing more: if there is nothing to read now, this is the end.
-        let patience = if line.shown.left.is_empty() { Some(&none) } else { None };
-        let count = poll(&mut polled, patience);
+        // What was written before the end can be read by now.
+        let complete = line.shown.left.is_empty() || hurried;
+        match poll(&mut polled, (complete || orphans).then_some(&AT_ONCE)) {
+            Err(Errno::INTR) => continue,
+            Err(_) => return,
+            Ok(_) => {}
+        }
         let [ready, signalled] = polled.map(|fd| !fd.revents().is_empty());
-        if count == Ok(0) {
+        if signalled {
+            for Collected { number, .. } in std::iter::from_fn(|| signals.next()).take(ROUND) {
+                orphans |= number == libc::SIGCHLD;
+                hurried |= signal::asks_to_end(number);
+            }
+        }
+        if orphans {
+            orphans = reap_orphans(None);
+        }
+        if !ready && (complete || hurried) {
             return;
         }
+        reads += usize::from(line.shown.left.is_empty() || hurried);
         if ready && line.shown.step(line.master.as_fd(), line.stdout.as_fd()).is_err() {
-            return;
-        }
-        if !ready && signalled && signals.next().is_some_and(|signal| signal.number != libc::SIGCHLD) {
             return;
         }
     }
@@ -309,4 +345,51 @@ fn drain(mut line: Line<'_>, signals: &Signals) {
 pub fn become_subreaper() -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).called("prctl", || "(PR_SET_CHILD_SUBREAPER)".into())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{ns::Flags, spawn};
+
+    #[test]
+    fn children_without_end_are_reaped_in_rounds() {
+        crate::sys::prctl::testing::in_child(|| {
+            for _ in 0..ROUND + 2 {
+                let child = spawn::spawn(Flags::NONE, spawn::Parentage::Child, None, || 0)?;
+                anyhow::ensure!(pidfd::poll_ended(child.pidfd.as_fd(), 10_000)?);
+            }
+            anyhow::ensure!(reap_orphans(None), "all have been reaped at once");
+            anyhow::ensure!(pidfd::ended_child().is_some(), "none is left");
+            anyhow::ensure!(!reap_orphans(None) && pidfd::ended_child().is_none(), "one is left");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn output_without_end_hides_neither_the_end_nor_a_signal() {
+        crate::sys::prctl::testing::in_child(|| {
+            let (read, write) = rustix::pipe::pipe()?;
+            rustix::pipe::fcntl_setpipe_size(&write, 1 << 20)?;
+            let writer = spawn::spawn(Flags::NONE, spawn::Parentage::Child, None, || {
+                while rustix::io::write(&write, &[b'x'; 4096]).is_ok() {}
+                0
+            })?;
+            let signals = Signals::collect()?;
+            let pty = nix::pty::openpty(None, None)?;
+            let host = HostTerminal { before: tty::set_raw(pty.slave.as_fd())?, fd: pty.slave };
+            let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
+            let line = Line {
+                host: &host,
+                master: read,
+                stdin: fd::never_waiting(nowhere.as_fd(), OFlags::WRONLY)?,
+                stdout: fd::never_waiting(nowhere.as_fd(), OFlags::WRONLY)?,
+                typed: Copy::new(),
+                shown: Copy::new(),
+            };
+            drain(line, &signals);
+            pidfd::end(writer.pidfd.as_fd(), 10_000)?;
+            Ok(())
+        });
+    }
 }

@@ -80,6 +80,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("find-key",       "NAME",               keys::find_key),
     ("grab-exe",       "SECONDS NAME",          attacks::grab_exe), // opens another program's executable, writes to it when that program has ended
     ("seize",          "SECONDS",            attacks::seize),    // traces each process that enters
+    ("siblings",       "SECONDS",            attacks::siblings), // makes children for its parent
     ("hold",           "SECONDS",            attacks::hold),     // traces each process that enters, and never waits for it
     ("refreeze",       "SECONDS",            attacks::refreeze), // freezes a child again and again (cgroup version 1)
     ("watch",          "SECONDS HOST-PATH",  watch::watch),      // what it sees of processes that enter

@@ -158,15 +158,7 @@ fn a_terminal_that_nobody_reads_hides_neither_the_end_nor_a_signal() {
     bundle.write_config();
     let mut run = bundle.command(&["run", &bundle.id]);
     let mut run = run.stdout(unread.try_clone().expect("dup")).spawn().expect("run");
-    let mut before = 0;
-    let full = || {
-        let now = rustix::io::ioctl_fionread(&unread).expect("the length");
-        std::thread::sleep(Duration::from_millis(200));
-        let still = now > 0 && now == before;
-        before = now;
-        still
-    };
-    eventually("nothing more fits", full);
+    eventually("nothing more fits", is_full(&unread));
     bundle.call(&["kill", &bundle.id, "KILL"]).ok();
     let ended = || bundle.call(&["state", &bundle.id]).out.contains("stopped");
     eventually("the container has ended", ended);
@@ -174,6 +166,37 @@ fn a_terminal_that_nobody_reads_hides_neither_the_end_nor_a_signal() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it waits for a reader");
     eventually("run has ended", || run.try_wait().expect("wait").is_some());
     bundle.assert_clean();
+}
+
+/// Waits until nothing more fits into the pipe.
+fn is_full(unread: &File) -> impl FnMut() -> bool {
+    let mut before = 0;
+    move || {
+        let now = rustix::io::ioctl_fionread(unread).expect("the length");
+        std::thread::sleep(Duration::from_millis(200));
+        let still = now > 0 && now == before;
+        before = now;
+        still
+    }
+}
+
+#[test]
+fn output_that_nobody_reads_does_not_keep_a_container_from_being_deleted() {
+    crate::skip_unless!(!under_runc(), "runc waits for ever");
+    let (_master, slave) = terminal(24, 80);
+    let container = Bundle::new().started();
+    let fifo = fifo(&container.bundle, "unread");
+    let unread = File::options().read(true).write(true).open(fifo).expect("a fifo");
+    let mut exec = container.bundle.command(&["exec", "--tty", container.id(), "/guest", "flood"]);
+    let exec = exec.stdin(slave).stdout(unread.try_clone().expect("dup")).spawn();
+    let mut exec = exec.expect("exec");
+    eventually("nothing more fits", is_full(&unread));
+    let before = Instant::now();
+    container.verb("delete", "--force", "").ok();
+    assert!(before.elapsed() < Duration::from_secs(8), "{:?}", before.elapsed());
+    term(&exec);
+    assert_eq!(end_of(&mut exec), Some(128 + 9));
+    container.bundle.assert_clean();
 }
 
 #[test]
@@ -184,6 +207,17 @@ fn a_zombie_that_another_process_traces_is_not_waited_for() {
     let output = container.exec(&[], "sleep 1");
     assert!(container.printed().contains("seized"), "{}", container.printed());
     output.fails(255, &["a process that traces it keeps its exit status"]);
+}
+
+#[test]
+fn children_without_end_do_not_keep_exec_from_a_signal() {
+    crate::skip_unless!(!under_runc(), "runc reaps none");
+    let container = Bundle::new().set("/linux/resources/pids", json!({"limit": 200})).started();
+    let exec = container.start_exec(&[], "siblings 100");
+    exec.until("ready");
+    std::thread::sleep(Duration::from_millis(200));
+    exec.signal(rustix::process::Signal::TERM);
+    exec.finish().exits(128 + 15);
 }
 
 /// `run` in the foreground on a terminal, with this file as its standard output.

@@ -194,6 +194,43 @@ pub fn hold(args: &[String]) -> Fact {
     Ok("done".to_owned())
 }
 
+/// Children of our own parent (CLONE_PARENT), faster than it can reap them one by one.
+pub fn siblings(args: &[String]) -> Fact {
+    extern "C" fn end(_: *mut libc::c_void) -> i32 {
+        0
+    }
+    let until = Instant::now() + Duration::from_secs_f64(number(args, 0)?);
+    // The limit of processes must not keep a thread from being made.
+    let all = std::sync::Arc::new(std::sync::Barrier::new(31));
+    let makers: Vec<_> = (0..30)
+        .map(|_| {
+            let all = all.clone();
+            std::thread::spawn(move || {
+                all.wait();
+                const STACK: usize = 4096;
+                // Several, for a child may still run when the next one is made.
+                let mut stacks = vec![0u8; STACK * 64];
+                let flags = libc::CLONE_VM | libc::CLONE_PARENT | libc::SIGCHLD;
+                for number in (1..=64).cycle() {
+                    // SAFETY: the end of a part of the memory, which lives as long as the thread.
+                    let top = unsafe { stacks.as_mut_ptr().add(number * STACK - 64) };
+                    // SAFETY: the child has a stack of its own, and returns from `end` at once.
+                    unsafe { libc::clone(end, top.cast(), flags, std::ptr::null_mut()) };
+                    if number == 64 && Instant::now() > until {
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    println!("ready");
+    all.wait();
+    for maker in makers {
+        maker.join().map_err(|_| "a thread has panicked")?;
+    }
+    Ok("done".to_owned())
+}
+
 /// A child in a freezer cgroup of its own, frozen again as often as somebody lets it go.
 pub fn refreeze(args: &[String]) -> Fact {
     use nix::unistd::{ForkResult, fork};
