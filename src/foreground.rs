@@ -16,7 +16,7 @@
 use crate::log;
 use crate::notify::Notify;
 use crate::sys::signal::{self, Collected};
-use crate::sys::{Called, fd, pidfd, pidfd::Ended, spawn::Child, tty};
+use crate::sys::{Called, fd::Stream, pidfd, pidfd::Ended, spawn::Child, tty};
 use anyhow::{Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -211,21 +211,19 @@ fn reap_orphans(process: Option<i32>) -> bool {
 /// The container's terminal and ours, with the bytes on their way between them.
 struct Line<'a> {
     host: &'a HostTerminal,
-    master: OwnedFd,
-    stdin: OwnedFd,
-    stdout: OwnedFd,
+    master: Stream,
+    stdin: Stream,
+    stdout: Stream,
     typed: Copy,
     shown: Copy,
 }
 
 impl<'a> Line<'a> {
     fn new(host: &'a HostTerminal, master: OwnedFd) -> Result<Self> {
-        // O_NONBLOCK: the container may not read its input, and our write(2) must not wait. The open file is only ours.
-        let flags = rustix::fs::fcntl_getfl(&master).called("fcntl", || "(F_GETFL)".into())?;
-        rustix::fs::fcntl_setfl(&master, flags | OFlags::NONBLOCK)
-            .called("fcntl", || "(F_SETFL, O_NONBLOCK)".into())?;
-        let stdin = fd::never_waiting(std::io::stdin().as_fd(), OFlags::RDONLY)?;
-        let stdout = fd::never_waiting(std::io::stdout().as_fd(), OFlags::WRONLY)?;
+        // Non-blocking: the container may not read its input, and our write(2) must not wait. The open file is only ours.
+        let master = Stream::own(master)?;
+        let stdin = Stream::shared(std::io::stdin().as_fd(), OFlags::RDONLY)?;
+        let stdout = Stream::shared(std::io::stdout().as_fd(), OFlags::WRONLY)?;
         Ok(Self { host, master, stdin, stdout, typed: Copy::new(), shown: Copy::new() })
     }
 
@@ -239,10 +237,10 @@ impl<'a> Line<'a> {
     fn step(&mut self, mut ready: impl Iterator<Item = bool>) -> bool {
         let Self { master, stdin, stdout, typed, shown, .. } = self;
         if !typed.is_over() && ready.next() == Some(true) {
-            let _ = typed.step(stdin.as_fd(), master.as_fd());
+            let _ = typed.step(stdin.as_fd(), master);
         }
         if !shown.is_over() && ready.next() == Some(true) {
-            return shown.step(master.as_fd(), stdout.as_fd()).is_ok();
+            return shown.step(master.as_fd(), stdout).is_ok();
         }
         true
     }
@@ -275,7 +273,7 @@ impl Copy {
 
     /// Reads or writes once, after poll(2) has reported the descriptor. An error comes from writing to `to`. The end of
     /// `from` is no error, and ends this direction.
-    fn step(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn step(&mut self, from: BorrowedFd<'_>, to: &Stream) -> Result<(), Errno> {
         if self.left.is_empty() {
             let mut buffer = [0; 4096];
             match rustix::io::read(from, &mut buffer) {
@@ -286,11 +284,14 @@ impl Copy {
                 // EIO: the last slave side is closed.
                 Ok(_) | Err(_) => self.over = true,
             }
+            if to.may_wait() {
+                return Ok(());
+            }
         }
         if self.left.is_empty() {
             return Ok(());
         }
-        match fd::write_now(to, &self.left) {
+        match to.write(&self.left) {
             Ok(length) => drop(self.left.drain(..length.min(self.left.len()))),
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(errno) => {
@@ -335,7 +336,7 @@ fn drain(mut line: Line<'_>, signals: &Signals) {
             return;
         }
         reads += usize::from(line.shown.left.is_empty() || hurried);
-        if ready && line.shown.step(line.master.as_fd(), line.stdout.as_fd()).is_err() {
+        if ready && line.shown.step(line.master.as_fd(), &line.stdout).is_err() {
             return;
         }
     }
@@ -381,9 +382,9 @@ mod tests {
             let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
             let line = Line {
                 host: &host,
-                master: read,
-                stdin: fd::never_waiting(nowhere.as_fd(), OFlags::WRONLY)?,
-                stdout: fd::never_waiting(nowhere.as_fd(), OFlags::WRONLY)?,
+                master: Stream::own(read)?,
+                stdin: Stream::shared(nowhere.as_fd(), OFlags::WRONLY)?,
+                stdout: Stream::shared(nowhere.as_fd(), OFlags::WRONLY)?,
                 typed: Copy::new(),
                 shown: Copy::new(),
             };

@@ -220,6 +220,24 @@ fn children_without_end_do_not_keep_exec_from_a_signal() {
     exec.finish().exits(128 + 15);
 }
 
+#[test]
+fn a_terminal_of_another_user_does_not_keep_run_from_a_signal() {
+    crate::skip_unless!(!under_runc(), "runc waits for ever");
+    crate::skip_unless!(crate::support::is_root(), "becoming another user needs root");
+    // The user may not open root's terminal, and so has no descriptor that never waits.
+    let (_master, slave) = terminal(24, 80);
+    let bundle = crate::rootless::rootless().set("/process/terminal", json!(true)).guest("flood");
+    let mut run = on_a_terminal(&bundle, &slave, slave.try_clone().expect("dup"));
+    let is = |status: &str| bundle.call(&["state", &bundle.id]).out.contains(status);
+    eventually("the container runs", || is("running"));
+    std::thread::sleep(Duration::from_millis(500));
+    bundle.call(&["kill", &bundle.id, "KILL"]).ok();
+    eventually("the container has ended", || is("stopped"));
+    term(&run);
+    assert_eq!(end_of(&mut run), Some(128 + 9));
+    bundle.assert_clean();
+}
+
 /// `run` in the foreground on a terminal, with this file as its standard output.
 fn on_a_terminal(
     bundle: &Bundle,

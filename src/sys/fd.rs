@@ -5,7 +5,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 /// Marks every descriptor from `first` on close-on-exec (close_range(2) with CLOSE_RANGE_CLOEXEC). It allocates nothing,
@@ -123,32 +123,73 @@ pub fn open_file(path: &Path, flags: OFlags) -> std::io::Result<File> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | flags, Mode::empty())?.into())
 }
 
-/// A descriptor for the file behind `fd` that never waits in read(2) and write(2), if the file can be opened again.
+/// A stream that is written to without waiting for room.
 ///
-/// It is an open file of our own: O_NONBLOCK on the given one would affect all processes that share it. A file that
-/// never waits is used as it is. So is one that cannot be opened again: a socket, or another user's terminal.
-pub fn never_waiting(fd: BorrowedFd<'_>, access: OFlags) -> Result<OwnedFd, Error> {
-    use rustix::fs::FileType;
-    let number = fd.as_raw_fd();
-    let kind = rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
-    if matches!(kind, Ok(FileType::CharacterDevice | FileType::Fifo)) {
-        let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        if let Ok(own) = rustix::fs::open(format!("/proc/self/fd/{number}"), flags, Mode::empty()) {
-            return Ok(own);
-        }
-    }
-    rustix::io::fcntl_dupfd_cloexec(fd, 3).called("fcntl", || format!("{number} (F_DUPFD_CLOEXEC)"))
+/// A stream that other processes share is opened again: O_NONBLOCK on the given descriptor would affect them all.
+/// A socket never waits, by a flag of send(2). A stream that cannot be opened again is written to in small parts.
+#[derive(Debug)]
+pub struct Stream {
+    fd: OwnedFd,
+    /// How many bytes poll(2) promises room for, if write(2) waits for room.
+    promised: Option<usize>,
 }
 
-/// write(2) to a descriptor of [`never_waiting`]. It does not wait for a socket either.
-///
-/// # Errors
-/// `AGAIN` if nothing can be written now; else write(2)'s.
-pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, rustix::io::Errno> {
-    use rustix::net::{SendFlags, send};
-    match send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-        Err(rustix::io::Errno::NOTSOCK) => rustix::io::write(fd, bytes),
-        other => other,
+impl Stream {
+    /// A stream that nobody else has, made non-blocking.
+    pub fn own(fd: OwnedFd) -> Result<Self, Error> {
+        let flags = rustix::fs::fcntl_getfl(&fd).called("fcntl", || "(F_GETFL)".into())?;
+        rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)
+            .called("fcntl", || "(F_SETFL, O_NONBLOCK)".into())?;
+        Ok(Self { fd, promised: None })
+    }
+
+    /// A stream that other processes have, too. We open it again if we may.
+    pub fn shared(fd: BorrowedFd<'_>, access: OFlags) -> Result<Self, Error> {
+        use rustix::fs::FileType;
+        let number = fd.as_raw_fd();
+        let kind = rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let promised = match kind {
+            // A terminal is ready for output when it has room for one byte.
+            Ok(FileType::CharacterDevice) => Some(1),
+            // A pipe, when it has room for PIPE_BUF.
+            Ok(FileType::Fifo) => Some(4096),
+            _ => None,
+        };
+        if promised.is_some() {
+            let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            if let Ok(fd) = rustix::fs::open(format!("/proc/self/fd/{number}"), flags, Mode::empty()) {
+                return Ok(Self { fd, promised: None });
+            }
+        }
+        // The terminal of another user, for example.
+        let fd = rustix::io::fcntl_dupfd_cloexec(fd, 3)
+            .called("fcntl", || format!("{number} (F_DUPFD_CLOEXEC)"))?;
+        Ok(Self { fd, promised })
+    }
+
+    /// Whether [`write`](Self::write) must come after a poll(2) that has found room.
+    pub fn may_wait(&self) -> bool {
+        self.promised.is_some()
+    }
+
+    /// write(2) of as much as there is room for.
+    ///
+    /// # Errors
+    /// `AGAIN` if nothing can be written now; else write(2)'s.
+    pub fn write(&self, bytes: &[u8]) -> Result<usize, rustix::io::Errno> {
+        use rustix::net::{SendFlags, send};
+        let most = self.promised.unwrap_or(bytes.len()).min(bytes.len());
+        let bytes = bytes.get(..most).unwrap_or_default();
+        match send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::NOTSOCK) => rustix::io::write(&self.fd, bytes),
+            other => other,
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
