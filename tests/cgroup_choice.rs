@@ -318,7 +318,7 @@ fn a_file_that_is_busy_leads_exec_to_no_other_cgroup() {
         // container's cgroups.
         let output = container.exec(&["--cwd", "/fuse"], "cgroup");
         assert!(output.code != 0 || is_inside(&output.out), "{output}");
-        // The mount itself works: the server answers EBUSY to the first process only.
+        // The mount itself works: the server answers EBUSY to the first exec only.
         let output = container.exec(&["--cwd", "/fuse"], "cgroup").ok();
         assert!(is_inside(&output.out), "{output}");
     }

@@ -25,7 +25,7 @@
 //! | state, list | [`Cgroup::frozen`], [`Cgroup::paths`] | `freezer`, `mod` |
 //! | ps | [`Cgroup::exists`], [`Cgroup::pids`] | `mod` |
 //! | events | [`Cgroup::stats`], [`Cgroup::oom_watch`], [`Cgroup::oom_kills`] | `mod`, `oom` |
-//! | kill | [`Cgroup::exists`], [`Cgroup::kill_all`], [`Cgroup::let_die`] | `mod`, `freezer` |
+//! | kill | [`Cgroup::exists`], [`Cgroup::kill_all`], [`Cgroup::let_die`], [`Cgroup::may_hold_killed`] | `mod`, `freezer` |
 //! | delete | [`Cgroup::kill_all`], [`Cgroup::let_die`], [`Cgroup::remove`] | `freezer`, `mod` |
 //! | | [`Cgroup::by_default`], [`Cgroup::located`]: the place if the record is damaged | `mod`, `located` |
 //!
