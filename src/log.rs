@@ -139,6 +139,11 @@ pub fn error(message: &str) {
     }
 }
 
+/// Writes a line to stderr for the caller, with or without a log: what a list leaves out.
+pub fn say(message: &str) {
+    to_stderr(&format!("{}\n", one_line(message)));
+}
+
 impl Log {
     fn write(&self, level: Level, message: &str) {
         if let Some(sink) = SINK.get() {

@@ -267,3 +267,19 @@ fn a_proc_of_another_pid_namespace_is_refused_before_anything_runs() {
     let proc = "exec unshare --pid --fork --mount-proc \"$@\"";
     Bundle::new().through(proc).guest("pid").run().prints("1");
 }
+
+#[test]
+fn a_list_that_cannot_write_its_warnings_lists_the_others() {
+    crate::skip_unless!(!under_runc(), "runc lists no damaged container");
+    let container = Bundle::new().started();
+    let root = container.bundle.dir.join("state");
+    fs::create_dir(root.join("damaged")).expect("a directory");
+    fs::write(root.join("damaged/state.json"), "{").expect("a file");
+    chmod(&root.join("damaged/state.json"), 0o600);
+    let mut command = container.bundle.command(&["list", "--quiet"]);
+    let full = fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let output = command.stderr(full).output().expect("list");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && out.contains(container.id()), "{output:?}");
+    fs::remove_dir_all(root.join("damaged")).expect("it is there");
+}

@@ -4,6 +4,7 @@ use super::row::Row;
 use crate::cli;
 use crate::cli::global::{Global, RootFrom};
 use crate::cli::values::ListFormat;
+use crate::log;
 use crate::state::{Container, Error, Root, Untrusted};
 use crate::sys;
 use anyhow::Result;
@@ -28,9 +29,9 @@ pub fn run(args: &cli::List, global: &Global) -> Result<i32> {
             // The directory is no container's, or the container was deleted after its name was read.
             Err(error) if error.downcast_ref() == Some(&Error::NotFound) => {}
             // The state of another user is no container of this list.
-            Err(error) if error.downcast_ref::<Untrusted>().is_some() => eprintln!("{error:#}"),
+            Err(error) if error.downcast_ref::<Untrusted>().is_some() => log::say(&format!("{error:#}")),
             Err(error) => {
-                eprintln!("load container {id}: {error:#}");
+                log::say(&format!("load container {id}: {error:#}"));
                 rows.push(Row::unreadable(id));
             }
         }
