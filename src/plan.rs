@@ -78,9 +78,10 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// How many there are.
+    /// How many there are. The number behind the last one is a descriptor's, too: an `i32`.
     pub fn count(self) -> i32 {
-        i32::try_from(self.listen.saturating_add(self.preserve)).unwrap_or(i32::MAX - 3)
+        const MOST: i32 = i32::MAX - 3;
+        i32::try_from(self.listen.saturating_add(self.preserve)).unwrap_or(MOST).min(MOST)
     }
 }
 

@@ -132,3 +132,12 @@ fn hooks_inherit_the_three_standard_streams_only() {
     // ls itself opens the last one, the directory that it reads.
     assert_eq!(container.bundle.wait_for("fds").split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
 }
+
+#[test]
+fn a_number_of_preserved_fds_that_is_near_the_largest_is_no_other_number() {
+    crate::skip_unless!(!under_runc(), "runc refuses a number that is not open");
+    for number in ["2147483644", "2147483645", "2147483647", "2147483648"] {
+        let bundle = Bundle::new().through("exec 5</dev/null; exec \"$@\"");
+        bundle.option(&format!("--preserve-fds {number}")).guest("fds").run().says("5");
+    }
+}
