@@ -1,6 +1,6 @@
 //! File descriptors: the runtime leaks none, and passes those that the caller asks for.
 
-use crate::support::{Bundle, under_runc};
+use crate::support::{Bundle, is_root, under_runc};
 
 #[test]
 fn the_process_has_the_three_standard_streams_only() {
@@ -140,4 +140,33 @@ fn a_number_of_preserved_fds_that_is_near_the_largest_is_no_other_number() {
         let bundle = Bundle::new().through("exec 5</dev/null; exec \"$@\"");
         bundle.option(&format!("--preserve-fds {number}")).guest("fds").run().says("5");
     }
+}
+
+#[test]
+fn files_and_directories_of_the_caller_keep_their_owner_and_pipes_do_not() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    crate::skip_unless!(
+        is_root() && !under_runc(),
+        "the caller is root; runc gives a detached container its files"
+    );
+    let container = Bundle::new().started();
+    let (file, directory) = (container.bundle.dir.join("callers"), container.bundle.dir.join("callers.d"));
+    std::fs::write(&file, "text").expect("a file");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    std::fs::create_dir(&directory).expect("a directory");
+    let user = serde_json::json!({"uid": 1000, "gid": 1000});
+    for path in [&file, &directory] {
+        let open = || std::fs::File::open(path).expect("it is there");
+        Bundle::new().set("/process/user", user.clone()).stdin(open()).guest("ids").run().says("uid=1000");
+        let words = ["exec", "--user", "1000:1000", container.id(), "/guest", "ids"];
+        let mut command = container.bundle.command(&words);
+        let output = command.stdin(open()).output().expect("exec");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found = std::fs::metadata(path).expect("it is there");
+        assert_eq!((found.uid(), found.gid()), (0, 0), "{path:?}");
+    }
+    // Engines pass pipes, and programs reopen /dev/stdout.
+    let words = ["exec", "--user", "1000:1000", container.id(), "/guest", "write", "/dev/stdout", "reopened"];
+    let output = container.bundle.command(&words).output().expect("exec");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("reopened"), "{output:?}");
 }

@@ -151,8 +151,12 @@ impl User {
         }
     }
 
-    /// Gives the standard streams to the user. The caller of the runtime made them: without this, a process that is not
-    /// root cannot reopen /dev/stdout.
+    /// Gives those standard streams to the user that are pipes, FIFOs or sockets. The caller of the runtime made them:
+    /// without this, a process that is not root cannot reopen /dev/stdout.
+    ///
+    /// All other files keep their owner, because they are the host's. The user could otherwise change the mode of the
+    /// caller's log file, or add files to the caller's directory. Devices are the host's too; the container's own
+    /// terminal already belongs to the user.
     fn own_stdio(&self) -> Result<()> {
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
@@ -162,9 +166,7 @@ impl User {
                 stat => stat.called("fstat", args)?,
             };
             let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-            // Devices keep their owner: the host uses the null device, a disk or the caller's terminal too. The
-            // container's own terminal already belongs to the user.
-            if stat.st_uid == self.uid.get() || kind.is_char_device() || kind.is_block_device() {
+            if stat.st_uid == self.uid.get() || !(kind.is_fifo() || kind.is_socket()) {
                 continue;
             }
             match rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(self.uid.get())), None) {
