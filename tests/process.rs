@@ -64,6 +64,16 @@ fn home_comes_from_the_passwd_of_the_rootfs() {
 }
 
 #[test]
+fn a_passwd_that_leads_nowhere_is_no_home() {
+    for target in ["/proc/self/fd/0", "/etc/passwd", "/none"] {
+        let bundle = Bundle::new().directory("etc").symlink("etc/passwd", target);
+        let container = bundle.guest("multi env HOME -- pause").started();
+        container.exec(&[], "env HOME").prints("/");
+        container.stop();
+    }
+}
+
+#[test]
 fn home_of_the_config_wins() {
     Bundle::new().set("/process/env/-", json!("HOME=/mine")).guest("env HOME").run().prints("/mine");
 }

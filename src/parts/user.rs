@@ -199,20 +199,24 @@ pub fn home_dir(root: &Root, uid: Id) -> Result<Option<String>> {
         let stat = rustix::fs::fstat(fd).called("fstat", || "\"/etc/passwd\"".into())?;
         Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file())
     };
-    match root.open(passwd, OFlags::PATH) {
-        Err(error) if matches!(error.errno(), libc::ENOENT | libc::ENOTDIR) => return Ok(None),
-        // Opening a device for reading can have an effect, so we first check that it is a regular file.
-        found => {
-            if !is_file(found?.as_fd())? {
-                return Ok(None);
-            }
+    let open = |flags| match root.open(passwd, flags) {
+        // ELOOP: a link of the kernel's (/proc/self/fd/0), or links in a circle.
+        Err(error)
+            if matches!(error.errno(), libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG) =>
+        {
+            Ok(None)
         }
-    }
-    // NONBLOCK: the file may have become a fifo, at which open(2) would wait for a writer.
-    let file = root.open(passwd, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-    if !is_file(file.as_fd())? {
+        found => {
+            let found = found?;
+            is_file(found.as_fd()).map(|is_file| is_file.then_some(found))
+        }
+    };
+    // Opening a device for reading can have an effect, so we first check that it is a regular file.
+    if open(OFlags::PATH)?.is_none() {
         return Ok(None);
     }
+    // NONBLOCK: the file may have become a fifo, at which open(2) would wait for a writer.
+    let Some(file) = open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? else { return Ok(None) };
     let mut content = Vec::new();
     std::fs::File::from(file)
         .take(LONGEST_PASSWD)
@@ -301,6 +305,11 @@ mod tests {
             std::fs::create_dir("/etc/passwd")?;
             ensure!(home()?.is_none(), "a directory");
             std::fs::remove_dir("/etc/passwd")?;
+            for target in ["/etc/passwd", "/etc/none", &"x".repeat(300)] {
+                std::os::unix::fs::symlink(target, "/etc/passwd")?;
+                ensure!(home()?.is_none(), "a link to {target}");
+                std::fs::remove_file("/etc/passwd")?;
+            }
             // The line stands behind the part that is read.
             let late = format!("{}\nu:x:7:7::/home/u:/bin/sh\n", "#".repeat(1 << 20));
             std::fs::write("/etc/passwd", late)?;
