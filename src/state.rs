@@ -20,6 +20,7 @@ mod process;
 mod record;
 mod root;
 mod trust;
+mod way;
 
 pub use dir::ContainerDir;
 pub use essentials::Essentials;

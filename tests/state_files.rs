@@ -268,6 +268,68 @@ fn a_proc_of_another_pid_namespace_is_refused_before_anything_runs() {
     Bundle::new().through(proc).guest("pid").run().prints("1");
 }
 
+// --- the way to the root ---
+
+#[test]
+fn a_root_that_another_user_can_exchange_is_refused() {
+    crate::skip_unless!(is_root() && !under_runc(), "another owner needs root, and runc believes it");
+    let container = Bundle::new().started();
+    let parent = container.bundle.dir.clone();
+    for (owner, mode, why) in [
+        (1234, 0o755, "owned by user 1234"),
+        (0, 0o775, "mode 0775 lets other users exchange what is in it (chmod go-w)"),
+        (0, 0o777, "mode 0777 lets other users exchange what is in it (chmod go-w)"),
+    ] {
+        chown(&parent, Some(owner), None).expect("chown");
+        chmod(&parent, mode);
+        all_verbs_refuse(&container.bundle, why);
+        container.bundle.call(&["list"]).fails(1, &["--root", "the way leads through", why]);
+        container.bundle.start("create").finish().fails(1, &["--root", "the way leads through", why]);
+        chown(&parent, Some(0), None).expect("chown");
+        chmod(&parent, 0o755);
+    }
+    assert_eq!(container.status(), "running");
+}
+
+#[test]
+fn a_link_on_the_way_to_the_root_is_followed_if_it_is_ours_only() {
+    crate::skip_unless!(is_root() && !under_runc(), "another owner needs root, and runc believes it");
+    let container = Bundle::new().started();
+    let place = container.bundle.dir.join("sticky");
+    fs::create_dir(&place).expect("a directory");
+    chmod(&place, 0o1777);
+    fs::create_dir(container.bundle.dir.join("empty")).expect("a directory");
+    let link = |name: &str, target: &str| symlink(target, place.join(name)).expect("a link");
+    link("ours", "../state");
+    link("circle", "circle");
+    link("theirs", "../state");
+    link("theirs-empty", "../empty");
+    let theirs = ["theirs", "theirs-empty"];
+    for name in theirs {
+        std::os::unix::fs::lchown(place.join(name), Some(1234), None).expect("lchown");
+    }
+    let call = |root: &str, words: &[&str]| {
+        let root = place.join(root).display().to_string();
+        let mut command = Command::new(crate::support::runtime());
+        command.args(["--root", &root]).args(words);
+        begin(command, &container.bundle.dir).finish()
+    };
+    let id = container.id();
+    call("ours", &["state", id]).ok();
+    call("./ours/../ours", &["state", id]).ok();
+    call("circle", &["state", id]).fails(1, &["--root", "symbolic link"]);
+    for words in [&["state", id][..], &["delete", "--force", id], &["kill", id], &["list"]] {
+        call("theirs", words).fails(1, &["--root", "a symbolic link of user 1234", "not followed"]);
+    }
+    let bundle = container.bundle.dir.display().to_string();
+    for root in ["theirs-empty", "theirs-empty/deeper"] {
+        call(root, &["create", "-b", &bundle, "other"]).fails(1, &["a symbolic link of user 1234"]);
+    }
+    let made = fs::read_dir(container.bundle.dir.join("empty")).expect("a directory").count();
+    assert_eq!(made, 0, "something was made where the link leads");
+    assert_eq!(container.status(), "running");
+}
+
 #[test]
 fn a_list_that_cannot_write_its_warnings_lists_the_others() {
     crate::skip_unless!(!under_runc(), "runc lists no damaged container");

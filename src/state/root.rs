@@ -2,12 +2,12 @@
 //!
 //! Not for: the ids in it, which `ids` reserves, lists and frees.
 
+use super::way::{self, Missing};
 use super::{Error, process, trust};
 use crate::sys::{self, Called};
 use anyhow::{Context, Result};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -28,9 +28,7 @@ impl Root {
             Err(error) if sys::errno_of(&error) == Some(libc::ENOENT) => {}
             other => return other,
         }
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.called("mkdir", || format!("{path:?}")).context("--root")?;
-        Self::open(path)
+        Self::checked(path, way::open(path, Missing::Made).context("--root")?)
     }
 
     /// Makes the root of an ordinary user, which is below $XDG_RUNTIME_DIR. It may exist already.
@@ -38,23 +36,24 @@ impl Root {
     /// # Errors
     /// The directory cannot be made, or is not ours: chmod(2) fails then.
     pub fn make_in_runtime_dir(path: &Path) -> Result<()> {
-        let shown = || format!("{path:?} (from $XDG_RUNTIME_DIR)");
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).called("mkdir", shown)?;
+        let made = way::open(path, Missing::Made).context("$XDG_RUNTIME_DIR")?;
         // The XDG specification lets a cleaner remove files there, except those with the sticky bit.
-        rustix::fs::chmod(path, Mode::RWXU | Mode::SVTX).called("chmod", shown)?;
-        Ok(())
+        let changed = rustix::fs::fchmod(made, Mode::RWXU | Mode::SVTX);
+        Ok(changed.called("chmod", || format!("{path:?} (from $XDG_RUNTIME_DIR)"))?)
     }
 
     /// Opens it. Every verb about containers does so first; so this is also where /proc is checked.
     ///
     /// # Errors
-    /// ENOENT if it does not exist; it is no directory; another user could have written in it ([`trust::Untrusted`]);
-    /// or /proc shows another pid namespace than ours.
+    /// ENOENT if it does not exist; it is no directory; another user could have written in it, or could put another
+    /// directory in its place ([`trust::Untrusted`]); or /proc shows another pid namespace than ours.
     pub fn open(path: &Path) -> Result<Self> {
         process::check_proc()?;
+        Self::checked(path, way::open(path, Missing::Refused).context("--root")?)
+    }
+
+    fn checked(path: &Path, fd: OwnedFd) -> Result<Self> {
         let shown = || format!("{path:?}");
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).called("open", shown).context("--root")?;
         let found = rustix::fs::fstat(&fd).called("fstat", shown).context("--root")?;
         trust::check(&found, trust::Others::BehindStickyBit, shown).context("--root")?;
         Ok(Self { path: path.into(), fd: fd.into() })

@@ -48,6 +48,48 @@ pub fn check(found: &Stat, others: Others, shown: impl Fn() -> String) -> Result
     Ok(())
 }
 
+/// Refuses a directory on the way to the state in which another user could exchange what stands there.
+///
+/// # Errors
+/// [`Untrusted`].
+pub fn check_way(found: &Stat, shown: impl Fn() -> String) -> Result<()> {
+    let why = if !is_trusted(found.st_uid) {
+        let own = rustix::process::geteuid().as_raw();
+        format!("owned by user {}, who could exchange what is in it, and we are user {own}", found.st_uid)
+    } else if found.st_mode & 0o022 != 0 && found.st_mode & libc::S_ISVTX == 0 {
+        let mode = found.st_mode & 0o7777;
+        format!("mode {mode:04o} lets other users exchange what is in it (chmod go-w)")
+    } else {
+        return Ok(());
+    };
+    Err(Untrusted(format!("{}: not used: {why}; or choose another directory", shown())).into())
+}
+
+/// Refuses a symbolic link that another user has made.
+///
+/// # Errors
+/// [`Untrusted`].
+pub fn check_link(found: &Stat, shown: impl Fn() -> String) -> Result<()> {
+    if is_trusted(found.st_uid) {
+        return Ok(());
+    }
+    let own = rustix::process::geteuid().as_raw();
+    let why = format!("a symbolic link of user {}, and we are user {own}", found.st_uid);
+    Err(Untrusted(format!("{}: not followed: {why} (give the path without the link)", shown())).into())
+}
+
+/// Returns true for us and for root.
+///
+/// A user namespace that does not map the host's root shows root's files with the overflow id. There /, /run and
+/// /run/user have this owner, and no other owner can be told from root. The id is trusted only there: in the initial
+/// user namespace it is that of an ordinary user, usually "nobody".
+fn is_trusted(uid: u32) -> bool {
+    const OVERFLOW: u32 = 65534;
+    uid == 0
+        || uid == rustix::process::geteuid().as_raw()
+        || (uid == OVERFLOW && !crate::sys::ns::is_initial_user())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +120,26 @@ mod tests {
         );
         assert_eq!(refusal(own, 0o1777, Others::BehindStickyBit), None);
         assert!(refusal(own, 0o1777, Others::Excluded).is_some());
+    }
+
+    #[test]
+    fn the_way_to_the_state_leads_through_what_is_ours_or_roots() {
+        let own = rustix::process::geteuid().as_raw();
+        let refusal = |uid: u32, mode: u32| {
+            let mut found = rustix::fs::stat("/").unwrap();
+            (found.st_uid, found.st_mode) = (uid, mode);
+            let link = check_link(&found, String::new).is_err();
+            (check_way(&found, String::new).is_err(), link)
+        };
+        for uid in [0, own] {
+            for mode in [0o700, 0o711, 0o755, 0o1777] {
+                assert_eq!(refusal(uid, mode), (false, false), "{uid} {mode:o}");
+            }
+            for mode in [0o770, 0o707, 0o2775] {
+                assert_eq!(refusal(uid, mode), (true, false), "{uid} {mode:o}");
+            }
+        }
+        assert_eq!(refusal(own + 7, 0o700), (true, true));
+        assert_eq!(refusal(65534, 0o755).0, crate::sys::ns::is_initial_user());
     }
 }
