@@ -12,6 +12,7 @@
 //! The status is never stored (runtime.md, "State"). It follows from the record, the process and the freezer. `trust`
 //! checks the owner and the mode of every file before it is read.
 
+mod clear;
 mod dir;
 mod essentials;
 mod ids;

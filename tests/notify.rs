@@ -176,3 +176,21 @@ fn the_container_cannot_put_files_beside_its_socket() {
     let bundle = bundle.variable("NOTIFY_SOCKET", &path.display().to_string());
     bundle.guest("multi mkdir /run/notify/x -- ls /run/notify").run().prints("EROFS\nnotify.sock");
 }
+
+#[test]
+fn directories_that_a_container_makes_beside_its_socket_are_removed_with_it() {
+    let bundle = Bundle::new();
+    let path = bundle.dir.join("systemd");
+    let _socket = UnixDatagram::bind(&path).expect("a socket");
+    let bundle = bundle.variable("NOTIFY_SOCKET", &path.display().to_string());
+    let container = bundle.guest("pause").container();
+    // What a container makes that may make the mount writable.
+    let inside = container.bundle.dir.join("state").join(container.id()).join("notify");
+    std::fs::create_dir_all(inside.join("a/b/c/d")).expect("directories");
+    std::fs::create_dir_all(inside.join("1/1/1")).expect("directories");
+    std::fs::write(inside.join("a/b/file"), "").expect("a file");
+    container.verb("delete", "--force", "").ok();
+    container.bundle.assert_clean();
+    let left = std::fs::read_dir(container.bundle.dir.join("state")).expect("the root").count();
+    assert_eq!(left, 0);
+}

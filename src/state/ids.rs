@@ -4,12 +4,12 @@
 //! `delete` sweeps what a runtime left when it died before the first rename or after the second.
 
 use super::dir::{ContainerDir, ESSENTIALS, FILTER, RECORD};
-use super::{Container, Error, Process, Record, Root, trust};
+use super::{Container, Error, Process, Record, Root, clear, trust};
 use crate::log;
 use crate::sys::{self, Called};
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Beginnings of the names that a container's directory has before and after it has an id. The number of the process
 /// that makes or deletes the container follows. No id contains `~`, so no container has such a name.
@@ -160,7 +160,7 @@ impl Root {
         Ok(())
     }
 
-    /// Removes the directory `name` and the files in it. No symbolic link is followed.
+    /// Removes the directory `name` and all that is in it. No symbolic link is followed.
     fn clear(&self, name: &str) -> Result<()> {
         let shown = || format!("{:?}", self.path.join(name));
         let fd = match self.open_entry(name) {
@@ -175,7 +175,7 @@ impl Root {
         if rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).is_ok() {
             return Ok(());
         }
-        clear_files(fd.as_fd(), 1).with_context(shown)?;
+        clear::clear(fd.as_fd()).with_context(shown)?;
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Err(rustix::io::Errno::NOENT) => Ok(()),
             other => Ok(other.called("unlinkat", shown)?),
@@ -193,30 +193,6 @@ fn is_nobody(number: &str) -> bool {
     let Some(pid) = number.parse().ok().and_then(rustix::process::Pid::from_raw) else { return true };
     let ended = || Process::of(pid.as_raw_pid()).and_then(|found| found.alive()).is_ok_and(|alive| !alive);
     rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH) || ended()
-}
-
-/// Unlinks the files in `dir`, and those in directories up to `depth` levels below (the notify socket is in one).
-fn clear_files(dir: BorrowedFd<'_>, depth: u32) -> Result<()> {
-    for entry in Dir::read_from(dir).called("getdents", String::new)? {
-        let entry = entry.called("getdents", String::new)?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-            Err(rustix::io::Errno::ISDIR) if depth > 0 => {
-                let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let inner = rustix::fs::openat(dir, name, flags, Mode::empty())
-                    .called("openat", || format!("{name:?}"))?;
-                clear_files(inner.as_fd(), depth - 1)?;
-                rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
-                    .called("unlinkat", || format!("{name:?}"))?;
-            }
-            Err(rustix::io::Errno::NOENT) => {}
-            other => other.called("unlinkat", || format!("{name:?}"))?,
-        }
-    }
-    Ok(())
 }
 
 /// Checks that a container may have this id: 1 to 255 letters, digits, `_`, `+`, `-` and `.`; but neither `.` nor `..`.

@@ -109,3 +109,29 @@ fn what_died_halfway_is_swept_by_the_next_look_and_what_lives_is_not() {
     root.reserve(&record("c1")).unwrap();
     assert_eq!(names(temporary.path()), ["c1"]);
 }
+
+#[test]
+fn a_tree_of_any_depth_is_removed_and_no_link_in_it_is_followed() {
+    let temporary = tempfile::tempdir().unwrap();
+    let outside = temporary.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("file"), "").unwrap();
+    let path = temporary.path().join("root");
+    let root = Root::create(&path).unwrap();
+    let dir = root.reserve(&record("c")).unwrap();
+    let mut inner = dir.make_directory("notify").unwrap();
+    // The names are those that a directory has when it was moved up.
+    let mode = rustix::fs::Mode::RWXU;
+    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY;
+    for _ in 0..200 {
+        for name in ["1", "2"] {
+            rustix::fs::mkdirat(&inner, name, mode).unwrap();
+        }
+        rustix::fs::symlinkat(&outside, &inner, "link").unwrap();
+        inner = rustix::fs::openat(&inner, "1", flags, mode).unwrap();
+    }
+    drop(inner);
+    root.remove("c").unwrap();
+    assert!(names(&path).is_empty(), "{:?}", names(&path));
+    assert!(outside.join("file").exists());
+}
