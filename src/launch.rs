@@ -25,7 +25,7 @@ use crate::parts::namespaces::{Joins, Kind};
 use crate::plan::Plan;
 use crate::state::{Container, ContainerDir, Record, Root};
 use crate::sys::spawn::Child;
-use crate::sys::{self, Called, mount, proc::Proc};
+use crate::sys::{self, Called, mount, proc::Proc, signal};
 use anyhow::{Context, Result};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
@@ -119,7 +119,12 @@ fn ready(plan: &Plan, dir: &ContainerDir, handover: &Handover<'_>) -> Result<(Op
     let mut held = hold(plan, handover)?;
     if let Some(root) = &plan.root {
         // The same words as init's: init opens the sources where the parent may not.
-        let sources = root.mounts.hold().context("error during container init");
+        let sources = match handover.signals {
+            // A volume may keep us waiting (FUSE). Only the container's directory is there, which `delete` removes.
+            Some(_) => signal::letting_end(|| root.mounts.hold())?,
+            None => root.mounts.hold(),
+        }
+        .context("error during container init");
         held.mounts = sources.context("unable to start container process")?;
         if plan.namespaces.private(Kind::User) {
             held.devices = root.devices.hold(plan.maps.as_ref(), root.mounts.label.as_deref())?;

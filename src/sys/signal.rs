@@ -147,6 +147,19 @@ pub fn reset_in(command: &mut std::process::Command) -> &mut std::process::Comma
     unsafe { command.pre_exec(|| reset().map_err(|error| std::io::Error::from_raw_os_error(error.errno()))) }
 }
 
+/// Makes `call` while the signals that ask us to end have their default action, and blocks them again. For a call that may
+/// wait for a container, and that no descriptor can interrupt.
+///
+/// # Errors
+/// EFAULT, which cannot happen: the masks are ours.
+pub fn letting_end<T>(call: impl FnOnce() -> T) -> Result<T, Error> {
+    let before = block(Mask::ALL)?;
+    block(Mask(before.0 & !end_signals().0))?;
+    let result = call();
+    block(before)?;
+    Ok(result)
+}
+
 /// Blocks these signals and no others, and returns those that were blocked before (rt_sigprocmask(2)).
 pub fn block(mask: Mask) -> Result<Mask, Error> {
     let mut before = Mask::default();
@@ -250,6 +263,25 @@ mod tests {
                 let line = format!("{field}:\t{:016x}", 0);
                 anyhow::ensure!(status.contains(&line), "{status}");
             }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_signal_ends_a_call_during_which_it_may() {
+        crate::sys::prctl::testing::in_child(|| {
+            let child = super::super::spawn::spawn(
+                super::super::ns::Flags::NONE,
+                super::super::spawn::Parentage::Child,
+                None,
+                || {
+                    let _ = block(Mask::ALL);
+                    let _ = letting_end(|| raise(libc::SIGTERM));
+                    7
+                },
+            )?;
+            let ended = super::super::pidfd::wait(child.pidfd.as_fd())?;
+            anyhow::ensure!(ended == super::super::pidfd::Ended::Killed(libc::SIGTERM), "{ended:?}");
             Ok(())
         });
     }
