@@ -280,6 +280,34 @@ fn a_link_of_the_image_does_not_lead_a_source_out_of_the_root() {
     bundle.mount("/again", bind(&out.to_string_lossy(), &[])).run().fails_with("no such file or directory");
 }
 
+#[test]
+fn tmpcopyup_copies_no_device_and_gives_no_right_that_the_source_withholds() {
+    crate::skip_unless!(is_root() && !under_runc(), "a device node needs root");
+    let bundle = Bundle::new();
+    let volume = bundle.host_directory("volume");
+    let inside = format!("{volume}/x");
+    fs::create_dir(&inside).expect("a directory");
+    fs::write(format!("{inside}/su"), "").expect("a file");
+    fs::set_permissions(format!("{inside}/su"), std::os::unix::fs::PermissionsExt::from_mode(0o4755))
+        .expect("chmod");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        format!("{inside}/zero"),
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::from_raw_mode(0o666),
+        rustix::fs::makedev(1, 5),
+    )
+    .expect("mknod");
+    bundle
+        .mount("/v", bind(&volume, &["nosuid", "nodev"]))
+        .mount("/v/x", tmpfs(&["tmpcopyup"]))
+        .mount("/free", bind(&volume, &[]))
+        .mount("/free/x", tmpfs(&["tmpcopyup"]))
+        .guest("multi ls /v/x -- stat /v/x/su -- stat /free/x/su")
+        .run()
+        .prints("su\nfile 0755 0 0\nfile 4755 0 0");
+}
+
 // --- the host's file systems in place of new ones ---
 
 #[test]

@@ -3,7 +3,11 @@
 //! Both sides are descriptors; links are copied, never followed, and the copy is not yet attached anywhere. The image
 //! chooses what is there: each entry is looked at by an O_PATH descriptor, and only directories and regular files are
 //! opened, by that descriptor. Opening a device or a FIFO may wait, or do something.
+//!
+//! The new tmpfs may lack `nodev` and `nosuid` that the source has. So no device is copied, and a program loses its
+//! set-id bits if they have no effect at the source.
 
+use crate::log;
 use crate::sys::Error;
 use anyhow::{Context as _, Result, bail};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -65,18 +69,32 @@ fn copy_one(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, depth: usize)
             let target = call("readlinkat", name, rustix::fs::readlinkat(&entry, c"", Vec::new()))?;
             call("symlinkat", name, rustix::fs::symlinkat(&target, to, name))?;
         }
-        FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice => {
-            call("mknodat", name, rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev))?;
+        FileType::Fifo => call("mknodat", name, rustix::fs::mknodat(to, name, kind, mode, 0))?,
+        FileType::CharacterDevice | FileType::BlockDevice => {
+            log::debug(|| format!("init: tmpcopyup: {name:?} is a device and is not copied"));
+            return Ok(());
         }
         // A socket file is of no use without its server.
         FileType::Socket | FileType::Unknown => return Ok(()),
     }
     keep_owner(to, name, &stat)?;
+    let mode = if kind == FileType::RegularFile { mode_at(entry.as_fd(), name, mode)? } else { mode };
     if kind != FileType::Symlink {
         // Last: chown clears the set-user-ID bit. Nobody else sees the new tmpfs, so the name is what we made.
         call("fchmodat", name, rustix::fs::chmodat(to, name, mode, AtFlags::empty()))?;
     }
     Ok(())
+}
+
+/// The mode of a copy: without set-id bits if the mount of `entry` is nosuid.
+fn mode_at(entry: BorrowedFd<'_>, name: &CStr, mode: Mode) -> Result<Mode, Error> {
+    let set_id = Mode::SUID | Mode::SGID;
+    if !mode.intersects(set_id) {
+        return Ok(mode);
+    }
+    let system = call("fstatvfs", name, rustix::fs::fstatvfs(entry))?;
+    let nosuid = system.f_flag.contains(rustix::fs::StatVfsMountFlags::NOSUID);
+    Ok(if nosuid { mode.difference(set_id) } else { mode })
 }
 
 fn keep_owner(to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Error> {
