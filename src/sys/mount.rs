@@ -375,16 +375,26 @@ pub fn detach(path: &Path) -> Result<(), Error> {
     rustix::mount::unmount(path, UnmountFlags::DETACH).called("umount2", || format!("{path:?} (MNT_DETACH)"))
 }
 
-/// Detaches `mount`, which is on top of the directory `below`. It works by descriptors, because no path leads to the
-/// mount. Afterwards the working directory is `below`.
+/// Detaches `mount`. It works by descriptors, because no path leads to the
+/// mount. The working directory stays what it was: a relative path in the configuration must not be looked up in the
+/// image.
 ///
 /// # Errors
 /// EINVAL: it is locked, or not attached.
-pub fn detach_from(mount: BorrowedFd<'_>, below: BorrowedFd<'_>) -> Result<(), Error> {
+pub fn detach_from(mount: BorrowedFd<'_>) -> Result<(), Error> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let before = rustix::fs::openat(CWD, c".", flags, Mode::empty())
+        // We may not be allowed into the directory that we are in.
+        .or_else(|_| rustix::fs::openat(CWD, c"/", flags, Mode::empty()))
+        .called("openat", || "\"/\" (O_PATH)".to_owned())?;
     rustix::process::fchdir(mount).called("fchdir", || "(a mount)".to_owned())?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH)
         .called("umount2", || "\".\" (MNT_DETACH)".to_owned())?;
-    rustix::process::fchdir(below).called("fchdir", || "(below a mount)".to_owned())
+    // Where we may not go back to, "/" is as far from the image.
+    rustix::process::fchdir(&before)
+        .or_else(|_| rustix::process::chdir(c"/"))
+        .called("fchdir", || "(the working directory)".to_owned())
 }
 
 /// The most that mount(2) reads of its string of options: a page, without its last byte, which is 0.

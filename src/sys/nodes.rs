@@ -84,8 +84,7 @@ impl Nodes {
     /// read-only mount; such a mount only refuses chmod(2), chown(2) and utimensat(2).
     ///
     /// Before Linux 6.15 the kernel clones only what is attached. So the tmpfs is attached on top of `root`, the
-    /// container's, for a moment. Until it is detached, no path may be looked up: a ".." could lead to it. Afterwards
-    /// the working directory is `root`.
+    /// container's, for a moment. Until it is detached, no path may be looked up: a ".." could lead to it.
     ///
     /// # Errors
     /// There is no such file, or this process may not change the mount namespace.
@@ -96,7 +95,7 @@ impl Nodes {
         // The clones have the attributes of the tmpfs.
         let one = |name: &&CStr| mount::clone_tied(self.0.as_fd(), name, Depth::One);
         let mounts = names.iter().map(one).collect::<Result<_, _>>()?;
-        mount::detach_from(self.0.as_fd(), root)?;
+        mount::detach_from(self.0.as_fd())?;
         Ok(mounts)
     }
 }
@@ -128,7 +127,10 @@ mod tests {
                 return;
             }
             nodes.directory(c"empty", 0o1777).unwrap();
+            let before = std::env::current_dir().unwrap();
             let mounts = nodes.mounts_of(root.as_fd(), &[c"null", c"empty"]).unwrap();
+            // A relative path of the configuration is not looked up in the image.
+            assert_eq!(std::env::current_dir().unwrap(), before);
             for (mount, place) in mounts.iter().zip(["place", "empty"]) {
                 mount::attach(mount.as_fd(), root.find(std::path::Path::new(place)).unwrap().fd.as_fd())
                     .unwrap();
