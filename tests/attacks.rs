@@ -149,7 +149,7 @@ fn a_false_proc_is_not_written_to() {
 // --- races ---
 
 /// Exchanges two names again and again while `during` runs.
-fn exchanging(one: &str, other: &str, during: impl FnOnce()) {
+pub fn exchanging(one: &str, other: &str, during: impl FnOnce()) {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

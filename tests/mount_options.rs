@@ -101,6 +101,85 @@ fn a_link_of_the_image_does_not_become_the_layer_of_an_overlay() {
     with("link").fails_with_all(&["mounts[7]", "\"link\"", "a symbolic link of the image"]);
 }
 
+/// An overlay at /o with these options, over the root of `bundle`.
+fn overlay(bundle: Bundle, options: &[String]) -> Bundle {
+    bundle.mount("/o", json!({"type": "overlay", "source": "overlay", "options": options}))
+}
+
+#[test]
+fn a_layer_in_the_root_is_found_in_every_spelling() {
+    crate::skip_unless!(is_root() && !under_runc(), "an overlay of the host's directories");
+    for (key, way) in [
+        ("lowerdir", "link/rootfs"),
+        ("lowerdir", "to-root"),
+        ("lowerdir", "co\\:lon/rootfs"),
+        ("lowerdir+", "link/rootfs"),
+        ("lowerdir+", "rootfs/../rootfs"),
+    ] {
+        let bundle = Bundle::new();
+        let (host, dir) = (bundle.host_directory("host"), bundle.dir.clone());
+        for (name, target) in [("link", "."), ("co:lon", "."), ("to-root", "link/rootfs")] {
+            std::os::unix::fs::symlink(target, dir.join(name)).expect("a symlink");
+        }
+        let bundle = bundle.symlink("out", &host).directory("real");
+        let layer = |name: &str| format!("{}/{way}/{name}", dir.display());
+        let options = match key {
+            "lowerdir" => vec![format!("lowerdir={}:{}", layer("out"), layer("real"))],
+            _ => vec![format!("lowerdir+={}", layer("out")), format!("lowerdir+={}", layer("real"))],
+        };
+        overlay(bundle, &options).guest("read /o/file").run().fails_with_all(&["mounts[7]", "in the root: "]);
+    }
+}
+
+#[test]
+fn a_layer_in_the_root_is_opened_once() {
+    crate::skip_unless!(is_root() && !under_runc(), "an overlay of the host's directories");
+    // By mount(2) and by fsconfig(2).
+    for many in [0, 8] {
+        let bundle = Bundle::new().file("real/file", "from the image");
+        let dir = bundle.dir.display().to_string();
+        std::os::unix::fs::symlink(".", bundle.dir.join("link")).expect("a symlink");
+        let host = bundle.host_directory("host");
+        let more =
+            |number| format!(":{}", bundle.host_directory(&format!("a-layer-with-a-long-name-{number}")));
+        let more: String = (0..many).map(more).collect();
+        let options = [format!("lowerdir={dir}/link/rootfs/real:{host}{more}"), "ro".to_owned()];
+        let facts = overlay(bundle, &options).guest("multi read /o/file -- mountinfo /o").run().facts();
+        assert!(facts.starts_with("from the image\n/o overlay ro"), "{facts}");
+        assert!(facts.contains("lowerdir=/proc/self/fd/") && facts.contains(&host), "{facts}");
+    }
+}
+
+#[test]
+fn a_layer_that_is_exchanged_for_a_link_is_not_the_hosts() {
+    crate::skip_unless!(is_root() && !under_runc(), "an overlay of the host's directories");
+    // Another container that has the same root races against the runtime.
+    let outer = Bundle::new().directory("layer").directory("other");
+    let host = outer.host_directory("host");
+    let outer = outer.symlink("link", &host);
+    let root = outer.rootfs("").display().to_string();
+    let root = root.trim_end_matches('/');
+    let (layer, link) = (format!("{root}/layer"), format!("{root}/link"));
+    let options = [format!("lowerdir={layer}:{root}/other")];
+    crate::attacks::exchanging(&layer, &link, || {
+        for _ in 0..60 {
+            let bundle = overlay(Bundle::new().set("/root/path", json!(root)), &options);
+            // It may fail: the test asks only whose file the container finds.
+            let attempt = bundle.guest("read /o/file").run();
+            assert!(!attempt.output.out.contains("from the host"), "{}", attempt.output);
+        }
+    });
+}
+
+#[test]
+fn a_relative_layer_is_refused() {
+    for options in [&["lowerdir=one:two"][..], &["lowerdir=/one:two"], &["lowerdir=/one", "upperdir=up"]] {
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let attempt = overlay(Bundle::new(), &options).run();
+        attempt.fails_with_all(&["mounts[7] /o", "is a relative path; write an absolute one"]);
+    }
+}
+
 #[test]
 fn more_options_than_the_kernel_reads_are_refused() {
     // mount(2) would cut the options off without an error: layers would be missing.

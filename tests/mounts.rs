@@ -281,6 +281,47 @@ fn a_link_of_the_image_does_not_lead_a_source_out_of_the_root() {
 }
 
 #[test]
+fn a_source_in_the_root_is_found_in_every_spelling() {
+    for way in ["link/rootfs", "to-root", "rootfs/../link/rootfs", "/proc/self/root"] {
+        for user_namespace in [false, true] {
+            let bundle = if user_namespace { Bundle::new().user_namespace() } else { Bundle::new() };
+            let (host, dir) = (bundle.host_directory("host"), bundle.dir.display().to_string());
+            for (name, target) in [("link", "."), ("to-root", "link/rootfs")] {
+                std::os::unix::fs::symlink(target, bundle.dir.join(name)).expect("a symlink");
+            }
+            let source = |name: &str| match way.starts_with('/') {
+                true => format!("{way}{dir}/rootfs/{name}"),
+                false => format!("{dir}/{way}/{name}"),
+            };
+            let (inside, out) = (source("inside"), source("out"));
+            let bundle =
+                bundle.file("data/file", "from the image").symlink("inside", "/data").symlink("out", &host);
+            // The root itself may have another spelling, too.
+            let bundle = bundle.set("/root/path", json!("link/rootfs")).mount("/in", bind(&inside, &[]));
+            let attempt = bundle.guest("read /in/file").run();
+            assert_eq!(attempt.output.out.trim_end(), "from the image", "{way}: {}", attempt.output);
+            let bundle = attempt.bundle.mount("/out", bind(&out, &[]));
+            bundle.guest("read /out/file").run().fails_with("no such file or directory");
+        }
+    }
+}
+
+#[test]
+fn a_source_behind_a_link_of_proc_is_bound_if_it_is_not_in_the_root() {
+    crate::skip_unless!(is_root(), "another process's root");
+    let bundle = Bundle::new();
+    let host = bundle.host_directory("host");
+    let pid = std::process::id();
+    bundle
+        .mount("/one", bind(&format!("/proc/self/root{host}"), &[]))
+        .mount("/two", bind(&format!("/proc/{pid}/root{host}/file"), &[]))
+        .mount("/net", bind(&format!("/proc/{pid}/ns/net"), &[]))
+        .guest("multi read /one/file -- read /two -- mountinfo /net")
+        .run()
+        .says("from the host\nfrom the host\n/net nsfs");
+}
+
+#[test]
 fn tmpcopyup_copies_no_device_and_gives_no_right_that_the_source_withholds() {
     crate::skip_unless!(is_root() && !under_runc(), "a device node needs root");
     let bundle = Bundle::new();

@@ -334,8 +334,6 @@ const BY_NAME: &[(&str, &str, &str)] = &[
     ("src/parts/mounts/apply.rs",    "cgroup_directory", "the host's cgroup tree, before the root changes"),
     ("src/parts/mounts/apply.rs",    "hold_instead",     "the host's /sys and /dev/mqueue, by the parent"),
     ("src/parts/mounts/apply.rs",    "host_instead",     "the host's /sys and /dev/mqueue, before the root changes"),
-    ("src/parts/mounts/bind.rs",     "clone_source",     "sources of bind mounts, before the root changes"),
-    ("src/parts/mounts/bind.rs",     "link_target",      "the host, by the parent: the source of copy-symlink"),
     ("src/parts/mounts/bind.rs",     "set_idmap",        "the host's /proc, before the root changes"),
     ("src/parts/mounts/copy_up.rs",  "copy_file",        "/proc/self/fd of the host's /proc, before the root changes"),
     ("src/parts/namespaces.rs",      "*",                "the host's namespace files, by the parent"),

@@ -11,6 +11,7 @@ mod by_string;
 mod copy_up;
 mod data;
 mod ids;
+mod layers;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -92,6 +93,9 @@ pub struct Mounts {
     pub in_user_namespace: bool,
     /// We are not root on the host.
     pub rootless: bool,
+    /// The container's root as a path of the host: where a source leads is compared with it.
+    #[serde(skip)]
+    pub rootfs: PathBuf,
 }
 
 /// One entry of `mounts`.
@@ -144,7 +148,8 @@ pub struct Bind {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BindSource {
-    /// An absolute path of the host.
+    /// An absolute path of the host. It may still lead into the root, by a link or in another spelling.
+    /// `sys::host_path` finds out when the source is opened.
     Host(CString),
     /// A path in the container's root. Init opens it in its turn, for earlier mounts may have put something there. Links
     /// on the way are the image's, and stay in the root.
@@ -195,9 +200,6 @@ pub struct New {
     pub data: Vec<(CString, Option<CString>)>,
     /// The same as one string, where the file system must read it itself.
     pub one_string: Option<CString>,
-    /// Paths in the container's root, by which the file system finds its disk or its layers. The kernel follows them as
-    /// paths of the host: none may lead through a link of the image.
-    pub in_root: Vec<PathBuf>,
     /// What of the host is bound where a new instance may not be had.
     pub host_instead: Option<HostInstead>,
     /// Must be a real directory, not a link: proc and sysfs.
@@ -371,6 +373,7 @@ pub fn plan(mounts: &[oci::Mount], facts: &Facts<'_>) -> Result<Mounts> {
             .transpose()?,
         in_user_namespace,
         rootless: facts.rootless,
+        rootfs: facts.rootfs.to_owned(),
     })
 }
 
@@ -520,6 +523,9 @@ fn plan_new(
         flags.push(c"ro".to_owned());
     }
     let data = data::split(&options.data)?;
+    if fstype == "overlay" {
+        data::check_layers(&data)?;
+    }
     let late = fstype == "tmpfs" || destination == Path::new("/dev");
     Ok(New {
         fstype: c_string("type", fstype)?,
@@ -532,7 +538,6 @@ fn plan_new(
         labelled: !matches!(fstype, "proc" | "sysfs" | "mqueue")
             && !data.iter().any(|(key, _)| key.as_c_str() == c"context"),
         one_string: data::one_string(&options.data, &data)?,
-        in_root: data::paths_below(&clean(facts.rootfs), source, &data),
         host_instead: host_instead(fstype, options, facts),
         data,
     })

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod cmdline;
 pub mod entry;
 pub mod fd;
+pub mod host_path;
 pub mod keyctl;
 pub mod memory;
 pub mod mount;

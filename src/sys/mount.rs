@@ -178,14 +178,6 @@ pub fn clone_tied(at: BorrowedFd<'_>, path: &CStr, depth: Depth) -> Result<Owned
     })
 }
 
-/// [`clone_tied`] of a symbolic link itself. The link is not followed.
-pub fn clone_link(path: &CStr, depth: Depth) -> Result<OwnedFd, Error> {
-    let recursive = if depth == Depth::Tree { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    rustix::mount::open_tree(CWD, path, flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW | recursive)
-        .called("open_tree", || format!("{path:?} (OPEN_TREE_CLONE|AT_SYMLINK_NOFOLLOW)"))
-}
-
 /// Attaches a detached mount on `target` (move_mount(2)). The descriptor still refers to the mount.
 ///
 /// # Errors

@@ -106,10 +106,14 @@ impl Root {
         }
     }
 
-    /// Whether there is a symbolic link on the way to `path`, even a dangling one.
-    pub fn meets_link(&self, path: &Path) -> bool {
+    /// Opens `path` in the root. A link on the way is an error.
+    ///
+    /// # Errors
+    /// ELOOP for a link, even a dangling one; else those of openat2(2).
+    pub fn find_without_links(&self, path: &Path) -> Result<OwnedFd, Error> {
         let straight = IN_ROOT.union(ResolveFlags::NO_SYMLINKS);
-        open_below(self.as_fd(), path, OFlags::PATH, Mode::empty(), straight).err() == Some(Errno::LOOP)
+        open_below(self.as_fd(), path, OFlags::PATH, Mode::empty(), straight)
+            .called("openat2", || format!("{path:?} (RESOLVE_IN_ROOT|RESOLVE_NO_SYMLINKS)"))
     }
 
     /// [`Root::find`] that does not follow the last component: it finds the link itself.

@@ -2,8 +2,9 @@
 
 use super::attributes::{Lock, Wanted, propagate_new, set_readonly};
 use super::bind::{Opened, set_idmap};
+use super::data::Pair;
 use super::{
-    Attributes, Bind, BindSource, HostInstead, Mount, Mounts, New, Remount, What, by_string, copy_up,
+    Attributes, Bind, BindSource, HostInstead, Mount, Mounts, New, Remount, What, by_string, copy_up, layers,
 };
 use crate::log;
 use crate::sys::mount::{self as sys, Context, Depth, NODEV, NOEXEC, NOSUID, Propagation, RDONLY};
@@ -144,16 +145,23 @@ impl Mounts {
         fresh: &mut Vec<Fresh>,
         late: &mut Late,
     ) -> Result<()> {
-        if let Some(path) = new.in_root.iter().find(|path| root.meets_link(path)) {
-            bail!("{path:?} in the root: a symbolic link of the image would be followed on the host");
-        }
+        let named = layers::open(root, new)?;
         let (target, existed) = directory_target(root, mount, new.ordinary_directory, fresh)?;
         let target = target.as_fd();
         let mode = if new.inherits_mode && existed { Some(mode_of(target)?) } else { None };
-        let made = match &new.one_string {
-            Some(options) => by_string::mount(mount, new, options, mode.as_deref(), self.label(new), target),
-            None => self.new_detached(mount, new, mode),
+        let (source, data, one_string) = match &named {
+            Some(named) => (&named.source, &named.data, &named.one_string),
+            None => (&new.source, &new.data, &new.one_string),
         };
+        let made = match one_string {
+            Some(options) => {
+                let given =
+                    by_string::Given { source, options, mode: mode.as_deref(), label: self.label(new) };
+                by_string::mount(mount, new, &given, target)
+            }
+            None => self.new_detached(mount, new, source, data, mode),
+        };
+        drop(named);
         let fd = match made {
             Err(error) if errno_of(&error) == Some(libc::EPERM) => {
                 let Some(instead) = &new.host_instead else { return Err(error) };
@@ -205,10 +213,17 @@ impl Mounts {
         self.label.as_deref().filter(|_| new.labelled)
     }
 
-    fn new_detached(&self, mount: &Mount, new: &New, mode: Option<CString>) -> Result<OwnedFd> {
+    fn new_detached(
+        &self,
+        mount: &Mount,
+        new: &New,
+        source: &CStr,
+        data: &[Pair],
+        mode: Option<CString>,
+    ) -> Result<OwnedFd> {
         let context = Context::open(&new.fstype)?;
-        if !new.source.is_empty() {
-            context.string(c"source", &new.source)?;
+        if !source.is_empty() {
+            context.string(c"source", source)?;
         }
         for flag in &new.flags {
             context.flag(flag)?;
@@ -216,7 +231,7 @@ impl Mounts {
         if let Some(mode) = &mode {
             context.string(c"mode", mode)?;
         }
-        for (key, value) in &new.data {
+        for (key, value) in data {
             set_option(&context, key, value.as_deref())?;
         }
         if let Some(label) = self.label(new) {

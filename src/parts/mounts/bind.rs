@@ -6,11 +6,12 @@ use super::apply::{MapIds, check_resolved, create_mountpoint, file_type, is_proc
 use super::attributes::Lock;
 use super::{Bind, BindSource, IdMapping, IdMaps, Mount, Mounts, SourceLink, SourcesFrom};
 use crate::sys::Error;
+use crate::sys::host_path::{self, LastLink, Place};
 use crate::sys::mount as sys;
-use crate::sys::path::{Found, Root, c_path};
+use crate::sys::path::{Found, Root, as_path, c_path};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
@@ -25,23 +26,32 @@ pub(super) enum Opened {
 
 impl Mounts {
     pub(super) fn hold_bind(&self, mount: &Mount, bind: &Bind, source: &CStr) -> Result<Option<Opened>> {
-        if bind.link == SourceLink::Copy
-            && let Some(target) = link_target(source)
-        {
-            return Ok(Some(Opened::Link(target)));
-        }
-        if self.sources == SourcesFrom::Init && bind.idmap.is_none() {
+        let ours = self.sources != SourcesFrom::Init || bind.idmap.is_some();
+        if !ours && bind.link != SourceLink::Copy {
             return Ok(None);
         }
-        match self.hold_one(mount, bind, source) {
+        let source = match open_source(source, bind, || Root::open_host(&self.rootfs)) {
+            Ok(Place::Host(source)) => source,
+            // Init opens it in its turn, for earlier mounts may have put something there.
+            Ok(Place::Root(_)) => return Ok(None),
             // Only root of a user namespace may do this there: init opens it, or says why it cannot.
+            Err(_) if !ours || (self.rootless && bind.idmap.is_none()) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(target) = link_to_copy(bind, source.as_fd())? {
+            return Ok(Some(Opened::Link(target)));
+        }
+        if !ours {
+            return Ok(None);
+        }
+        match self.hold_one(mount, bind, source.as_fd()) {
             Err(_) if self.rootless && bind.idmap.is_none() => Ok(None),
             held => held.map(|fd| Some(Opened::Mount(fd))),
         }
     }
 
-    fn hold_one(&self, mount: &Mount, bind: &Bind, source: &CStr) -> Result<OwnedFd> {
-        let fd = clone_source(source, bind)?;
+    fn hold_one(&self, mount: &Mount, bind: &Bind, source: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let fd = sys::clone_tied(source, c"", bind.depth)?;
         if let Some(idmap) = &bind.idmap {
             set_idmap(fd.as_fd(), idmap)?;
         }
@@ -64,22 +74,12 @@ impl Mounts {
             None => None,
         };
         let source = match &bind.source {
-            BindSource::Host(path) => self.host_source(mount, bind, path, source)?,
-            BindSource::Root(path) => {
-                let found = match bind.link {
-                    SourceLink::Follow => root.find(path)?.fd,
-                    SourceLink::Bind | SourceLink::Copy => root.find_nofollow(path)?,
-                };
-                if bind.link == SourceLink::Copy && file_type(found.as_fd())? == FileType::Symlink {
-                    return copy_link(root, mount, &read_link(found.as_fd())?);
-                }
-                let fd = sys::clone_tied(found.as_fd(), c"", bind.depth)?;
-                if bind.idmap.is_some() {
-                    map_ids(mount.index, fd.as_fd())?;
-                }
-                self.wanted(mount, bind.depth, Lock::Kernel).apply(fd.as_fd())?;
-                fd
-            }
+            BindSource::Host(path) => self.host_source(root, mount, bind, path, source, map_ids)?,
+            BindSource::Root(path) => self.root_source(root, mount, bind, path, map_ids)?,
+        };
+        let source = match source {
+            Opened::Mount(fd) => fd,
+            Opened::Link(target) => return copy_link(root, mount, &target),
         };
         if mount.destination == Path::new("/proc") {
             ensure!(
@@ -92,17 +92,64 @@ impl Mounts {
         Ok(sys::attach(source.as_fd(), target.as_fd())?)
     }
 
-    fn host_source(&self, mount: &Mount, bind: &Bind, path: &CStr, held: Option<OwnedFd>) -> Result<OwnedFd> {
-        match held {
-            Some(fd) if self.sources == SourcesFrom::Parent || bind.idmap.is_some() => Ok(fd),
-            held => match clone_source(path, bind) {
-                Ok(fd) => self.wanted(mount, bind.depth, Lock::Kernel).apply(fd.as_fd()).map(|()| fd),
-                // Container root may not reach it, the parent could.
-                Err(error) if error.errno() == libc::EACCES => held.ok_or(error),
-                Err(error) => Err(error),
+    /// A source that the configuration says as a path of the host.
+    fn host_source(
+        &self,
+        root: &Root,
+        mount: &Mount,
+        bind: &Bind,
+        path: &CStr,
+        held: Option<OwnedFd>,
+        map_ids: &MapIds<'_>,
+    ) -> Result<Opened> {
+        let held = match held {
+            Some(fd) if self.sources == SourcesFrom::Parent || bind.idmap.is_some() => {
+                return Ok(Opened::Mount(fd));
             }
-            .map_err(Into::into),
+            held => held,
+        };
+        let opened = match open_source(path, bind, || Ok(root.as_fd())) {
+            Ok(Place::Root(path)) => return self.root_source(root, mount, bind, &path, map_ids),
+            Ok(Place::Host(source)) => {
+                if let Some(target) = link_to_copy(bind, source.as_fd())? {
+                    return Ok(Opened::Link(target));
+                }
+                sys::clone_tied(source.as_fd(), c"", bind.depth)
+            }
+            Err(error) => Err(error),
+        };
+        let opened =
+            opened.and_then(|fd| self.wanted(mount, bind.depth, Lock::Kernel).apply(fd.as_fd()).map(|()| fd));
+        let opened = match opened {
+            // Container root may not reach it, the parent could.
+            Err(error) if error.errno() == libc::EACCES => held.ok_or(error),
+            opened => opened,
+        };
+        Ok(opened.map(Opened::Mount)?)
+    }
+
+    /// A source in the root, in its turn among the mounts.
+    fn root_source(
+        &self,
+        root: &Root,
+        mount: &Mount,
+        bind: &Bind,
+        path: &Path,
+        map_ids: &MapIds<'_>,
+    ) -> Result<Opened> {
+        let found = match bind.link {
+            SourceLink::Follow => root.find(path)?.fd,
+            SourceLink::Bind | SourceLink::Copy => root.find_nofollow(path)?,
+        };
+        if let Some(target) = link_to_copy(bind, found.as_fd())? {
+            return Ok(Opened::Link(target));
         }
+        let fd = sys::clone_tied(found.as_fd(), c"", bind.depth)?;
+        if bind.idmap.is_some() {
+            map_ids(mount.index, fd.as_fd())?;
+        }
+        self.wanted(mount, bind.depth, Lock::Kernel).apply(fd.as_fd())?;
+        Ok(Opened::Mount(fd))
     }
 }
 
@@ -136,21 +183,27 @@ fn copy_link(root: &Root, mount: &Mount, target: &CStr) -> Result<()> {
     root.create_link(&mount.destination, target).with_context(|| create_mountpoint(mount))
 }
 
-/// The target of a source that is a symbolic link. Whatever else is wrong with it is found when it is opened.
-fn link_target(source: &CStr) -> Option<CString> {
-    rustix::fs::readlinkat(rustix::fs::CWD, source, Vec::new()).ok()
-}
-
-fn read_link(link: BorrowedFd<'_>) -> Result<CString, Error> {
-    rustix::fs::readlinkat(link, c"", Vec::new())
+/// The target of `source`, if it is a link of which the configuration wants a copy.
+fn link_to_copy(bind: &Bind, source: BorrowedFd<'_>) -> Result<Option<CString>, Error> {
+    if bind.link != SourceLink::Copy || file_type(source)? != FileType::Symlink {
+        return Ok(None);
+    }
+    rustix::fs::readlinkat(source, c"", Vec::new())
+        .map(Some)
         .map_err(|errno| Error::new("readlinkat", "AT_EMPTY_PATH", errno.raw_os_error()))
 }
 
-fn clone_source(source: &CStr, bind: &Bind) -> Result<OwnedFd, Error> {
-    match bind.link {
-        SourceLink::Follow | SourceLink::Copy => sys::clone_tied(CWD, source, bind.depth),
-        SourceLink::Bind => sys::clone_link(source, bind.depth),
-    }
+/// Opens a source of the host, or says where in the root it is.
+fn open_source<R: AsFd>(
+    source: &CStr,
+    bind: &Bind,
+    root: impl FnOnce() -> Result<R, Error>,
+) -> Result<Place, Error> {
+    let last = match bind.link {
+        SourceLink::Follow => LastLink::Follow,
+        SourceLink::Bind | SourceLink::Copy => LastLink::Stay,
+    };
+    host_path::open(as_path(source), last, root)
 }
 
 pub(super) fn set_idmap(fd: BorrowedFd<'_>, idmap: &IdMapping) -> Result<()> {

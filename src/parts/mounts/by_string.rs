@@ -12,20 +12,24 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 
+/// What mount(2) is given.
+#[derive(Debug)]
+pub(super) struct Given<'a> {
+    pub(super) source: &'a CStr,
+    pub(super) options: &'a CStr,
+    /// `mode=`, if the configuration has none.
+    pub(super) mode: Option<&'a CStr>,
+    /// `context=`, if the configuration has none.
+    pub(super) label: Option<&'a CStr>,
+}
+
 /// A detached mount of `new`. The tmpfs is mounted on `target` for as long as this takes.
-pub(super) fn mount(
-    mount: &Mount,
-    new: &New,
-    options: &CStr,
-    mode: Option<&CStr>,
-    label: Option<&CStr>,
-    target: BorrowedFd<'_>,
-) -> Result<OwnedFd> {
-    let mut options = options.to_owned();
-    if let Some(mode) = mode {
+pub(super) fn mount(mount: &Mount, new: &New, given: &Given<'_>, target: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut options = given.options.to_owned();
+    if let Some(mode) = given.mode {
         options = data::append(&options, c"mode", mode)?;
     }
-    if let Some(label) = label {
+    if let Some(label) = given.label {
         let quoted = CString::new([b"\"", label.to_bytes(), b"\""].concat())?;
         options = data::append(&options, c"context", &quoted)?;
     }
@@ -34,7 +38,7 @@ pub(super) fn mount(
     ensure!(length <= most, "options: {length} bytes, and mount(2) takes {most} at most");
     let place = Context::open(c"tmpfs")?.mount(0)?;
     sys::attach(place.as_fd(), target)?;
-    let made = in_place(mount, new, &options, place.as_fd());
+    let made = in_place(mount, new, given.source, &options, place.as_fd());
     let path = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
     let gone = sys::detach(&path).context("the tmpfs that it was made in");
     let made = made?;
@@ -42,9 +46,15 @@ pub(super) fn mount(
     Ok(made)
 }
 
-fn in_place(mount: &Mount, new: &New, options: &CStr, place: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn in_place(
+    mount: &Mount,
+    new: &New,
+    source: &CStr,
+    options: &CStr,
+    place: BorrowedFd<'_>,
+) -> Result<OwnedFd> {
     let below = make_directory(place, "m")?;
-    sys::mount_with_data(&new.source, below.as_fd(), &new.fstype, &new.flags, options)?;
+    sys::mount_with_data(source, below.as_fd(), &new.fstype, &new.flags, options)?;
     let made = sys::clone_private(place, c"m", Depth::One, 0)?;
     let late = if new.late_readonly { RDONLY } else { 0 };
     let change = Change {

@@ -3,11 +3,8 @@
 //! Not for: options of the mount (see `mount_options`).
 
 use super::c_string;
-use crate::sys::path::clean;
 use anyhow::{Result, bail, ensure};
-use std::ffi::{CStr, CString, OsStr};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::ffi::{CStr, CString};
 
 /// Longer values are EINVAL to fsconfig(2).
 const LONGEST_VALUE: usize = 255;
@@ -84,14 +81,54 @@ pub(super) fn one_string(options: &[String], data: &[Pair]) -> Result<Option<CSt
     c_string("options", joined).map(Some)
 }
 
-/// The paths among the source and the values of the options that lie below `rootfs`, from there.
-pub(super) fn paths_below(rootfs: &Path, source: &Path, data: &[Pair]) -> Vec<PathBuf> {
-    let values = data.iter().filter_map(|(_, value)| value.as_ref());
-    // The layers of an overlay are a list.
-    let pieces = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b':'));
-    let paths = pieces.map(|piece| Path::new(OsStr::from_bytes(piece))).chain([source]);
-    let below = paths.filter(|path| path.is_absolute()).map(clean);
-    below.filter_map(|path| path.strip_prefix(rootfs).ok().map(Path::to_owned)).collect()
+/// Layers of an overlay are absolute: it is not said what a relative path would be relative to, and one of the answers
+/// is a directory of the image.
+pub(super) fn check_layers(data: &[Pair]) -> Result<()> {
+    for (key, value) in data {
+        let (name, Some(value)) = (key.to_string_lossy(), value) else { continue };
+        if !matches!(&*name, "lowerdir" | "lowerdir+" | "datadir+" | "upperdir" | "workdir") {
+            continue;
+        }
+        let relative = pieces(key, value.as_bytes()).into_iter().find(|piece| {
+            // A backslash may stand before any letter.
+            let first = piece.iter().find(|byte| **byte != b'\\');
+            first.is_some_and(|byte| *byte != b'/')
+        });
+        if let Some(relative) = relative {
+            bail!(
+                "{name}: {:?} is a relative path; write an absolute one",
+                String::from_utf8_lossy(relative)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The paths in the value of an option. `lowerdir` is a list; there, a colon behind a backslash belongs to the path.
+pub(super) fn pieces<'a>(key: &CStr, value: &'a [u8]) -> Vec<&'a [u8]> {
+    if key != c"lowerdir" {
+        return vec![value];
+    }
+    let (mut escaped, mut begin, mut pieces) = (false, 0, Vec::new());
+    for (at, byte) in value.iter().enumerate() {
+        if *byte == b':' && !escaped {
+            pieces.push(value.get(begin..at).unwrap_or_default());
+            begin = at + 1;
+        }
+        escaped = *byte == b'\\' && !escaped;
+    }
+    pieces.push(value.get(begin..).unwrap_or_default());
+    pieces
+}
+
+/// The string of options with other values: those of `data`, which has the same options in the same order.
+pub(super) fn rewrite(string: &CStr, old: &[Pair], new: &[Pair]) -> Result<CString> {
+    let words =
+        words(string.to_bytes()).zip(old.iter().zip(new)).map(|(word, (old, new))| match (old, new) {
+            (old, (key, Some(value))) if *old != *new => [key.as_bytes(), b"=", value.as_bytes()].concat(),
+            _ => word.to_vec(),
+        });
+    c_string("options", words.collect::<Vec<_>>().join(&b','))
 }
 
 /// As in a mount(2) of cgroup2, which is made as a bind mount here: an option that it does not have is refused.

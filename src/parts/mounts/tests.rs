@@ -282,8 +282,8 @@ fn a_missing_source_names_mount_and_call_before_anything_is_done() {
     let text = format!("{:#}", plan.hold().unwrap_err());
     assert_eq!(
         text,
-        "error mounting \"/does/not/exist\" to rootfs at \"/data\": mounts[0] /data: open_tree \
-         \"/does/not/exist\" (OPEN_TREE_CLONE|AT_RECURSIVE): no such file or directory"
+        "error mounting \"/does/not/exist\" to rootfs at \"/data\": mounts[0] /data: openat2 \
+         \"/does/not/exist\": no such file or directory"
     );
 }
 
