@@ -45,16 +45,29 @@ fn seconds() -> f64 {
     (f64::from(races()) / 12.0 * window(1) as f64).min(60.0)
 }
 
+/// A tracer behind a filter. Without no_new_privs, loading it takes CAP_SYS_ADMIN.
+fn tracer_behind_a_filter(no_new_privs: bool) -> Bundle {
+    let rule = json!({"names": ["getpriority"], "action": "SCMP_ACT_ERRNO"});
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+    tracer().set("/linux/seccomp", profile).set("/process/noNewPrivileges", json!(no_new_privs))
+}
+
+/// A field of the status of the container's first process.
+fn own(container: &Container, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", container.pid())).expect("it runs");
+    let value =
+        |line: &str| line.split_once(":\t").filter(|(name, _)| *name == field).map(|row| row.1.to_owned());
+    status.lines().find_map(value).expect("the field")
+}
+
 /// The container's own bounding set.
 fn bounding(container: &Container) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", container.pid())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("the bounding set");
-    u64::from_str_radix(line.trim(), 16).expect("a set")
+    u64::from_str_radix(&own(container, "CapBnd"), 16).expect("a set")
 }
 
 /// The lines that name a right which the container does not have.
 fn excess(lines: &[String], container: &Container, ids: &[&str]) -> Vec<String> {
-    let own = bounding(container);
+    let (filter, own) = (own(container, "Seccomp"), bounding(container));
     let wrong = |line: &&String| {
         let (name, value) = line.split_once(' ').unwrap_or((line, ""));
         match name {
@@ -62,6 +75,7 @@ fn excess(lines: &[String], container: &Container, ids: &[&str]) -> Vec<String> 
                 u64::from_str_radix(value, 16).is_ok_and(|set| set & !own != 0)
             }
             "Uid" | "Gid" | "Groups" => value.split(' ').any(|id| !id.is_empty() && !ids.contains(&id)),
+            "Seccomp" => value != filter,
             "escape" => true,
             _ => false,
         }
@@ -72,7 +86,12 @@ fn excess(lines: &[String], container: &Container, ids: &[&str]) -> Vec<String> 
 #[test]
 fn an_entering_process_has_no_right_that_the_container_does_not_have() {
     crate::skip_unless!(is_root() && !under_runc(), "it needs root");
-    for (bundle, ids) in [(tracer(), vec!["0"]), (tracer_as_a_user(), vec!["1000", "1001"])] {
+    for (bundle, ids) in [
+        (tracer(), vec!["0"]),
+        (tracer_as_a_user(), vec!["1000", "1001"]),
+        (tracer_behind_a_filter(true), vec!["0"]),
+        (tracer_behind_a_filter(false), vec!["0"]),
+    ] {
         // Groups of the caller, which the container must not see.
         let container = bundle.through("exec setpriv --groups 4,24 \"$@\"").started();
         let lines = while_entered(&container, "watch", &[]);
@@ -104,6 +123,8 @@ fn an_entering_process_shows_nothing_of_its_caller() {
     for (who, bundle) in [("tracer", tracer()), ("anybody", Bundle::new())] {
         let bundle =
             bundle.through("shift; exec ./runtime-of-the-host \"$@\"").variable("OF_THE_HOST", "secret-2");
+        let log = format!("--log {}/log-of-the-host", bundle.dir.display());
+        let bundle = bundle.global(&log);
         copy_program(runtime(), bundle.dir.join("runtime-of-the-host"));
         let dir = bundle.dir.display().to_string();
         let container = bundle.started();
@@ -219,4 +240,20 @@ fn kill(pids: &[i32]) {
     for pid in pids.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
         let _ = rustix::process::kill_process(pid, Signal::KILL); // It may be gone.
     }
+}
+
+#[test]
+fn a_standard_stream_of_exec_is_not_the_hosts_null_device() {
+    // Root of the container could change its mode, for everybody on the host.
+    crate::skip_unless!(is_root() && !under_runc(), "making a device node needs root");
+    let bundle = Bundle::new();
+    let node = bundle.dir.join("null-of-the-host");
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    let number = rustix::fs::makedev(1, 3);
+    rustix::fs::mknodat(rustix::fs::CWD, &node, rustix::fs::FileType::CharacterDevice, mode, number)
+        .expect("a node");
+    let before = fs::metadata(&node).expect("the node").permissions();
+    let container = bundle.through(&format!("exec \"$@\" < {}", node.display())).started();
+    container.exec(&[], "chmod /proc/self/fd/0 600");
+    assert_eq!(fs::metadata(&node).expect("the node").permissions(), before);
 }

@@ -48,7 +48,8 @@ fn is_program(pid: i32) -> bool {
 
 /// Collects the credentials, as the kernel prints them: `CapEff 0000000000000420`.
 fn credentials(pid: i32, found: &mut BTreeSet<String>) {
-    const FIELDS: [&str; 8] = ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+    const FIELDS: [&str; 9] =
+        ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp"];
     let Some(status) = read(pid, "status") else { return };
     if status.contains("State:\tZ") || status.contains("State:\tX") {
         return;
@@ -94,6 +95,8 @@ pub fn watch(args: &[String]) -> Fact {
                     read(pid, file).filter(|text| !text.is_empty()).map(|text| format!("{file} {text}")),
                 );
             }
+            let links = (3..20).filter_map(|fd| fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok());
+            now.extend(links.map(|link| format!("fd {}", link.display())));
             let exe = fs::read_link(format!("/proc/{pid}/exe"));
             now.extend(exe.ok().map(|exe| format!("exe {}", exe.display())));
             if fs::File::open(format!("/proc/{pid}/mem")).is_ok() {
