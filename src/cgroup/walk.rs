@@ -152,20 +152,7 @@ impl Hierarchy {
     /// # Errors
     /// A list cannot be read although its cgroup exists, or the walk takes too long (`ETIMEDOUT`).
     pub fn pids(&self, deadline: Instant) -> Result<BTreeSet<i32>, Error> {
-        let mut pids = BTreeSet::new();
-        let found = self.walk(
-            deadline,
-            |dir| {
-                pids.extend(self.pids_in(dir)?);
-                Ok(())
-            },
-            |_, _| Ok(()),
-        );
-        match found {
-            Err(error) if gone(&error) => {}
-            found => found?,
-        }
-        Ok(pids)
+        self.each(deadline, |_, _| Ok(()))
     }
 
     /// Sends SIGKILL to the processes in the directory and in its sub-cgroups, and returns them.
@@ -173,12 +160,21 @@ impl Hierarchy {
     /// # Errors
     /// Those of [`pids`](Self::pids), or a process cannot be opened although it exists.
     pub(super) fn signal_all(&self, deadline: Instant) -> Result<BTreeSet<i32>, Error> {
+        self.each(deadline, |dir, pids| self.signal(dir, pids))
+    }
+
+    /// Lets `act` see the processes of each cgroup, and returns them all. A directory that is gone has none.
+    fn each(
+        &self,
+        deadline: Instant,
+        mut act: impl FnMut(BorrowedFd<'_>, &[i32]) -> Result<(), Error>,
+    ) -> Result<BTreeSet<i32>, Error> {
         let mut found = BTreeSet::new();
         let done = self.walk(
             deadline,
             |dir| {
                 let pids = self.pids_in(dir)?;
-                self.signal(dir, &pids)?;
+                act(dir, &pids)?;
                 found.extend(pids);
                 Ok(())
             },

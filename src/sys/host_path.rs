@@ -5,13 +5,13 @@
 //! comparison is by device and inode: a path has many spellings, and a directory has one identity.
 //! Not for: paths that are known to lie in the root (see `sys::path`).
 
-use super::{Called, Error};
+use super::{Called, Error, path};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// The kernel's own limit on links in one path (MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
@@ -111,14 +111,7 @@ struct Walk {
 
 impl Walk {
     fn push(&mut self, path: &Path) {
-        for component in path.components().rev() {
-            match component {
-                Component::Normal(name) => self.left.push(name.to_owned()),
-                Component::ParentDir => self.left.push("..".into()),
-                Component::RootDir => self.left.push("/".into()),
-                Component::CurDir | Component::Prefix(_) => {}
-            }
-        }
+        path::push_components(&mut self.left, path);
     }
 
     fn run(mut self) -> Result<Place, Errno> {

@@ -238,6 +238,18 @@ enum Step {
     File(OwnedFd),
 }
 
+/// Puts the components of `path` on `left`, the first one on top; `/` stands for the root and `..` for the parent.
+pub(super) fn push_components(left: &mut Vec<OsString>, path: &Path) {
+    for component in path.components().rev() {
+        match component {
+            Component::Normal(name) => left.push(name.to_owned()),
+            Component::ParentDir => left.push("..".into()),
+            Component::RootDir => left.push("/".into()),
+            Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+}
+
 impl<'a> Walk<'a> {
     fn new(root: &'a Root) -> Self {
         Self { root, here: None, done: Vec::new(), left: Vec::new(), links: 0 }
@@ -248,14 +260,7 @@ impl<'a> Walk<'a> {
     }
 
     fn push(&mut self, path: &Path) {
-        for component in path.components().rev() {
-            match component {
-                Component::Normal(name) => self.left.push(name.to_owned()),
-                Component::ParentDir => self.left.push("..".into()),
-                Component::RootDir => self.left.push("/".into()),
-                Component::CurDir | Component::Prefix(_) => {}
-            }
-        }
+        push_components(&mut self.left, path);
     }
 
     /// Opens the directory `done` again, from the root.
