@@ -118,10 +118,17 @@ pub fn watch(args: &[String]) -> Fact {
 pub fn catch(args: &[String]) -> Fact {
     let mark = word(args, 1)?;
     let mut found = BTreeSet::new();
+    let mut seen = 0;
     newcomers(args, |pid| {
+        seen += 1;
+        // On a quiet machine the tracer is always in time. So it lets each fourth process become a program first.
+        let lets_pass = seen % 4 == 0;
         let process = Pid::from_raw(pid);
         let limit = Instant::now() + Duration::from_millis(100);
         while Instant::now() < limit {
+            if lets_pass && !is_program(pid) {
+                continue;
+            }
             if ptrace::seize(process, ptrace::Options::empty()).is_err() {
                 if is_program(pid) {
                     break;
